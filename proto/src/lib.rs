@@ -1,0 +1,15 @@
+//! The wire between a Weir controller and its proxies.
+//!
+//! `weir/push/v1alpha1/push.proto` is the source; [`push`] is generated from it and checked in, so that a
+//! build needs neither `protoc` nor a build script. `tests/generated.rs` fails when the two differ and says how
+//! to regenerate. Beside the messages stand the two things that both ends must agree on to the bit: [`limits`]
+//! and [`digest`].
+
+pub mod digest;
+pub mod limits;
+
+/// Messages and gRPC stubs of package `weir.push.v1alpha1`.
+#[allow(missing_docs, unused_qualifications, unreachable_pub, clippy::all, reason = "generated code")]
+#[path = "gen/weir.push.v1alpha1.rs"]
+#[rustfmt::skip]
+pub mod push;

@@ -1,0 +1,36 @@
+//! Limits of the push protocol. Both ends enforce each of them, so that a breach is an error with a name and
+//! never an allocation.
+
+use std::time::Duration;
+
+/// Largest encoded message in either direction, in bytes. Chunks keep messages far below it.
+///
+/// Set on both ends of the stream: tonic's own default of 4 MiB on the receiving end only is a known outage.
+pub const MESSAGE_BYTES_MAX: usize = 1 << 20;
+
+/// Largest payload of one `ConfigChunk`, in bytes. A backend delta waits for one chunk at most.
+pub const CHUNK_BYTES_MAX: usize = 64 << 10;
+
+/// Chunks sent and not yet given back by `ChunkReceived`, over all pools of a stream.
+pub const CHUNKS_IN_FLIGHT_MAX: usize = 4;
+
+/// Largest encoded `PoolUpdate`, in bytes: what one pool's configuration and backends may take.
+pub const POOL_UPDATE_BYTES_MAX: usize = 64 << 20;
+
+/// Backends that one `BackendDelta` may name, upserted and removed together. A larger change travels as a
+/// chunked update, so that it cannot hold up the deltas behind it.
+pub const DELTA_BACKENDS_MAX: usize = 512;
+
+/// Deltas of one pool that a proxy holds while an update of the same pool arrives in chunks. One past it, the
+/// proxy asks for a snapshot.
+pub const DELTAS_HELD_MAX: usize = 1024;
+
+/// Pools on one stream.
+pub const POOLS_MAX: usize = 10_000;
+
+/// Time without an acknowledgement while something is in flight, after which the controller closes the stream.
+/// The proxy dials again and resumes.
+pub const STUCK_STREAM_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Longest `proxy_id`, in bytes (that of a Kubernetes object's name).
+pub const PROXY_ID_BYTES_MAX: usize = 253;
