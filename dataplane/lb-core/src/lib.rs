@@ -1,1 +1,13 @@
-//! Under construction.
+//! The pure core of the proxy: what a request is matched against and how a backend is chosen.
+//!
+//! No I/O, no clock, no global randomness: time and seeds are arguments, so that every decision can be replayed
+//! in a table test or a simulation.
+//!
+//! - [`route`]: host and path to a [`route::Route`], near-constant in the number of routes.
+//! - [`backend`]: backend sets, immutable [`backend::Membership`] versions and the [`backend::Live`] state that
+//!   survives them.
+//! - [`balance`]: pickers, one mutable state per worker.
+
+pub mod backend;
+pub mod balance;
+pub mod route;

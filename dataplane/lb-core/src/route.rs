@@ -1,0 +1,205 @@
+//! Routes: host and path of a request to the backend sets that may answer it.
+//!
+//! Precedence is the Gateway API's: an exact host before the longest wildcard before any host; within a host an
+//! exact path before the longest prefix; then whoever was added first. A host whose routes do not match the
+//! path does not hide the routes of a less specific host.
+
+use crate::backend::BackendSet;
+use foldhash::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What a matching request is sent to.
+#[derive(Debug)]
+pub struct Route {
+    /// Unique within the process: the key of state that a worker keeps for this route.
+    pub id: u64,
+    /// `namespace/pool`, for messages.
+    pub pool: Arc<str>,
+    /// Position in the pool's `spec.rules`.
+    pub rule: usize,
+    /// At least one; the share of each is its weight over the sum.
+    pub sets: Vec<WeightedSet>,
+    /// The whole request, `None` for no limit.
+    pub request_timeout: Option<Duration>,
+}
+
+/// A backend set and its share of a route's requests.
+#[derive(Debug)]
+pub struct WeightedSet {
+    /// Where requests go.
+    pub set: Arc<BackendSet>,
+    /// Relative; 0 takes none.
+    pub weight: u32,
+}
+
+/// How a path is matched. Paths are compared as they came, byte by byte.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PathMatch<'a> {
+    /// The whole path.
+    Exact(&'a str),
+    /// Whole segments: `/a` matches `/a` and `/a/b`, not `/ab`. A trailing slash does not count.
+    Prefix(&'a str),
+}
+
+/// Every route of one listener.
+#[derive(Debug, Default)]
+pub struct RouteTable {
+    exact: HashMap<Box<str>, Paths>,
+    /// Keys are what follows the star: `.example.com`.
+    wildcard: HashMap<Box<str>, Paths>,
+    any: Paths,
+}
+
+#[derive(Debug, Default)]
+struct Paths {
+    exact: HashMap<Box<str>, Arc<Route>>,
+    /// Keys have no trailing slash; the root is the empty string.
+    prefixes: HashMap<Box<str>, Arc<Route>>,
+    /// Longest key of `prefixes`, in bytes: what a long path of slashes may cost at most.
+    longest: usize,
+}
+
+impl RouteTable {
+    /// Adds a route for one host (`None` for every host) and one path. Where the same host and path is there
+    /// already, the earlier one stays and `false` comes back.
+    pub fn insert(&mut self, hostname: Option<&str>, path: PathMatch<'_>, route: &Arc<Route>) -> bool {
+        let paths = match hostname {
+            None => &mut self.any,
+            Some(name) => match name.strip_prefix('*') {
+                Some(suffix) => self.wildcard.entry(suffix.into()).or_default(),
+                None => self.exact.entry(name.into()).or_default(),
+            },
+        };
+        paths.insert(path, route)
+    }
+
+    /// The route for a request. `host` is lower case and without port; `path` is without query.
+    #[must_use]
+    pub fn find(&self, host: &str, path: &str) -> Option<&Arc<Route>> {
+        if let Some(route) = self.exact.get(host).and_then(|paths| paths.find(path)) {
+            return Some(route);
+        }
+        if !self.wildcard.is_empty() {
+            let mut rest = host;
+            while let Some(dot) = rest.get(1..).and_then(|tail| tail.find('.')).map(|at| at + 1) {
+                rest = &rest[dot..];
+                if let Some(route) = self.wildcard.get(rest).and_then(|paths| paths.find(path)) {
+                    return Some(route);
+                }
+            }
+        }
+        self.any.find(path)
+    }
+}
+
+impl Paths {
+    fn insert(&mut self, path: PathMatch<'_>, route: &Arc<Route>) -> bool {
+        let (map, key) = match path {
+            PathMatch::Exact(path) => (&mut self.exact, path),
+            PathMatch::Prefix(path) => {
+                let key = path.trim_end_matches('/');
+                self.longest = self.longest.max(key.len());
+                (&mut self.prefixes, key)
+            }
+        };
+        let free = !map.contains_key(key);
+        if free {
+            map.insert(key.into(), Arc::clone(route));
+        }
+        free
+    }
+
+    fn find(&self, path: &str) -> Option<&Arc<Route>> {
+        if let Some(route) = self.exact.get(path) {
+            return Some(route);
+        }
+        if self.prefixes.is_empty() {
+            return None;
+        }
+        let bytes = path.as_bytes();
+        // Candidates end where a segment ends: before a slash or at the end of the path.
+        let mut end = bytes.len().min(self.longest);
+        loop {
+            if bytes.get(end).is_none_or(|&next| next == b'/')
+                && let Some(route) = path.get(..end).and_then(|prefix| self.prefixes.get(prefix))
+            {
+                return Some(route);
+            }
+            if end == 0 {
+                return None;
+            }
+            end = bytes[..end].iter().rposition(|&b| b == b'/')?;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use PathMatch::{Exact, Prefix};
+
+    fn table(routes: &[(Option<&str>, PathMatch<'_>)]) -> RouteTable {
+        let mut table = RouteTable::default();
+        for (rule, (host, path)) in routes.iter().enumerate() {
+            let id = rule as u64;
+            let route = Route { id, pool: "ns/pool".into(), rule, sets: Vec::new(), request_timeout: None };
+            table.insert(*host, *path, &Arc::new(route));
+        }
+        table
+    }
+
+    #[test]
+    fn the_most_specific_host_then_path_wins() {
+        let table = table(&[
+            (None, Prefix("/")),
+            (Some("*.example.com"), Prefix("/")),
+            (Some("*.deep.example.com"), Prefix("/")),
+            (Some("shop.example.com"), Prefix("/api")),
+            (Some("shop.example.com"), Prefix("/api/v2/")),
+            (Some("shop.example.com"), Exact("/api/v2/ping")),
+        ]);
+        let cases = [
+            ("other.org", "/x", Some(0)),
+            ("example.com", "/", Some(0)),
+            ("a.example.com", "/", Some(1)),
+            ("a.b.example.com", "/", Some(1)),
+            ("a.deep.example.com", "/", Some(2)),
+            ("shop.example.com", "/api", Some(3)),
+            ("shop.example.com", "/api/", Some(3)),
+            ("shop.example.com", "/api/v1", Some(3)),
+            ("shop.example.com", "/api/v2", Some(4)),
+            ("shop.example.com", "/api/v2/ping", Some(5)),
+            ("shop.example.com", "/api/v2/ping/", Some(4)),
+            ("shop.example.com", "/api/v2/pinger", Some(4)),
+            ("shop.example.com", "/apis", Some(1)),
+            ("", "/", Some(0)),
+            (".", "/", Some(0)),
+        ];
+        for (host, path, want) in cases {
+            assert_eq!(table.find(host, path).map(|r| r.rule), want, "{host}{path}");
+        }
+    }
+
+    #[test]
+    fn nothing_matches_nothing() {
+        assert!(table(&[]).find("a", "/").is_none());
+        assert!(table(&[(Some("b"), Prefix("/"))]).find("a", "/").is_none());
+        assert!(table(&[(None, Exact("/only"))]).find("a", "/").is_none());
+        assert!(table(&[(None, Prefix("/a"))]).find("a", "*").is_none());
+    }
+
+    #[test]
+    fn the_first_of_two_equal_matches_stays() {
+        let table = table(&[(None, Prefix("/a")), (None, Prefix("/a/"))]);
+        assert_eq!(table.find("h", "/a/b").map(|r| r.rule), Some(0));
+    }
+
+    #[test]
+    fn paths_that_are_not_ascii_or_all_slashes_are_matched_without_a_panic() {
+        let table = table(&[(None, Prefix("/ab")), (None, Prefix("/"))]);
+        for path in ["/\u{e9}\u{e9}\u{e9}", "/a\u{e9}", &"/".repeat(9000), ""] {
+            assert_eq!(table.find("h", path).map(|r| r.rule), Some(1), "{path}");
+        }
+    }
+}
