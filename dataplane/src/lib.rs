@@ -1,1 +1,5 @@
-//! Under construction.
+//! Weir's data plane.
+
+pub mod counters;
+pub mod listener;
+pub mod snapshot;

@@ -1,0 +1,110 @@
+//! What the workers count. One [`Counters`] for each worker, written by it alone and summed at a scrape, so that
+//! counting costs a request an increment in its own core's cache.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Upper bounds of the latency histogram's buckets, in seconds; the last bucket is unbounded.
+pub const LATENCY_BOUNDS_S: [f64; 11] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 10.0];
+
+const LATENCY_BOUNDS_US: [u64; 11] =
+    [1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 10_000_000];
+
+/// A number with one writer: no read-modify-write on the bus. Gauges go down by [`Count::sub`].
+#[derive(Debug, Default)]
+pub struct Count(AtomicU64);
+
+impl Count {
+    /// Adds; only the owning worker may call this.
+    pub fn add(&self, n: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+    }
+
+    /// Subtracts; only the owning worker may call this.
+    pub fn sub(&self, n: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_sub(n), Ordering::Relaxed);
+    }
+
+    /// From any thread.
+    #[must_use]
+    pub fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// One worker's counts. Aligned, so that no two workers share a cache line.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct Counters {
+    /// Requests answered, by the first digit of the status (index 0 is 1xx).
+    pub responses: [Count; 5],
+    /// Requests that came over HTTP/1.
+    pub requests_http1: Count,
+    /// Requests that came over HTTP/2.
+    pub requests_http2: Count,
+    /// Time from the end of the request's head to the end of the response, by bucket of [`LATENCY_BOUNDS_S`].
+    pub latency: [Count; LATENCY_BOUNDS_S.len() + 1],
+    /// Sum of the same times, in microseconds.
+    pub latency_sum_us: Count,
+    /// Client connections accepted.
+    pub connections_accepted: Count,
+    /// Client connections open now (gauge).
+    pub connections_open: Count,
+    /// TLS handshakes that did not finish.
+    pub handshakes_failed: Count,
+    /// Requests that were refused before a route was looked for (malformed, too large).
+    pub requests_refused: Count,
+    /// Connections established to backends.
+    pub upstream_connects: Count,
+    /// Attempts to connect to a backend that failed or timed out.
+    pub upstream_connect_failures: Count,
+    /// Requests that went over a kept connection.
+    pub upstream_reuses: Count,
+    /// Kept connections that turned out closed, with the request sent again on another.
+    pub upstream_stale: Count,
+    /// Requests on backends now (gauge).
+    pub upstream_in_flight: Count,
+    /// Upgraded connections (WebSocket) open now (gauge).
+    pub tunnels_open: Count,
+}
+
+impl Counters {
+    /// Counts one answered request.
+    pub fn answered(&self, status: u16, took: Duration) {
+        let class = usize::from(status / 100).clamp(1, 5) - 1;
+        self.responses[class].add(1);
+        let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let bucket = LATENCY_BOUNDS_US.iter().position(|&bound| us <= bound).unwrap_or(LATENCY_BOUNDS_US.len());
+        self.latency[bucket].add(1);
+        self.latency_sum_us.add(us);
+    }
+}
+
+/// Sums one count over all workers.
+pub fn sum(workers: &[Arc<Counters>], of: impl Fn(&Counters) -> &Count) -> u64 {
+    workers.iter().fold(0, |total, worker| total.wrapping_add(of(worker).value()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_lands_in_its_class_and_bucket() {
+        let counters = Counters::default();
+        counters.answered(204, Duration::from_micros(1_000));
+        counters.answered(503, Duration::from_micros(1_001));
+        counters.answered(200, Duration::from_secs(60));
+        assert_eq!(counters.responses.each_ref().map(Count::value), [0, 2, 0, 0, 1]);
+        assert_eq!([0, 1, 11].map(|i: usize| counters.latency[i].value()), [1, 1, 1]);
+        assert_eq!(counters.latency_sum_us.value(), 60_002_001);
+    }
+
+    #[test]
+    fn bounds_in_seconds_and_microseconds_agree() {
+        for (s, us) in LATENCY_BOUNDS_S.iter().zip(LATENCY_BOUNDS_US) {
+            assert!((s * 1e6 - us as f64).abs() < 1e-6);
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! The configuration that requests are served from: immutable, replaced as a whole by one pointer swap.
+//!
+//! Made by `config`, read by every stage of the request path, once per request. What changes often, the members
+//! of a backend set, lives in a cell of its own inside ([`lb_core::backend::BackendSet`]).
+
+use arc_swap::ArcSwap;
+use lb_core::route::RouteTable;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Everything that this proxy serves at one version.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    /// Grows with each swap within this process.
+    pub version: u64,
+    /// By port.
+    pub listeners: BTreeMap<u16, Arc<Listener>>,
+}
+
+/// One port: pools that share it are merged here.
+#[derive(Debug)]
+pub struct Listener {
+    /// 1 to 65535.
+    pub port: u16,
+    /// What is spoken on it.
+    pub protocol: Protocol,
+    /// Routes of all pools on this port.
+    pub routes: RouteTable,
+}
+
+/// What a listener speaks.
+#[derive(Debug, Clone)]
+pub enum Protocol {
+    /// HTTP/1.1, or HTTP/2 by prior knowledge.
+    Http,
+    /// TLS, then HTTP/2 or HTTP/1.1 by ALPN.
+    Https(Arc<rustls::ServerConfig>),
+}
+
+/// The cell that holds the snapshot in force.
+pub type Current = Arc<ArcSwap<Snapshot>>;
