@@ -1,1 +1,11 @@
-//! Under construction.
+//! The `weir` command: everything that people type.
+//!
+//! Each subcommand is one module with its flags (`Args`) and one `run` that returns the exit code. Nothing in
+//! here decides how traffic flows: that is compiled by `weir-controller` and done by `weir-proxy`.
+
+pub mod cli;
+pub mod demo_backend;
+pub mod duration;
+pub mod exit;
+pub mod logging;
+pub mod signal;

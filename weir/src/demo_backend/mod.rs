@@ -1,0 +1,89 @@
+//! Sample backends: HTTP servers whose every answer says who answered and what arrived.
+//!
+//! They exist for the quick start, for the tests and for a look at what the proxy changes on the way. One
+//! current-thread runtime serves all of them, so that they take at most one core from what is being shown.
+
+mod answer;
+mod server;
+mod websocket;
+
+pub use server::{Member, serve};
+
+use crate::exit::Failure;
+use crate::{duration, signal};
+use anyhow::Context as _;
+use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// Longest delay that a request may ask for.
+pub const DELAY_MAX: Duration = Duration::from_secs(60);
+
+/// Time for requests in flight once the end was asked for.
+const DRAIN_LIMIT: Duration = Duration::from_secs(10);
+
+/// Flags of `weir demo-backend`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Where to listen; more than one starts several backends
+    #[arg(long = "listen", value_name = "ADDR:PORT", default_value = "127.0.0.1:9101")]
+    listen: Vec<SocketAddr>,
+    /// What the backend calls itself; several are NAME-1, NAME-2 and so on
+    #[arg(long, default_value = "sample")]
+    name: String,
+    /// Wait before each answer, such as 100ms. A request may ask for its own with `?delay=100ms`, at most 60s
+    #[arg(long, value_name = "TIME", default_value = "0", value_parser = duration::parse)]
+    delay: Duration,
+}
+
+/// `weir demo-backend`: serves until a signal asks for the end.
+///
+/// # Errors
+/// When an address cannot be listened on.
+pub fn run(args: &Args) -> Result<(), Failure> {
+    let members = args
+        .listen
+        .iter()
+        .enumerate()
+        .map(|(index, &address)| {
+            let name = if args.listen.len() == 1 {
+                args.name.clone()
+            } else {
+                format!("{}-{}", args.name, index + 1)
+            };
+            listen(name, address)
+        })
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start a runtime")?;
+    runtime.block_on(async {
+        let mut signals = signal::EndSignals::new().context("cannot handle signals")?;
+        for member in &members {
+            tracing::info!("sample backend {} listens on http://{}", member.name(), member.address());
+        }
+        let (stop, stopped) = watch::channel(());
+        let served = tokio::spawn(serve(members, args.delay, stopped));
+        let name = signals.next().await;
+        tracing::info!(
+            "{name}: closing once requests in flight are answered, in {} s at the latest",
+            DRAIN_LIMIT.as_secs()
+        );
+        drop(stop);
+        tokio::select! {
+            _ = tokio::time::timeout(DRAIN_LIMIT, served) => Ok(()),
+            never = signals.force_on_next() => never,
+        }
+    })
+}
+
+/// Binds one backend's address.
+///
+/// # Errors
+/// Names the address and what the system said.
+pub fn listen(name: String, address: SocketAddr) -> anyhow::Result<Member> {
+    let socket = TcpListener::bind(address)
+        .with_context(|| format!("sample backend {name} cannot listen on {address}"))?;
+    Member::new(name, socket).with_context(|| format!("sample backend {address} cannot be used"))
+}

@@ -1,0 +1,44 @@
+//! Exit codes, the same for every subcommand.
+
+use std::process::ExitCode;
+
+/// All went as asked.
+pub const GOOD: u8 = 0;
+/// It was understood and did not work: a problem in a manifest, a port that is taken.
+pub const FAILED: u8 = 1;
+/// The command line asks for something that does not exist: an unknown flag, a folder that is not there.
+/// clap ends with the same code.
+pub const USAGE: u8 = 2;
+
+/// Why a subcommand ended before its work was done.
+#[derive(Debug)]
+pub enum Failure {
+    /// Ends with [`USAGE`].
+    Usage(anyhow::Error),
+    /// Ends with [`FAILED`].
+    Failed(anyhow::Error),
+}
+
+impl Failure {
+    /// The process's exit code.
+    #[must_use]
+    pub fn code(&self) -> ExitCode {
+        ExitCode::from(match self {
+            Self::Usage(_) => USAGE,
+            Self::Failed(_) => FAILED,
+        })
+    }
+
+    /// What went wrong with its causes, on one line.
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        let (Self::Usage(error) | Self::Failed(error)) = self;
+        format!("{error:#}")
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Failed(error)
+    }
+}

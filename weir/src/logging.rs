@@ -1,0 +1,34 @@
+//! Logs: on standard error, as text for people or as JSON for machines.
+
+use clap::ValueEnum;
+use std::io::IsTerminal as _;
+use tracing_subscriber::EnvFilter;
+
+/// Variable that sets the level, as `debug` or `weir_proxy=debug,info`.
+const LEVEL_VARIABLE: &str = "WEIR_LOG";
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people; coloured on a terminal
+    Text,
+    /// One JSON object on each line
+    Json,
+}
+
+/// Starts logging for the whole process; call it once, before any thread starts.
+pub fn start(format: Format) {
+    let level = EnvFilter::builder()
+        .with_default_directive(tracing::Level::INFO.into())
+        .with_env_var(LEVEL_VARIABLE)
+        .from_env_lossy();
+    // https://no-color.org
+    let colour =
+        std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let lines =
+        tracing_subscriber::fmt().with_env_filter(level).with_writer(std::io::stderr).with_ansi(colour);
+    match format {
+        Format::Text => lines.with_target(false).init(),
+        Format::Json => lines.json().flatten_event(true).init(),
+    }
+}
