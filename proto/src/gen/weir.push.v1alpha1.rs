@@ -43,7 +43,9 @@ pub mod controller_message {
         Synced(super::Synced),
     }
 }
-/// Version orders the changes of one pool within one controller process.
+/// Version orders the changes of one pool within one controller process. On one
+/// stream, the version that a proxy reaches by a message of a pool is never below
+/// the one before.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Version {
     /// Drawn at random when the controller process starts; sequences of two
@@ -68,7 +70,7 @@ pub struct Hello {
     #[prost(string, repeated, tag = "3")]
     pub capabilities: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// What the proxy has already, one line per pool and set. The controller
-    /// sends only what differs.
+    /// sends only what differs. Pools left out for want of room are sent whole.
     #[prost(message, repeated, tag = "4")]
     pub known: ::prost::alloc::vec::Vec<KnownPool>,
 }
@@ -77,6 +79,7 @@ pub struct KnownPool {
     /// "namespace/name" of the LoadBalancerPool.
     #[prost(string, tag = "1")]
     pub pool: ::prost::alloc::string::String,
+    /// Of the configuration in force, not of one that was refused.
     #[prost(fixed64, tag = "2")]
     pub config_digest: u64,
     #[prost(message, repeated, tag = "3")]
@@ -90,16 +93,23 @@ pub struct SetDigest {
     #[prost(fixed64, tag = "2")]
     pub digest: u64,
 }
-/// Ack says that the pool serves at this version.
+/// Ack says that all messages of the pool up to this version are applied. Sent
+/// for a PoolUpdate and for a BackendDelta; one may stand for several.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Ack {
     #[prost(string, tag = "1")]
     pub pool: ::prost::alloc::string::String,
     #[prost(message, optional, tag = "2")]
     pub version: ::core::option::Option<Version>,
+    /// Of the configuration in force. It is not the newest one while a delta ran
+    /// ahead of a PoolUpdate, and after a Nack: only both together say "current".
+    #[prost(fixed64, tag = "3")]
+    pub config_digest: u64,
 }
-/// Nack says that this version of the pool was refused. The configuration that
-/// served before serves on; backends go on being updated.
+/// Nack says that this version of the pool was refused, or the one backend that
+/// `field` names. The configuration that served before serves on; backends go on
+/// being updated. The proxy tries a refused configuration again by itself when
+/// its surroundings change, and sends an Ack when it has come into force.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Nack {
     #[prost(string, tag = "1")]
@@ -123,6 +133,9 @@ pub struct SnapshotRequest {
     pub reason: ::prost::alloc::string::String,
 }
 /// DigestReport lets the controller find a divergence that no message showed.
+/// It is compared when the version is the last one sent and nothing of the pool
+/// is under way. Sets that the controller did not send are ignored: a proxy keeps
+/// those that a configuration still in force needs.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct DigestReport {
     #[prost(string, tag = "1")]
@@ -134,7 +147,8 @@ pub struct DigestReport {
     #[prost(message, repeated, tag = "4")]
     pub sets: ::prost::alloc::vec::Vec<SetDigest>,
 }
-/// ChunkReceived gives one chunk of the window back.
+/// ChunkReceived gives one chunk of the window back. One for each chunk, in the
+/// order of arrival.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ChunkReceived {
     #[prost(string, tag = "1")]
@@ -201,12 +215,21 @@ pub struct BackendSetContent {
     #[prost(message, repeated, tag = "3")]
     pub backends: ::prost::alloc::vec::Vec<Backend>,
 }
-/// BackendDelta takes the sets of a pool from one version to a later one.
+/// BackendDelta takes the sets of a pool from one version to a later one. It says
+/// nothing of the configuration: it overtakes a PoolUpdate that waits.
+///
+/// While the chunks of an update of the same pool arrive, `base` is the version
+/// of that update (or of the delta before). The proxy applies such a delta to its
+/// live sets at once, without the digest check, for they may differ from those of
+/// the update; it applies it again to the update when that is whole, with the
+/// check, and acknowledges then.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct BackendDelta {
     #[prost(string, tag = "1")]
     pub pool: ::prost::alloc::string::String,
-    /// The version that the proxy must be at, else it asks for a snapshot.
+    /// The version that the proxy must be at, else it asks for a snapshot. Unset on
+    /// a resumed stream, with no sets: what the proxy named in Hello is equal to
+    /// this version, whatever controller it came from.
     #[prost(message, optional, tag = "2")]
     pub base: ::core::option::Option<Version>,
     #[prost(message, optional, tag = "3")]
@@ -233,6 +256,7 @@ pub struct SetDelta {
 pub struct PoolRemoved {
     #[prost(string, tag = "1")]
     pub pool: ::prost::alloc::string::String,
+    /// The last one sent on this stream; unset when there was none.
     #[prost(message, optional, tag = "2")]
     pub version: ::core::option::Option<Version>,
 }
