@@ -1,0 +1,529 @@
+//! The types of `LoadBalancerPool`. Each doc comment is the field's description in the definition.
+
+use crate::duration::Duration;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Listeners of one pool.
+pub const LISTENERS_MAX: usize = 64;
+/// Rules of one pool.
+pub const RULES_MAX: usize = 256;
+/// Backend sets of one pool.
+pub const BACKEND_SETS_MAX: usize = 256;
+/// Backends written into one `static` set.
+pub const STATIC_BACKENDS_MAX: usize = 1024;
+/// Matches of one rule.
+pub const MATCHES_MAX: usize = 16;
+/// Hostnames of one listener or rule.
+pub const HOSTNAMES_MAX: usize = 16;
+/// Backend sets that share one rule's requests.
+pub const RULE_BACKEND_SETS_MAX: usize = 8;
+/// Certificates of one listener.
+pub const CERTIFICATES_MAX: usize = 16;
+/// Bytes of a hostname.
+pub const HOSTNAME_BYTES_MAX: usize = 253;
+/// Bytes of the name of a listener, rule, backend set or static backend.
+pub const NAME_BYTES_MAX: usize = 63;
+/// Bytes of a path.
+pub const PATH_BYTES_MAX: usize = 1024;
+/// Weight of a backend set within a rule.
+pub const SET_WEIGHT_MAX: i32 = 1_000_000;
+/// Weight of a static backend.
+pub const BACKEND_WEIGHT_MAX: i32 = 65_535;
+/// Idle connections kept per backend.
+pub const IDLE_PER_BACKEND_MAX: i32 = 65_535;
+
+/// Hostname of the Gateway API: lower case, with or without a leading `*.`.
+pub const HOSTNAME_PATTERN: &str =
+    r"^(\*\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
+/// Names within a pool: a DNS label.
+pub const NAME_PATTERN: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
+/// Path of the Gateway API: starts with a slash, percent-encoded where needed.
+pub const PATH_PATTERN: &str = r"^/(?:[-A-Za-z0-9/._~!$&'()*+,;=:@]|%[0-9a-fA-F]{2})*$";
+
+/// Listeners, the rules that say which request goes where, and the backend sets that answer.
+#[derive(CustomResource, Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "weir.dev",
+    version = "v1alpha1",
+    kind = "LoadBalancerPool",
+    plural = "loadbalancerpools",
+    shortname = "lbp",
+    category = "weir",
+    namespaced,
+    status = "LoadBalancerPoolStatus",
+    derive = "PartialEq",
+    doc = "LoadBalancerPool is a load balancer: what it listens on, which request goes where, and which backends answer.",
+    printcolumn(
+        name = "Algorithm",
+        type_ = "string",
+        json_path = ".spec.loadBalancing.algorithm",
+        description = "How a backend is chosen"
+    ),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.summary.ready",
+        description = "Backends that take requests, of all"
+    ),
+    printcolumn(
+        name = "Proxies",
+        type_ = "string",
+        json_path = ".status.summary.proxies",
+        description = "Proxies that run this configuration, of all"
+    ),
+    printcolumn(
+        name = "Status",
+        type_ = "string",
+        json_path = ".status.summary.state",
+        description = "What the pool is doing, in one word"
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "!has(self.rules) || self.rules.all(r, r.backendSets.all(b, self.backendSets.exists(s, s.name == b.name)))",
+    "message": "every name in spec.rules[].backendSets must be a name in spec.backendSets",
+    "reason": "FieldValueInvalid",
+}]))]
+pub struct LoadBalancerPoolSpec {
+    /// Addresses that the proxies listen on: 1 to 64, each with its own name and port.
+    #[schemars(
+        length(min = 1, max = LISTENERS_MAX),
+        extend(
+            "x-kubernetes-list-type" = "map",
+            "x-kubernetes-list-map-keys" = ["name"],
+            "x-kubernetes-validations" = [{
+                "rule": "self.all(l, self.exists_one(m, m.port == l.port))",
+                "message": "two listeners must not have the same port",
+                "reason": "FieldValueDuplicate",
+            }]
+        )
+    )]
+    pub listeners: Vec<Listener>,
+
+    /// Which request goes to which backend sets; at most 256. An exact hostname goes before a wildcard, an exact
+    /// path before the longest prefix, then the first rule wins. Without a rule every request is answered 404.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = RULES_MAX), extend("x-kubernetes-list-type" = "atomic"))]
+    pub rules: Vec<Rule>,
+
+    /// Groups of backends that rules send requests to: 1 to 256, each with its own name.
+    #[schemars(
+        length(min = 1, max = BACKEND_SETS_MAX),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])
+    )]
+    pub backend_sets: Vec<BackendSet>,
+
+    /// How a backend of a set is chosen. Without it: RoundRobin.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load_balancing: Option<LoadBalancing>,
+
+    /// How long things may take. Without it: 3s to connect, 30s for a request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeouts: Option<Timeouts>,
+
+    /// Idle connections to backends that each proxy keeps. Without it: 100 per backend, for 1m.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connection_pool: Option<ConnectionPool>,
+}
+
+/// A port that the proxies listen on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [
+    {
+        "rule": "self.protocol != 'HTTPS' || has(self.tls)",
+        "message": "a listener with protocol HTTPS must have tls.certificateRefs",
+        "reason": "FieldValueRequired",
+        "fieldPath": ".tls",
+    },
+    {
+        "rule": "self.protocol != 'HTTP' || !has(self.tls)",
+        "message": "a listener with protocol HTTP must not have tls: remove it or set protocol to HTTPS",
+        "reason": "FieldValueForbidden",
+        "fieldPath": ".tls",
+    },
+]))]
+pub struct Listener {
+    /// Name of the listener, unique within the pool: a DNS label of 1 to 63 characters.
+    #[schemars(length(min = 1, max = NAME_BYTES_MAX), regex(pattern = NAME_PATTERN))]
+    pub name: String,
+
+    /// TCP port that the proxies listen on, 1 to 65535, unique within the pool.
+    #[schemars(range(min = 1, max = 65_535))]
+    pub port: i32,
+
+    /// What clients speak: HTTP or HTTPS. Both take HTTP/1.1 and HTTP/2.
+    pub protocol: Protocol,
+
+    /// Hosts that the listener serves, lower case, at most 16; `*.example.com` stands for every name below
+    /// example.com. Without it: every host.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = HOSTNAMES_MAX),
+        inner(length(min = 1, max = HOSTNAME_BYTES_MAX), regex(pattern = HOSTNAME_PATTERN)),
+        extend("x-kubernetes-list-type" = "set")
+    )]
+    pub hostnames: Vec<String>,
+
+    /// Certificates; for protocol HTTPS, and only there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<ListenerTls>,
+}
+
+/// What clients speak to a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
+pub enum Protocol {
+    #[serde(rename = "HTTP")]
+    #[allow(missing_docs, reason = "a doc comment here would turn the schema's enum into oneOf")]
+    Http,
+    #[serde(rename = "HTTPS")]
+    #[allow(missing_docs, reason = "a doc comment here would turn the schema's enum into oneOf")]
+    Https,
+}
+
+/// How a listener ends TLS.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ListenerTls {
+    /// Secrets of type kubernetes.io/tls, 1 to 16, chosen by the name that the client asks for (SNI); the first
+    /// one answers a client that asks for none.
+    #[schemars(
+        length(min = 1, max = CERTIFICATES_MAX),
+        extend("x-kubernetes-list-type" = "atomic")
+    )]
+    pub certificate_refs: Vec<SecretReference>,
+}
+
+/// A Secret of the pool's own namespace.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretReference {
+    /// Name of the Secret, in the pool's own namespace.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+}
+
+/// Requests that match go to these backend sets.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Rule {
+    /// Name of the rule, for messages: a DNS label of 1 to 63 characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = NAME_BYTES_MAX), regex(pattern = NAME_PATTERN))]
+    pub name: Option<String>,
+
+    /// Hosts that the rule is for, lower case, at most 16; `*.example.com` stands for every name below
+    /// example.com. Without it: every host of the listeners.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = HOSTNAMES_MAX),
+        inner(length(min = 1, max = HOSTNAME_BYTES_MAX), regex(pattern = HOSTNAME_PATTERN)),
+        extend("x-kubernetes-list-type" = "set")
+    )]
+    pub hostnames: Vec<String>,
+
+    /// Requests that the rule is for: any of these, at most 16. Without it: every request.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = MATCHES_MAX), extend("x-kubernetes-list-type" = "atomic"))]
+    pub matches: Vec<RouteMatch>,
+
+    /// Backend sets that share the rule's requests by weight: 1 to 8, at least one with a weight above 0.
+    #[schemars(
+        length(min = 1, max = RULE_BACKEND_SETS_MAX),
+        extend(
+            "x-kubernetes-list-type" = "map",
+            "x-kubernetes-list-map-keys" = ["name"],
+            "x-kubernetes-validations" = [{
+                "rule": "self.exists(b, b.weight > 0)",
+                "message": "at least one backend set of a rule must have a weight above 0",
+                "reason": "FieldValueInvalid",
+            }]
+        )
+    )]
+    pub backend_sets: Vec<WeightedBackendSet>,
+
+    /// How long a request of this rule may take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeouts: Option<RuleTimeouts>,
+}
+
+/// One kind of request.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RouteMatch {
+    /// The path of the request.
+    pub path: PathMatch,
+}
+
+/// Compares the path of a request, byte by byte and without the query.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PathMatch {
+    /// PathPrefix compares whole segments: /a matches /a and /a/b, not /ab. Exact compares the whole path.
+    #[serde(rename = "type", default)]
+    pub kind: PathMatchType,
+
+    /// Path to compare with, up to 1024 characters: starts with a slash; no empty, `.` or `..` segment, no `%2F`.
+    #[schemars(
+        length(min = 1, max = PATH_BYTES_MAX),
+        regex(pattern = PATH_PATTERN),
+        extend("x-kubernetes-validations" = [
+            {
+                "rule": "!self.contains('//')",
+                "message": "a path must not contain an empty segment (//)",
+            },
+            {
+                "rule": "!self.contains('/./') && !self.contains('/../') && !self.endsWith('/.') && !self.endsWith('/..')",
+                "message": "a path must not contain a segment . or ..",
+            },
+            {
+                "rule": "!self.contains('%2f') && !self.contains('%2F')",
+                "message": "a path must not contain an encoded slash (%2F)",
+            },
+        ])
+    )]
+    pub value: String,
+}
+
+/// How a path is compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
+#[allow(missing_docs, reason = "a doc comment on a variant would turn the schema's enum into oneOf")]
+pub enum PathMatchType {
+    #[default]
+    PathPrefix,
+    Exact,
+}
+
+/// A backend set and its share of a rule's requests.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WeightedBackendSet {
+    /// Name of a set in spec.backendSets.
+    #[schemars(length(min = 1, max = NAME_BYTES_MAX), regex(pattern = NAME_PATTERN))]
+    pub name: String,
+
+    /// Share of the requests, 0 to 1000000, in proportion to the other sets of the rule; 0 takes none.
+    #[serde(default = "one")]
+    #[schemars(range(min = 0, max = SET_WEIGHT_MAX))]
+    pub weight: i32,
+}
+
+/// How long a request may take.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RuleTimeouts {
+    /// From the first byte of the request to the last byte of the response, as a duration like `30s`; `0s` means no
+    /// limit. Without it: spec.timeouts.request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<Duration>,
+}
+
+/// A group of backends that can stand in for each other.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "has(self.service) != has(self.static)",
+    "message": "a backend set must have exactly one of service and static",
+    "reason": "FieldValueInvalid",
+}]))]
+pub struct BackendSet {
+    /// Name of the set, unique within the pool: a DNS label of 1 to 63 characters.
+    #[schemars(length(min = 1, max = NAME_BYTES_MAX), regex(pattern = NAME_PATTERN))]
+    pub name: String,
+
+    /// Backends are the endpoints of a Service, followed through its EndpointSlices.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<ServiceSource>,
+
+    /// Backends are the addresses written here.
+    #[serde(default, rename = "static", skip_serializing_if = "Option::is_none")]
+    pub static_backends: Option<StaticSource>,
+}
+
+/// A Service of the pool's own namespace.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceSource {
+    /// Name of the Service, in the pool's own namespace.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+
+    /// Port of the Service (not of its pods), by number (1 to 65535) or by name.
+    #[schemars(extend("x-kubernetes-validations" = [{
+        "rule": "type(self) != int || (int(self) >= 1 && int(self) <= 65535)",
+        "message": "a port number must be from 1 to 65535",
+    }]))]
+    pub port: IntOrString,
+}
+
+/// Backends by address.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StaticSource {
+    /// The backends, at most 1024, each with its own address and port. An empty list is a set that answers 503.
+    #[schemars(
+        length(max = STATIC_BACKENDS_MAX),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["address", "port"])
+    )]
+    pub backends: Vec<StaticBackend>,
+}
+
+/// One backend by address.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StaticBackend {
+    /// IPv4 or IPv6 address, without brackets and without a port.
+    #[schemars(
+        length(min = 2, max = 45),
+        extend("x-kubernetes-validations" = [{
+            "rule": "isIP(self)",
+            "message": "an address must be an IPv4 or IPv6 address",
+        }])
+    )]
+    pub address: String,
+
+    /// TCP port, 1 to 65535.
+    #[schemars(range(min = 1, max = 65_535))]
+    pub port: i32,
+
+    /// Share of the set's requests, 0 to 65535, in proportion to the other backends; 0 takes no new requests.
+    #[serde(default = "one")]
+    #[schemars(range(min = 0, max = BACKEND_WEIGHT_MAX))]
+    pub weight: i32,
+
+    /// Name of the backend, for people: a DNS label of 1 to 63 characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = NAME_BYTES_MAX), regex(pattern = NAME_PATTERN))]
+    pub name: Option<String>,
+}
+
+/// How a backend is chosen.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LoadBalancing {
+    /// RoundRobin: each backend in turn, in proportion to its weight and smoothly (no bursts).
+    #[serde(default)]
+    pub algorithm: Algorithm,
+}
+
+/// Names of the algorithms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
+#[allow(missing_docs, reason = "a doc comment on a variant would turn the schema's enum into oneOf")]
+pub enum Algorithm {
+    #[default]
+    RoundRobin,
+}
+
+/// How long things may take.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Timeouts {
+    /// To open a connection to a backend, as a duration like `3s`; above 0s.
+    #[serde(default = "connect_timeout")]
+    #[schemars(extend("x-kubernetes-validations" = [{
+        "rule": "duration(self) > duration('0s')",
+        "message": "a connect timeout must be above 0s",
+    }]))]
+    pub connect: Duration,
+
+    /// From the first byte of a request to the last byte of its response, as a duration like `30s`; `0s` means no
+    /// limit. spec.rules[].timeouts.request overrides it.
+    #[serde(default = "request_timeout")]
+    pub request: Duration,
+}
+
+/// Idle connections to backends.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ConnectionPool {
+    /// Idle connections that each proxy keeps per backend, 0 to 65535; 0 keeps none.
+    #[serde(default = "idle_per_backend")]
+    #[schemars(range(min = 0, max = IDLE_PER_BACKEND_MAX))]
+    pub max_idle_per_backend: i32,
+
+    /// An idle connection is closed after this long, as a duration like `1m`; above 0s.
+    #[serde(default = "idle_timeout")]
+    #[schemars(extend("x-kubernetes-validations" = [{
+        "rule": "duration(self) > duration('0s')",
+        "message": "an idle timeout must be above 0s",
+    }]))]
+    pub idle_timeout: Duration,
+}
+
+/// What the controller and the proxies made of the pool.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LoadBalancerPoolStatus {
+    /// metadata.generation of the specification that this status is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+
+    /// What holds and what does not, one entry per type.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 16),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"])
+    )]
+    pub conditions: Vec<Condition>,
+
+    /// The columns of `kubectl get lbp`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub summary: Option<StatusSummary>,
+}
+
+/// One line about the pool.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StatusSummary {
+    /// Backends that take requests, of all: `40/42`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready: Option<String>,
+
+    /// Proxies that run this configuration, of all that should: `12/12`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxies: Option<String>,
+
+    /// The reason of the condition that matters most, in one word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self { connect: connect_timeout(), request: request_timeout() }
+    }
+}
+
+impl Default for ConnectionPool {
+    fn default() -> Self {
+        Self { max_idle_per_backend: idle_per_backend(), idle_timeout: idle_timeout() }
+    }
+}
+
+fn one() -> i32 {
+    1
+}
+
+fn connect_timeout() -> Duration {
+    Duration::from_secs(3)
+}
+
+fn request_timeout() -> Duration {
+    Duration::from_secs(30)
+}
+
+fn idle_per_backend() -> i32 {
+    100
+}
+
+fn idle_timeout() -> Duration {
+    Duration::from_secs(60)
+}
