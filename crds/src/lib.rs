@@ -47,7 +47,7 @@ pub fn definition() -> Result<Value, serde_json::Error> {
 /// # Errors
 /// As [`definition`].
 pub fn definition_yaml() -> Result<String, serde_saphyr::SerializeError> {
-    let yaml = serde_saphyr::to_string(&definition().map_err(serde::ser::Error::custom)?)?;
+    let yaml = serde_saphyr::to_string(&definition().map_err(|error| error.to_string())?)?;
     Ok(format!(
         "# Generated from crds/src/pool.rs by `cargo run -p weir-crds --bin weir-crdgen`. Do not edit.\n{yaml}"
     ))
