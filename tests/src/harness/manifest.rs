@@ -1,0 +1,70 @@
+//! Manifests as text, as a user would write them.
+
+use std::fmt::Write as _;
+
+/// One pool with one HTTP listener and one set of static backends.
+#[derive(Debug, Clone)]
+pub struct PoolText {
+    /// Name of the pool.
+    pub name: String,
+    /// Port of its listener.
+    pub port: u16,
+    /// Ports of its backends on 127.0.0.1, with weights.
+    pub backends: Vec<(u16, u32)>,
+    /// Host of its only rule; every host without it.
+    pub hostname: Option<String>,
+    /// Path prefix of its only rule; every path without it.
+    pub path: Option<String>,
+    /// `spec.timeouts.request`.
+    pub request_timeout: String,
+}
+
+impl PoolText {
+    /// A pool that sends everything to the backends.
+    #[must_use]
+    pub fn new(name: &str, port: u16, backends: &[(u16, u32)]) -> Self {
+        Self {
+            name: name.to_owned(),
+            port,
+            backends: backends.to_vec(),
+            hostname: None,
+            path: None,
+            request_timeout: "30s".to_owned(),
+        }
+    }
+
+    /// The YAML document.
+    #[must_use]
+    pub fn yaml(&self) -> String {
+        let mut text = format!(
+            "apiVersion: weir.dev/v1alpha1
+kind: LoadBalancerPool
+metadata:
+  name: {}
+  namespace: default
+spec:
+  timeouts:
+    request: {}
+  listeners:
+    - name: http
+      port: {}
+      protocol: HTTP
+  rules:
+    - backendSets:
+        - name: all
+",
+            self.name, self.request_timeout, self.port
+        );
+        if let Some(hostname) = &self.hostname {
+            let _ = writeln!(text, "      hostnames: [{hostname}]");
+        }
+        if let Some(path) = &self.path {
+            let _ = writeln!(text, "      matches:\n        - path: {{ type: PathPrefix, value: {path} }}");
+        }
+        text.push_str("  backendSets:\n    - name: all\n      static:\n        backends:\n");
+        for (port, weight) in &self.backends {
+            let _ = writeln!(text, "          - {{ address: 127.0.0.1, port: {port}, weight: {weight} }}");
+        }
+        text
+    }
+}

@@ -1,0 +1,14 @@
+//! What end-to-end tests stand on: the real binaries as processes, folders of manifests, plain clients.
+//!
+//! Nothing here sleeps for a fixed time. [`wait`] polls for a state until a deadline, and a deadline that passes
+//! prints what every process of the test had said.
+
+pub mod binaries;
+pub mod client;
+pub mod folder;
+pub mod load;
+pub mod manifest;
+pub mod ports;
+pub mod process;
+pub mod tools;
+pub mod wait;

@@ -1,0 +1,30 @@
+//! Programs that are not ours.
+
+use std::process::{Command, Output};
+
+/// Runs a tool of the system and returns what it said.
+///
+/// # Panics
+/// When the tool is missing, with the Debian package that has it.
+pub fn run<const N: usize>(tool: &str, arguments: [&str; N]) -> Output {
+    let package = match tool {
+        "curl" => "curl",
+        "openssl" => "openssl",
+        "wrk" => "wrk",
+        other => panic!("{other} is not a tool that these tests use"),
+    };
+    Command::new(tool).args(arguments).output().unwrap_or_else(|error| {
+        panic!("`{tool}` cannot be run ({error}): install the Debian package `{package}` (apt-get install {package})")
+    })
+}
+
+/// Runs curl without any configuration file and returns the body and everything that `--write-out` adds.
+///
+/// # Panics
+/// When curl is missing or fails.
+pub fn curl<const N: usize>(arguments: [&str; N]) -> String {
+    let output = run("curl", arguments);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "curl {arguments:?} failed with {}: {said}", output.status);
+    String::from_utf8(output.stdout).expect("text")
+}
