@@ -10,5 +10,6 @@ pub mod load;
 pub mod manifest;
 pub mod ports;
 pub mod process;
+pub mod services;
 pub mod tools;
 pub mod wait;

@@ -1,1 +1,9 @@
-//! End to end: the real binaries, real sockets, the command line that people type.
+//! End to end: the real binaries, real sockets, the command lines that people type.
+
+mod bad_manifests;
+mod live_changes;
+mod quickstart;
+mod readiness;
+mod separate_processes;
+mod shutdown;
+mod wrong_input;

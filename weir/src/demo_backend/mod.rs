@@ -14,7 +14,7 @@ use crate::{duration, signal};
 use anyhow::Context as _;
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::mpsc;
 
 /// Longest delay that a request may ask for.
 pub const DELAY_MAX: Duration = Duration::from_secs(60);
@@ -63,14 +63,18 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         for member in &members {
             tracing::info!("sample backend {} listens on http://{}", member.name(), member.address());
         }
-        let (stop, stopped) = watch::channel(());
-        let served = tokio::spawn(serve(members, args.delay, stopped));
+        let (sender, receiver) = mpsc::unbounded_channel();
+        for member in members {
+            // The receiver is right here.
+            let _ = sender.send(member);
+        }
+        let served = tokio::spawn(serve(receiver, args.delay));
         let name = signals.next().await;
         tracing::info!(
             "{name}: closing once requests in flight are answered, in {} s at the latest",
             DRAIN_LIMIT.as_secs()
         );
-        drop(stop);
+        drop(sender);
         tokio::select! {
             _ = tokio::time::timeout(DRAIN_LIMIT, served) => Ok(()),
             never = signals.force_on_next() => never,
@@ -81,9 +85,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
 /// Binds one backend's address.
 ///
 /// # Errors
-/// Names the address and what the system said.
+/// Names the address; the cause is what the system said.
 pub fn listen(name: String, address: SocketAddr) -> anyhow::Result<Member> {
-    let socket = TcpListener::bind(address)
-        .with_context(|| format!("sample backend {name} cannot listen on {address}"))?;
-    Member::new(name, socket).with_context(|| format!("sample backend {address} cannot be used"))
+    let member = TcpListener::bind(address).and_then(|socket| Member::new(name, socket));
+    member.with_context(|| format!("cannot listen on {address} for a sample backend"))
 }

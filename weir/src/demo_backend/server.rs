@@ -53,12 +53,15 @@ impl Member {
     }
 }
 
-/// Serves all members until the sender of `stop` is dropped, then ends once every request is answered.
-pub async fn serve(members: Vec<Member>, delay: Duration, stop: watch::Receiver<()>) {
+/// Serves each member that arrives. Once the sender of `members` is dropped, accepts nothing more and ends when
+/// every request is answered.
+pub async fn serve(mut members: mpsc::UnboundedReceiver<Member>, delay: Duration) {
+    let (stop, stopped) = watch::channel(());
     let mut serving = JoinSet::new();
-    for member in members {
-        serving.spawn(accept(member, delay, stop.clone()));
+    while let Some(member) = members.recv().await {
+        serving.spawn(accept(member, delay, stopped.clone()));
     }
+    drop(stop);
     while serving.join_next().await.is_some() {}
 }
 

@@ -1,0 +1,127 @@
+//! Weir's own processes, started the way a person starts them and waited for until they serve.
+
+use crate::harness::process::Process;
+use crate::harness::{binaries, client, ports, wait};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::Command;
+
+/// Says whether the process runs.
+pub const LIVE: &str = "/livez";
+/// Says whether it has its first complete snapshot.
+pub const READY: &str = "/readyz";
+
+/// Sample backends in a process of their own.
+#[derive(Debug)]
+pub struct Samples {
+    /// The process.
+    pub process: Process,
+    /// Their ports, in order; the names are NAME-1, NAME-2 and so on (NAME for one alone).
+    pub ports: Vec<u16>,
+}
+
+impl Samples {
+    /// Starts `count` backends and waits until each answers.
+    ///
+    /// # Panics
+    /// When they do not come up.
+    #[must_use]
+    pub fn start(name: &str, count: usize) -> Self {
+        let ports: Vec<u16> = (0..count).map(|_| ports::free()).collect();
+        let mut command = Command::new(binaries::path("weir"));
+        command.args(["demo-backend", "--name", name]);
+        for port in &ports {
+            command.args(["--listen", &format!("127.0.0.1:{port}")]);
+        }
+        let process = Process::start(&mut command);
+        for &port in &ports {
+            wait_for_status(port, "/health", 200);
+        }
+        Self { process, ports }
+    }
+
+    /// All of them with weight 1, for a [`super::manifest::PoolText`].
+    #[must_use]
+    pub fn equal(&self) -> Vec<(u16, u32)> {
+        self.ports.iter().map(|&port| (port, 1)).collect()
+    }
+}
+
+/// A process with an administration port.
+#[derive(Debug)]
+pub struct Service {
+    /// The process.
+    pub process: Process,
+    /// Port of 127.0.0.1 for administration.
+    pub admin: u16,
+}
+
+impl Service {
+    /// `weir run FOLDER` with one worker, ready.
+    ///
+    /// # Panics
+    /// When it does not become ready.
+    #[must_use]
+    pub fn standalone(folder: &Path, flags: &[&str]) -> Self {
+        let admin = ports::free();
+        let mut command = Command::new(binaries::path("weir"));
+        command.arg("run").arg(folder).args(["--workers", "1", "--admin", &format!("127.0.0.1:{admin}")]);
+        let process = Process::start(command.args(flags));
+        let service = Self { process, admin };
+        service.wait_until_ready();
+        service
+    }
+
+    /// `weir-proxy` with one worker that dials a controller's port. Not waited for.
+    #[must_use]
+    pub fn proxy(controller: u16) -> Self {
+        let admin = ports::free();
+        let mut command = Command::new(binaries::path("weir-proxy"));
+        command.args(["--workers", "1", "--bind", "127.0.0.1", "--admin", &format!("127.0.0.1:{admin}")]);
+        command.args(["--controller", &format!("http://127.0.0.1:{controller}")]);
+        Self { process: Process::start(&mut command), admin }
+    }
+
+    /// Waits until it has its configuration.
+    ///
+    /// # Panics
+    /// At the deadline.
+    pub fn wait_until_ready(&self) {
+        wait_for_status(self.admin, READY, 200);
+    }
+}
+
+/// `weir-controller --folder` on a port of 127.0.0.1. Not waited for.
+#[must_use]
+pub fn controller(folder: &Path, port: u16) -> Process {
+    let mut command = Command::new(binaries::path("weir-controller"));
+    command.arg("--folder").arg(folder).args(["--listen", &format!("127.0.0.1:{port}")]);
+    Process::start(&mut command)
+}
+
+/// Waits until a port of 127.0.0.1 answers with this status.
+///
+/// # Panics
+/// At the deadline.
+pub fn wait_for_status(port: u16, path: &str, status: u16) {
+    wait::until(&format!("127.0.0.1:{port}{path} should answer {status}"), || {
+        client::fetch(port, path).is_ok_and(|answer| answer.status == status).then_some(())
+    });
+}
+
+/// Waits until the named sample backend answers a request to `path`.
+///
+/// # Panics
+/// At the deadline.
+pub fn wait_for_backend(port: u16, path: &str, name: &str) {
+    wait::until(&format!("127.0.0.1:{port}{path} should be answered by {name}"), || {
+        let answer = client::fetch(port, path).ok().filter(|answer| answer.status == 200)?;
+        (answer.json()["name"] == name).then_some(())
+    });
+}
+
+/// Whether nobody listens on a port of 127.0.0.1.
+#[must_use]
+pub fn is_free(port: u16) -> bool {
+    TcpListener::bind(client::local(port)).is_ok()
+}

@@ -1,0 +1,185 @@
+//! Wrong input at each door gets a sentence.
+
+use std::io::{Read as _, Write as _};
+use std::process::Command;
+use weir_tests::harness::client::Connection;
+use weir_tests::harness::folder::Folder;
+use weir_tests::harness::manifest::PoolText;
+use weir_tests::harness::process::{Ended, Process};
+use weir_tests::harness::services::{Samples, Service, controller, wait_for_backend};
+use weir_tests::harness::{binaries, client, ports, wait};
+
+fn run(binary: &str, arguments: &[&str]) -> Ended {
+    Process::start(Command::new(binaries::path(binary)).args(arguments)).wait()
+}
+
+#[test]
+fn flags_that_cannot_be_understood_end_with_code_2_and_name_the_value() {
+    for (binary, arguments, named) in [
+        ("weir", &["rnu"][..], "rnu"),
+        ("weir", &["run"], "<FOLDER>"),
+        ("weir", &["run", ".", "--admin", "here"], "here"),
+        ("weir", &["run", ".", "--workers", "0"], "0"),
+        ("weir", &["run", ".", "--drain-timeout", "10"], "10s"),
+        ("weir", &["run", ".", "--bind", "localhost"], "localhost"),
+        ("weir", &["validate"], "<PATH>"),
+        ("weir", &["validate", "--output", "xml", "."], "xml"),
+        ("weir", &["demo-backend", "--listen", "9101"], "9101"),
+        ("weir", &["completions", "tcsh"], "tcsh"),
+        ("weir-proxy", &["--controller", "not a url"], "not a url"),
+        ("weir-proxy", &["--nonsense"], "--nonsense"),
+        ("weir-controller", &["--nonsense"], "--nonsense"),
+    ] {
+        let ended = run(binary, arguments);
+        assert_eq!(ended.status.code(), Some(2), "{binary} {arguments:?}: {}", ended.stderr);
+        assert!(ended.stderr.contains(named), "{binary} {arguments:?}: {}", ended.stderr);
+    }
+}
+
+#[test]
+fn a_folder_that_is_not_there_is_named() {
+    for arguments in [&["run", "/no/such/folder"][..], &["validate", "/no/such/folder"]] {
+        let ended = run("weir", arguments);
+        assert_eq!(ended.status.code(), Some(2), "{arguments:?}: {}", ended.stderr);
+        assert!(ended.stderr.contains("/no/such/folder"), "{arguments:?}: {}", ended.stderr);
+    }
+}
+
+#[test]
+fn a_taken_administration_port_is_named() {
+    let owner = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = owner.local_addr().expect("bound").to_string();
+    let folder = Folder::new();
+    let ended = run("weir", &["run", folder.path().to_str().expect("text"), "--admin", &address]);
+    assert_eq!(ended.status.code(), Some(1), "{}", ended.stderr);
+    assert!(ended.stderr.contains(&address), "{}", ended.stderr);
+}
+
+#[test]
+fn bytes_that_are_no_http_get_400_and_a_sentence_and_reach_no_backend() {
+    let samples = Samples::start("member", 1);
+    let port = ports::free();
+    let folder = Folder::new();
+    folder.write("pool.yaml", &PoolText::new("strict", port, &samples.equal()).yaml());
+    let _weir = Service::standalone(folder.path(), &[]);
+    for request in [
+        "\u{1}\u{2}\u{3}garbage\r\n\r\n",
+        "GET / HTTP/1.1\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+        "GET / HTTP/1.1\nHost: a\n\n",
+        "GET / HTTP/1.1\r\nHost: a\r\n folded: b\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n",
+    ] {
+        let mut connection = Connection::open(port).expect("serves");
+        let answer = connection.request(request).unwrap_or_else(|error| panic!("{request:?}: {error}"));
+        assert_eq!(answer.status, 400, "{request:?}: {}", answer.text());
+        let message = answer.json()["message"].as_str().unwrap_or_default().to_owned();
+        assert!(message.ends_with('.') && message.contains(' '), "{request:?}: {message}");
+        assert!(answer.closes(), "{request:?}");
+    }
+    let detail = client::fetch(samples.ports[0], "/health/detailed").expect("an answer").json();
+    let asked_by_the_test = 2;
+    assert_eq!(detail["requests"], asked_by_the_test, "only this question and the wait at the start");
+}
+
+#[test]
+fn garbage_on_the_push_port_closes_that_connection_and_nothing_else() {
+    let samples = Samples::start("member", 1);
+    let (port, push) = (ports::free(), ports::free());
+    let folder = Folder::new();
+    folder.write("pool.yaml", &PoolText::new("push", port, &samples.equal()).yaml());
+    let mut controller = controller(folder.path(), push);
+    let proxy = Service::proxy(push);
+    proxy.wait_until_ready();
+    for garbage in [
+        &b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"[..],
+        &[0; 100],
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\xff\xff\xff\xff\xff\xff\xff\xff\xff",
+    ] {
+        let mut stream = std::net::TcpStream::connect(client::local(push)).expect("listens");
+        stream.set_read_timeout(Some(wait::GENEROUS)).expect("a socket");
+        stream.write_all(garbage).expect("open");
+        // Closed, whatever is said before.
+        let mut said = Vec::new();
+        let _ = stream.read_to_end(&mut said);
+    }
+    assert!(controller.is_running());
+    folder.write("pool.yaml", &PoolText::new("push", port, &[(samples.ports[0], 5)]).yaml());
+    wait_for_backend(port, "/", "member");
+}
+
+#[test]
+fn validate_names_each_problem_and_its_exit_code_says_whether_there_is_one() {
+    let good = PoolText::new("good", 8080, &[(9101, 1)]).yaml();
+    for (name, text, code, named) in [
+        ("good", good.clone(), 0, ""),
+        ("unknown field", good.replace("  timeouts:", "  timeuots:"), 1, "timeuots"),
+        ("wrong type", good.replace("port: 8080", "port: eighty"), 1, "spec.listeners[0].port"),
+        ("port out of range", good.replace("port: 8080", "port: 80800"), 1, "spec.listeners[0].port"),
+        (
+            "negative weight",
+            good.replace("weight: 1", "weight: -1"),
+            1,
+            "spec.backendSets[0].static.backends[0].weight",
+        ),
+        (
+            "no address",
+            good.replace("127.0.0.1", "localhost"),
+            1,
+            "spec.backendSets[0].static.backends[0].address",
+        ),
+        (
+            "unknown set",
+            good.replace("        - name: all\n", "        - name: al\n"),
+            1,
+            "spec.rules[0].backendSets[0].name",
+        ),
+        ("bad duration", good.replace("request: 30s", "request: soon"), 1, "spec.timeouts.request"),
+        ("no certificate", good.replace("protocol: HTTP", "protocol: HTTPS"), 1, "spec.listeners[0].tls"),
+        (
+            "two of one port",
+            good.replace("  rules:\n", "    - name: b\n      port: 8080\n      protocol: HTTP\n  rules:\n"),
+            1,
+            "spec.listeners[1].port",
+        ),
+        ("other version", good.replace("v1alpha1", "v9"), 1, "weir.dev/v9"),
+        ("no yaml", "{[".to_owned(), 1, "pool.yaml:1:"),
+    ] {
+        let folder = Folder::new();
+        folder.write("pool.yaml", &text);
+        let path = folder.path().to_str().expect("text").to_owned();
+        let ended = run("weir", &["validate", &path]);
+        assert_eq!(ended.status.code(), Some(code), "{name}: {}{}", ended.stdout, ended.stderr);
+        assert!(ended.stdout.contains(named), "{name}: {}", ended.stdout);
+        if code == 1 {
+            assert!(ended.stdout.contains("pool.yaml:"), "{name}: {}", ended.stdout);
+        }
+    }
+}
+
+#[test]
+fn validate_prints_json_for_machines() {
+    let folder = Folder::new();
+    folder.write("pool.yaml", &PoolText::new("good", 8080, &[(9101, 1)]).yaml());
+    let path = folder.path().to_str().expect("text").to_owned();
+    let ended = run("weir", &["validate", "--output", "json", &path]);
+    let report: serde_json::Value = serde_json::from_str(&ended.stdout).expect("JSON");
+    assert_eq!(report["problems"], serde_json::json!([]), "{report}");
+    folder.write("pool.yaml", &PoolText::new("good", 0, &[(9101, 1)]).yaml());
+    let ended = run("weir", &["validate", "--output", "json", &path]);
+    assert_eq!(ended.status.code(), Some(1));
+    let report: serde_json::Value = serde_json::from_str(&ended.stdout).expect("JSON");
+    let problem = &report["problems"][0];
+    assert_eq!(problem["field"], "spec.listeners[0].port", "{report}");
+    assert!(problem["line"].as_u64().is_some_and(|line| line > 1), "{report}");
+    assert!(problem["message"].as_str().is_some_and(|message| message.contains('0')), "{report}");
+}
+
+#[test]
+fn the_quickstart_is_valid() {
+    let example = binaries::workspace().join("examples/quickstart");
+    let ended = run("weir", &["validate", "--strict", example.to_str().expect("text")]);
+    assert_eq!(ended.status.code(), Some(0), "{}{}", ended.stdout, ended.stderr);
+}
