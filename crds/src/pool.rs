@@ -1,5 +1,7 @@
 //! The types of `LoadBalancerPool`. Each doc comment is the field's description in the definition.
 
+#![allow(clippy::duplicated_attributes, reason = "each printcolumn has a type_ of its own")]
+
 use crate::duration::Duration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -85,7 +87,7 @@ pub const PATH_PATTERN: &str = r"^/(?:[-A-Za-z0-9/._~!$&'()*+,;=:@]|%[0-9a-fA-F]
 )]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [{
-    "rule": "!has(self.rules) || self.rules.all(r, r.backendSets.all(b, self.backendSets.exists(s, s.name == b.name)))",
+    "rule": "!has(self.rules) || self.rules.all(r, sets.contains(self.backendSets.map(s, s.name), r.backendSets.map(b, b.name)))",
     "message": "every name in spec.rules[].backendSets must be a name in spec.backendSets",
     "reason": "FieldValueInvalid",
 }]))]
@@ -356,10 +358,7 @@ pub struct ServiceSource {
     pub name: String,
 
     /// Port of the Service (not of its pods), by number (1 to 65535) or by name.
-    #[schemars(extend("x-kubernetes-validations" = [{
-        "rule": "type(self) != int || (int(self) >= 1 && int(self) <= 65535)",
-        "message": "a port number must be from 1 to 65535",
-    }]))]
+    #[schemars(extend("minimum" = 1, "maximum" = 65_535, "minLength" = 1, "maxLength" = NAME_BYTES_MAX))]
     pub port: IntOrString,
 }
 
@@ -382,10 +381,7 @@ pub struct StaticBackend {
     /// IPv4 or IPv6 address, without brackets and without a port.
     #[schemars(
         length(min = 2, max = 45),
-        extend("x-kubernetes-validations" = [{
-            "rule": "isIP(self)",
-            "message": "an address must be an IPv4 or IPv6 address",
-        }])
+        extend("anyOf" = [{"format": "ipv4"}, {"format": "ipv6"}])
     )]
     pub address: String,
 
