@@ -1,0 +1,133 @@
+//! Which backend set of a route, and which backend of the set, takes a request.
+//!
+//! The choice itself is lb-core's. Here is the state that one worker keeps for it, by route and by set.
+
+use foldhash::HashMap;
+use lb_core::backend::{BackendSet, InFlight};
+use lb_core::balance::{Picker, Schedule};
+use lb_core::route::Route;
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::sync::{Arc, Weak};
+
+/// One worker's place in every rotation.
+#[derive(Debug, Default)]
+pub(crate) struct Turns {
+    seed: u64,
+    splits: RefCell<HashMap<u64, (Weak<Route>, Schedule<usize>)>>,
+    pickers: RefCell<HashMap<u64, (Weak<BackendSet>, Picker)>>,
+}
+
+/// A backend that was chosen; the request counts as on it for as long as this lives.
+#[derive(Debug)]
+pub(crate) struct Target<'a> {
+    pub(crate) set: &'a BackendSet,
+    pub(crate) address: SocketAddr,
+    /// Held, not read: counts the request out when it is dropped.
+    pub(crate) in_flight: InFlight,
+}
+
+impl Turns {
+    /// Workers with different seeds begin at different backends.
+    pub(crate) fn new(seed: u64) -> Self {
+        Self { seed, ..Self::default() }
+    }
+
+    /// The next backend for a route; `None` when no set of it has one.
+    pub(crate) fn pick<'a>(&self, route: &'a Arc<Route>) -> Option<Target<'a>> {
+        let set = self.split(route)?;
+        if let Some(target) = self.backend(set) {
+            return Some(target);
+        }
+        // The share of a set without backends goes to the others rather than to an error.
+        route.sets.iter().filter(|other| other.weight > 0).find_map(|other| self.backend(&other.set))
+    }
+
+    fn split<'a>(&self, route: &'a Arc<Route>) -> Option<&'a Arc<BackendSet>> {
+        if let [only] = route.sets.as_slice() {
+            return (only.weight > 0).then_some(&only.set);
+        }
+        let mut splits = self.splits.borrow_mut();
+        let (_, schedule) = splits.entry(route.id).or_insert_with(|| {
+            let mut schedule = Schedule::default();
+            schedule.replace(route.sets.iter().map(|set| set.weight).enumerate(), self.seed);
+            (Arc::downgrade(route), schedule)
+        });
+        schedule.next_position().map(|position| &route.sets[position].set)
+    }
+
+    fn backend<'a>(&self, set: &'a Arc<BackendSet>) -> Option<Target<'a>> {
+        let mut pickers = self.pickers.borrow_mut();
+        let (_, picker) =
+            pickers.entry(set.id).or_insert_with(|| (Arc::downgrade(set), Picker::new(self.seed)));
+        let members = set.members();
+        let backend = picker.pick(&members)?;
+        Some(Target { set, address: backend.address, in_flight: backend.live.enter() })
+    }
+
+    /// Forgets routes and sets that are gone.
+    pub(crate) fn sweep(&self) {
+        self.splits.borrow_mut().retain(|_, (route, _)| route.strong_count() > 0);
+        self.pickers.borrow_mut().retain(|_, (set, _)| set.strong_count() > 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lb_core::backend::{Algorithm, Backend, BackendState, Membership, SetPolicy};
+    use lb_core::route::WeightedSet;
+    use std::time::Duration;
+
+    fn set(id: u64, ports: &[u16], weight: u32) -> WeightedSet {
+        let backend = |port: &u16| Backend {
+            id: format!("{port}").into(),
+            address: ([127, 0, 0, 1], *port).into(),
+            weight: 1,
+            zone: "".into(),
+            state: BackendState::Ready,
+            live: Arc::default(),
+        };
+        let policy = SetPolicy {
+            algorithm: Algorithm::RoundRobin,
+            connect_timeout: Duration::from_secs(1),
+            idle_timeout: Duration::from_secs(1),
+            idle_connections_max: 1,
+        };
+        let members = Arc::new(Membership::new(id, ports.iter().map(backend).collect()));
+        WeightedSet { set: Arc::new(BackendSet::new(id, "set".into(), policy, members)), weight }
+    }
+
+    fn ports(sets: Vec<WeightedSet>, count: usize) -> Vec<u16> {
+        let route = Arc::new(Route { id: 1, pool: "p".into(), rule: 0, sets, request_timeout: None });
+        let turns = Turns::default();
+        (0..count).filter_map(|_| turns.pick(&route)).map(|target| target.address.port()).collect()
+    }
+
+    #[test]
+    fn requests_are_split_between_sets_by_weight_and_take_turns_within() {
+        assert_eq!(ports(vec![set(1, &[1, 2], 2), set(2, &[9], 1)], 6), [1, 9, 2, 1, 9, 2]);
+    }
+
+    #[test]
+    fn a_set_without_backends_leaves_its_share_to_the_others() {
+        assert_eq!(ports(vec![set(1, &[], 1), set(2, &[9], 1)], 3), [9, 9, 9]);
+        assert!(ports(vec![set(1, &[], 1), set(2, &[9], 0)], 3).is_empty(), "a set of weight 0 takes none");
+        assert!(ports(vec![set(1, &[5], 0)], 3).is_empty());
+    }
+
+    #[test]
+    fn what_is_gone_is_swept() {
+        let turns = Turns::default();
+        let sets = vec![set(1, &[1], 1), set(2, &[2], 1)];
+        let route = Arc::new(Route { id: 1, pool: "p".into(), rule: 0, sets, request_timeout: None });
+        for _ in 0..2 {
+            assert!(turns.pick(&route).is_some());
+        }
+        turns.sweep();
+        assert_eq!((turns.splits.borrow().len(), turns.pickers.borrow().len()), (1, 2));
+        drop(route);
+        turns.sweep();
+        assert_eq!((turns.splits.borrow().len(), turns.pickers.borrow().len()), (0, 0));
+    }
+}

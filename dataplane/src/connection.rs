@@ -1,0 +1,124 @@
+//! A client's connection: from the accepted socket to the protocol that is spoken on it.
+
+use crate::snapshot::Protocol;
+use crate::wire::{Io, Wire};
+use crate::worker::Worker;
+use crate::{http1, http2};
+use bytes::BytesMut;
+use http::HeaderValue;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+
+/// Longest time for a TLS handshake; the connection is closed past it.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Longest time from the first byte of a request's head to its last; 408 past it.
+pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Longest time that a connection waits for a request; it is closed past it.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
+
+/// Longest time that a body may stand still in either direction; the exchange is cut past it.
+pub const STALL_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Longest time that a refused request is read on, so that its sender sees the answer.
+pub const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Most bytes of a refused request that are read on.
+pub const LINGER_BYTES_MAX: usize = 256 << 10;
+
+/// How an HTTP/2 connection begins (RFC 9113, section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// What is known of a client's connection before it asks for anything.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    /// Port of the listener that it came to.
+    pub(crate) port: u16,
+    pub(crate) scheme: Scheme,
+    /// The client's address, as it goes into headers.
+    pub(crate) ip: HeaderValue,
+}
+
+/// How the client's bytes are protected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scheme {
+    Http,
+    Https,
+}
+
+/// Serves one client until either side ends the connection.
+pub(crate) async fn serve(worker: Rc<Worker>, port: u16, stream: TcpStream, address: SocketAddr) {
+    let snapshot = worker.snapshot();
+    // Accepted while the listener was being removed.
+    let Some(listener) = snapshot.listeners.get(&port) else { return };
+    let protocol = listener.protocol.clone();
+    drop(snapshot);
+    let _ = stream.set_nodelay(true);
+    let ip = HeaderValue::try_from(address.ip().to_canonical().to_string()).expect("an address is ASCII");
+    match protocol {
+        Protocol::Http => {
+            let peer = Peer { port, scheme: Scheme::Http, ip };
+            plain(worker, peer, Io::Plain(stream)).await;
+        }
+        Protocol::Https(config) => {
+            let peer = Peer { port, scheme: Scheme::Https, ip };
+            tls(worker, peer, stream, config).await;
+        }
+    }
+}
+
+/// HTTP/2 by prior knowledge, or HTTP/1, as the first bytes say.
+async fn plain(worker: Rc<Worker>, peer: Peer, io: Io) {
+    let wire = Wire::new(io);
+    let deadline = worker.timers.deadline();
+    deadline.set_idle(IDLE_TIMEOUT);
+    tokio::select! { biased;
+        () = wire.readable() => {}
+        () = deadline.passed() => return,
+    }
+    deadline.set(Some(HEAD_TIMEOUT));
+    let mut received = BytesMut::with_capacity(http1::HEAD_BYTES_MAX / 2);
+    while received.len() < PREFACE.len() && PREFACE.starts_with(&received) {
+        let read = tokio::select! { biased;
+            read = wire.read(&mut received) => read,
+            () = deadline.passed() => return,
+        };
+        if matches!(read, Ok(0) | Err(_)) {
+            return;
+        }
+    }
+    drop(deadline);
+    if received.starts_with(PREFACE) {
+        http2::serve(worker, peer, wire.into_inner(), received.freeze()).await;
+    } else {
+        http1::server::serve(&worker, &peer, wire, received).await;
+    }
+}
+
+async fn tls(worker: Rc<Worker>, peer: Peer, stream: TcpStream, config: Arc<rustls::ServerConfig>) {
+    let deadline = worker.timers.deadline();
+    deadline.set(Some(HANDSHAKE_TIMEOUT));
+    // Boxed: a handshake's state is large and needed once.
+    let handshake = Box::pin(TlsAcceptor::from(config).accept(stream));
+    let accepted = tokio::select! { biased;
+        accepted = handshake => accepted.ok(),
+        () = deadline.passed() => None,
+    };
+    drop(deadline);
+    let Some(stream) = accepted else {
+        worker.counters.handshakes_failed.add(1);
+        return;
+    };
+    let speaks_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    let io = Io::Tls(Box::new(stream));
+    if speaks_http2 {
+        http2::serve(worker, peer, io, bytes::Bytes::new()).await;
+    } else {
+        http1::server::serve(&worker, &peer, Wire::new(io), BytesMut::new()).await;
+    }
+}

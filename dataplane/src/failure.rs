@@ -1,0 +1,107 @@
+//! Everything that can go wrong with a request, whose fault it is, and what the client is told.
+//!
+//! One table maps a failure to a status and a reason code; the code is in the `x-weir-reason` header and in the
+//! JSON body of the answer.
+
+use crate::message::{BodyLength, ResponseHead};
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use http::{HeaderMap, StatusCode};
+
+/// Carries the reason code of an answer that Weir made itself.
+pub const REASON_HEADER: HeaderName = HeaderName::from_static("x-weir-reason");
+
+/// Why a request was not answered by a backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Failure {
+    // The client's side.
+    #[error("{0}")]
+    BadRequest(&'static str),
+    #[error("The request's line and headers are larger than {max} bytes; send fewer or smaller headers.", max = crate::http1::HEAD_BYTES_MAX)]
+    HeadTooLarge,
+    #[error("The request has more than {max} headers; send fewer.", max = crate::http1::HEADERS_MAX)]
+    TooManyHeaders,
+    #[error("Weir speaks HTTP/1.0, HTTP/1.1 and HTTP/2; use one of them.")]
+    VersionUnsupported,
+    #[error("The transfer coding is not supported; send the body as chunked or with a Content-Length.")]
+    CodingUnsupported,
+    #[error("CONNECT is not served here; ask for a resource by its path.")]
+    MethodRefused,
+    #[error("The request did not arrive in time.")]
+    RequestSlow,
+    #[error("The client went away.")]
+    ClientGone,
+    // Configuration.
+    #[error("No route matches the request's host and path; see `kubectl get lbp` for what is routed.")]
+    NoRoute,
+    #[error("No backend of the route's backend sets can take a request.")]
+    NoBackend,
+    // The backend's side.
+    #[error("No connection to a backend could be made.")]
+    ConnectFailed,
+    #[error("A backend did not accept a connection in time.")]
+    ConnectTimeout,
+    #[error("The backend closed the connection before it answered.")]
+    BackendClosed,
+    #[error("The backend's answer is not valid HTTP: {0}")]
+    BackendInvalid(&'static str),
+    #[error("The backend did not answer in time.")]
+    BackendTimeout,
+}
+
+impl Failure {
+    /// The one table: status and reason code of each failure.
+    pub(crate) fn answer(self) -> (StatusCode, &'static str) {
+        match self {
+            Self::BadRequest(_) => (StatusCode::BAD_REQUEST, "bad_request"),
+            Self::HeadTooLarge => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large"),
+            Self::TooManyHeaders => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "too_many_headers"),
+            Self::VersionUnsupported => (StatusCode::HTTP_VERSION_NOT_SUPPORTED, "version_unsupported"),
+            Self::CodingUnsupported => (StatusCode::NOT_IMPLEMENTED, "coding_unsupported"),
+            Self::MethodRefused => (StatusCode::METHOD_NOT_ALLOWED, "method_refused"),
+            Self::RequestSlow => (StatusCode::REQUEST_TIMEOUT, "request_slow"),
+            // Never sent: there is nobody to send it to. nginx's number in logs.
+            Self::ClientGone => (StatusCode::BAD_REQUEST, "client_gone"),
+            Self::NoRoute => (StatusCode::NOT_FOUND, "no_route"),
+            Self::NoBackend => (StatusCode::SERVICE_UNAVAILABLE, "no_backend"),
+            Self::ConnectFailed => (StatusCode::BAD_GATEWAY, "connect_failed"),
+            Self::ConnectTimeout => (StatusCode::GATEWAY_TIMEOUT, "connect_timeout"),
+            Self::BackendClosed => (StatusCode::BAD_GATEWAY, "backend_closed"),
+            Self::BackendInvalid(_) => (StatusCode::BAD_GATEWAY, "backend_invalid"),
+            Self::BackendTimeout => (StatusCode::GATEWAY_TIMEOUT, "backend_timeout"),
+        }
+    }
+
+    /// The answer's head and JSON body.
+    pub(crate) fn response(self) -> (ResponseHead, Bytes) {
+        let (status, reason) = self.answer();
+        let body = serde_json::json!({
+            "status": status.as_u16(),
+            "reason": reason,
+            "message": self.to_string(),
+        });
+        let body = Bytes::from(format!("{body}\n"));
+        let mut headers = HeaderMap::with_capacity(4);
+        headers.insert(REASON_HEADER, HeaderValue::from_static(reason));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let length = BodyLength::Known(body.len() as u64);
+        (ResponseHead { status, headers, body: length }, body)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_names_its_reason_in_header_and_body() {
+        let (head, body) = Failure::NoBackend.response();
+        assert_eq!(head.status, 503);
+        assert_eq!(head.headers[&REASON_HEADER], "no_backend");
+        let json: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
+        assert_eq!(json["reason"], "no_backend");
+        assert_eq!(json["status"], 503);
+        assert!(json["message"].as_str().is_some_and(|m| m.ends_with('.')));
+        assert_eq!(head.body, BodyLength::Known(body.len() as u64));
+    }
+}

@@ -1,0 +1,372 @@
+//! Message heads: bytes to [`RequestHead`] and [`ResponseHead`], and how the body that follows is framed.
+
+use super::{HEAD_BYTES_MAX, HEADERS_MAX};
+use crate::failure::Failure;
+use crate::message::{BodyLength, RequestHead, ResponseHead, Upgrade};
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::uri::{Authority, PathAndQuery};
+use http::{Method, StatusCode};
+use std::mem::MaybeUninit;
+
+/// How the end of a body is found (RFC 9112, section 6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Framing {
+    Empty,
+    Length(u64),
+    Chunked,
+    UntilClose,
+}
+
+/// Whether the connection can serve another message after this one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Persistence {
+    Keep,
+    Close,
+}
+
+/// A request's head with what only its connection needs to know.
+#[derive(Debug)]
+pub(crate) struct ParsedRequest {
+    pub(crate) head: RequestHead,
+    pub(crate) framing: Framing,
+    pub(crate) persistence: Persistence,
+    pub(crate) minor_version: u8,
+}
+
+/// A response's head with what only its connection needs to know.
+#[derive(Debug)]
+pub(crate) struct ParsedResponse {
+    pub(crate) head: ResponseHead,
+    pub(crate) framing: Framing,
+    pub(crate) persistence: Persistence,
+}
+
+/// The length of the head at the start of `buf`, with its empty line; `None` while that has not arrived.
+/// `line` remembers between calls where the last unfinished line begins.
+pub(crate) fn head_end(buf: &[u8], line: &mut usize) -> Result<Option<usize>, &'static str> {
+    while let Some(at) = memchr::memchr(b'\n', &buf[*line..]).map(|at| *line + at) {
+        if at == *line || buf[at - 1] != b'\r' {
+            return Err("A line ends with LF alone; end lines with CR LF.");
+        }
+        if at - *line == 1 && *line > 0 {
+            return Ok(Some(at + 1));
+        }
+        *line = at + 1;
+    }
+    Ok(None)
+}
+
+/// Parses a whole request head, as found by [`head_end`].
+pub(crate) fn request(bytes: &Bytes) -> Result<ParsedRequest, Failure> {
+    let mut slots = [const { MaybeUninit::uninit() }; HEADERS_MAX];
+    let mut parsed = httparse::Request::new(&mut []);
+    match parsed.parse_with_uninit_headers(bytes, &mut slots) {
+        Ok(httparse::Status::Complete(_)) => {}
+        Ok(httparse::Status::Partial) => {
+            return Err(Failure::BadRequest("The request's head is incomplete."));
+        }
+        Err(httparse::Error::TooManyHeaders) => return Err(Failure::TooManyHeaders),
+        Err(httparse::Error::Version) => return Err(Failure::VersionUnsupported),
+        Err(error) => return Err(Failure::BadRequest(sentence(error))),
+    }
+    let (Some(method), Some(target), Some(minor_version)) = (parsed.method, parsed.path, parsed.version)
+    else {
+        return Err(Failure::BadRequest("The request line is incomplete."));
+    };
+    let method = Method::from_bytes(method.as_bytes())
+        .map_err(|_| Failure::BadRequest("The method is not a token; use a name such as GET."))?;
+    if method == Method::CONNECT {
+        return Err(Failure::MethodRefused);
+    }
+    let mut fields = Fields::default();
+    for field in parsed.headers.iter() {
+        fields.add(bytes, field).map_err(Failure::BadRequest)?;
+    }
+    let (target_authority, target) = split_target(bytes, target, &method).map_err(Failure::BadRequest)?;
+    let authority = match (target_authority, fields.host.take()) {
+        (Some(named), Some(host)) if named.as_str().eq_ignore_ascii_case(host.as_str()) => Some(named),
+        (Some(_), Some(_)) => {
+            return Err(Failure::BadRequest("The target and the Host header name different hosts."));
+        }
+        (Some(named), None) if minor_version == 0 => Some(named),
+        (None, host) if host.is_some() || minor_version == 0 => host,
+        _ => return Err(Failure::BadRequest("The Host header is missing.")),
+    };
+    let framing = fields.request_framing(minor_version)?;
+    let upgrade =
+        if minor_version == 1 && framing == Framing::Empty { fields.upgrade() } else { Upgrade::No };
+    let persistence = fields.persistence(minor_version);
+    let body = match framing {
+        Framing::Empty | Framing::UntilClose => BodyLength::Empty,
+        Framing::Length(length) => BodyLength::Known(length),
+        Framing::Chunked => BodyLength::Unknown,
+    };
+    let headers = fields.end_to_end();
+    let head = RequestHead { method, authority, target, headers, body, upgrade };
+    Ok(ParsedRequest { head, framing, persistence, minor_version })
+}
+
+/// Parses a whole response head, as found by [`head_end`], to a request with `method`.
+pub(crate) fn response(bytes: &Bytes, method: &Method) -> Result<ParsedResponse, &'static str> {
+    let mut slots = [const { MaybeUninit::uninit() }; HEADERS_MAX];
+    let mut parsed = httparse::Response::new(&mut []);
+    match httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut parsed, bytes, &mut slots)
+    {
+        Ok(httparse::Status::Complete(_)) => {}
+        Ok(httparse::Status::Partial) => return Err("its head is incomplete"),
+        Err(error) => return Err(sentence(error)),
+    }
+    let (Some(code), Some(minor_version)) = (parsed.code, parsed.version) else {
+        return Err("its status line is incomplete");
+    };
+    let status = StatusCode::from_u16(code).map_err(|_| "its status is not between 100 and 999")?;
+    let mut fields = Fields::default();
+    for field in parsed.headers.iter() {
+        fields.add(bytes, field)?;
+    }
+    let (framing, body) = fields.response_framing(status, method, minor_version)?;
+    let persistence = match framing {
+        Framing::UntilClose => Persistence::Close,
+        _ => fields.persistence(minor_version),
+    };
+    let head = ResponseHead { status, headers: fields.end_to_end(), body };
+    Ok(ParsedResponse { head, framing, persistence })
+}
+
+/// Parses a trailer section that ends with its empty line. Fields that would change the message are dropped.
+pub(crate) fn trailers(bytes: &Bytes) -> Result<HeaderMap, &'static str> {
+    let mut slots = [httparse::EMPTY_HEADER; HEADERS_MAX];
+    let httparse::Status::Complete((_, parsed)) =
+        httparse::parse_headers(bytes, &mut slots).map_err(sentence)?
+    else {
+        return Err("The trailer section is incomplete.");
+    };
+    let mut fields = Fields::default();
+    for field in parsed {
+        let _ = fields.add(bytes, field);
+    }
+    Ok(fields.end_to_end())
+}
+
+/// Header fields, sorted into those that go on and those that are for this connection alone.
+#[derive(Default)]
+struct Fields {
+    map: HeaderMap,
+    host: Option<Authority>,
+    length: Option<u64>,
+    coding: Option<HeaderValue>,
+    connection: Vec<HeaderValue>,
+    upgrade: Option<HeaderValue>,
+}
+
+impl Fields {
+    fn add(&mut self, bytes: &Bytes, field: &httparse::Header<'_>) -> Result<(), &'static str> {
+        let name =
+            HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| "A header's name is not a token.")?;
+        let value = HeaderValue::from_maybe_shared(bytes.slice_ref(field.value))
+            .map_err(|_| "A header's value holds a control character.")?;
+        match name {
+            header::HOST => {
+                if self.host.is_some() {
+                    return Err("There are two Host headers; send one.");
+                }
+                self.host = Some(authority(bytes.slice_ref(field.value))?);
+            }
+            header::CONTENT_LENGTH => {
+                if self.length.is_some() {
+                    return Err("There are two Content-Length headers; send one.");
+                }
+                self.length =
+                    Some(decimal(field.value).ok_or("The Content-Length is not a decimal number.")?);
+            }
+            header::TRANSFER_ENCODING => {
+                if self.coding.is_some() {
+                    return Err("There are two Transfer-Encoding headers; send one.");
+                }
+                self.coding = Some(value);
+            }
+            header::CONNECTION => self.connection.push(value),
+            header::UPGRADE => self.upgrade = Some(value),
+            _ if name == "keep-alive" || name == "proxy-connection" => {}
+            // The only coding of TE that is end to end in effect: gRPC asks for it.
+            header::TE if !has_token(&value, "trailers") => {}
+            header::TE => drop(self.map.insert(name, HeaderValue::from_static("trailers"))),
+            _ => drop(self.map.append(name, value)),
+        }
+        Ok(())
+    }
+
+    fn request_framing(&self, minor_version: u8) -> Result<Framing, Failure> {
+        match (&self.coding, self.length) {
+            (Some(_), Some(_)) => Err(Failure::BadRequest(
+                "The request has both a Content-Length and a Transfer-Encoding; send one of them.",
+            )),
+            (Some(_), None) if minor_version == 0 => {
+                Err(Failure::BadRequest("HTTP/1.0 has no Transfer-Encoding; send a Content-Length."))
+            }
+            (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => {
+                Ok(Framing::Chunked)
+            }
+            (Some(_), None) => Err(Failure::CodingUnsupported),
+            (None, Some(length)) => Ok(Framing::Length(length)),
+            (None, None) => Ok(Framing::Empty),
+        }
+    }
+
+    fn response_framing(
+        &self,
+        status: StatusCode,
+        method: &Method,
+        minor_version: u8,
+    ) -> Result<(Framing, BodyLength), &'static str> {
+        if self.coding.is_some() && self.length.is_some() {
+            return Err("it has both a Content-Length and a Transfer-Encoding");
+        }
+        if status.is_informational() || status == StatusCode::NO_CONTENT {
+            return Ok((Framing::Empty, BodyLength::Empty));
+        }
+        if *method == Method::HEAD || status == StatusCode::NOT_MODIFIED {
+            return Ok((Framing::Empty, BodyLength::Announced(self.length)));
+        }
+        match (&self.coding, self.length) {
+            (Some(coding), _) if minor_version == 1 && coding.as_bytes().eq_ignore_ascii_case(b"chunked") => {
+                Ok((Framing::Chunked, BodyLength::Unknown))
+            }
+            (Some(_), _) => Err("its transfer coding is not chunked"),
+            (None, Some(0)) => Ok((Framing::Empty, BodyLength::Known(0))),
+            (None, Some(length)) => Ok((Framing::Length(length), BodyLength::Known(length))),
+            (None, None) => Ok((Framing::UntilClose, BodyLength::Unknown)),
+        }
+    }
+
+    fn persistence(&self, minor_version: u8) -> Persistence {
+        let named = |token| self.connection.iter().any(|value| has_token(value, token));
+        if named("close") || (minor_version == 0 && !named("keep-alive")) {
+            Persistence::Close
+        } else {
+            Persistence::Keep
+        }
+    }
+
+    /// Only WebSocket: another protocol behind an upgrade (h2c above all) would pass our routes by.
+    fn upgrade(&self) -> Upgrade {
+        let asked = self.connection.iter().any(|value| has_token(value, "upgrade"))
+            && self.upgrade.as_ref().is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"));
+        if asked { Upgrade::WebSocket } else { Upgrade::No }
+    }
+
+    /// What goes on to the other side: without the fields that Connection names (RFC 9110, section 7.6.1).
+    fn end_to_end(mut self) -> HeaderMap {
+        for value in &self.connection {
+            for token in tokens(value) {
+                if let Ok(name) = HeaderName::from_bytes(token) {
+                    self.map.remove(name);
+                }
+            }
+        }
+        self.map
+    }
+}
+
+fn split_target(
+    bytes: &Bytes,
+    target: &str,
+    method: &Method,
+) -> Result<(Option<Authority>, PathAndQuery), &'static str> {
+    const NOT_A_TARGET: &str = "The request's target is not a path; begin it with a slash.";
+    if target.bytes().any(|b| b == b'#') {
+        return Err("The request's target has a fragment; leave out '#' and what follows.");
+    }
+    if target.starts_with('/') || (target == "*" && *method == Method::OPTIONS) {
+        let target =
+            PathAndQuery::from_maybe_shared(bytes.slice_ref(target.as_bytes())).map_err(|_| NOT_A_TARGET)?;
+        return Ok((None, target));
+    }
+    let (scheme, rest) = target.split_once("://").ok_or(NOT_A_TARGET)?;
+    if !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("https") {
+        return Err(NOT_A_TARGET);
+    }
+    let path_at = rest.find(['/', '?']).unwrap_or(rest.len());
+    let (named, path) = rest.split_at(path_at);
+    let named = authority(bytes.slice_ref(named.as_bytes()))?;
+    let path = match path.as_bytes().first() {
+        None => PathAndQuery::from_static("/"),
+        Some(b'/') => {
+            PathAndQuery::from_maybe_shared(bytes.slice_ref(path.as_bytes())).map_err(|_| NOT_A_TARGET)?
+        }
+        Some(_) => PathAndQuery::try_from(format!("/{path}")).map_err(|_| NOT_A_TARGET)?,
+    };
+    Ok((Some(named), path))
+}
+
+/// A host with an optional port and nothing else (RFC 9110, section 7.2).
+pub(crate) fn authority(bytes: Bytes) -> Result<Authority, &'static str> {
+    const RULE: &str = "The host is not a name or address with an optional port.";
+    let (host, port) = match bytes.first() {
+        Some(b'[') => {
+            let end = memchr::memchr(b']', &bytes).ok_or(RULE)?;
+            (&bytes[..=end], &bytes[end + 1..])
+        }
+        _ => bytes.split_at(memchr::memchr(b':', &bytes).unwrap_or(bytes.len())),
+    };
+    let named = match host {
+        [b'[', address @ .., b']'] => {
+            address.iter().all(|b| b.is_ascii_hexdigit() || matches!(b, b':' | b'.'))
+        }
+        name => name.iter().all(|b| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%".contains(b)),
+    };
+    let numbered = match port {
+        [] => true,
+        [b':', digits @ ..] => digits.len() <= 5 && decimal(digits).is_some_and(|port| port <= 0xffff),
+        _ => false,
+    };
+    if host.is_empty() || !named || !numbered {
+        return Err(RULE);
+    }
+    Authority::from_maybe_shared(bytes.clone()).map_err(|_| RULE)
+}
+
+/// Digits only: no sign, no space, no list.
+fn decimal(bytes: &[u8]) -> Option<u64> {
+    if bytes.is_empty() {
+        return None;
+    }
+    bytes.iter().try_fold(0u64, |n, b| {
+        let digit = b.is_ascii_digit().then(|| u64::from(b - b'0'))?;
+        n.checked_mul(10)?.checked_add(digit)
+    })
+}
+
+fn tokens(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
+    value.as_bytes().split(|&b| b == b',').map(<[u8]>::trim_ascii)
+}
+
+fn has_token(value: &HeaderValue, token: &str) -> bool {
+    tokens(value).any(|t| t.eq_ignore_ascii_case(token.as_bytes()))
+}
+
+fn sentence(error: httparse::Error) -> &'static str {
+    match error {
+        httparse::Error::HeaderName => {
+            "A header's name holds a character that is not allowed, or a line is folded."
+        }
+        httparse::Error::HeaderValue => "A header's value holds a control character.",
+        httparse::Error::NewLine => "A line does not end with CR LF.",
+        httparse::Error::Status => "The status line is malformed.",
+        httparse::Error::Token => {
+            "The request line is malformed: send METHOD, one space, target, one space, HTTP/1.1."
+        }
+        httparse::Error::TooManyHeaders => "There are more than 100 header fields.",
+        httparse::Error::Version => "The version is not HTTP/1.0 or HTTP/1.1.",
+    }
+}
+
+/// True when a head that has not ended is already too large.
+pub(crate) fn is_too_large(buffered: usize) -> bool {
+    buffered > HEAD_BYTES_MAX
+}
+
+#[cfg(test)]
+#[path = "head_tests.rs"]
+mod tests;

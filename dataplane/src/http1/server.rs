@@ -1,0 +1,281 @@
+//! HTTP/1 towards the client: requests one after the other on one connection.
+//!
+//! While no request is under way the connection holds no buffer and no request state, so that an idle connection
+//! costs what its socket and a small task cost.
+
+use super::body::{BodyError, BodyReader, Decoder};
+use super::head::{self, Framing, ParsedRequest, Persistence};
+use super::{GATHER_BYTES_MAX, READ_BYTES, encode};
+use crate::connection::{HEAD_TIMEOUT, IDLE_TIMEOUT, LINGER_BYTES_MAX, LINGER_TIMEOUT, Peer};
+use crate::failure::Failure;
+use crate::http1::client;
+use crate::message::{BodyLength, Frame, RequestBody, ResponseHead, ResponseSink};
+use crate::request::{self, Outcome};
+use crate::timer::Deadline;
+use crate::tunnel;
+use crate::wire::Wire;
+use crate::worker::Worker;
+use bytes::{Buf as _, Bytes, BytesMut};
+use http::{HeaderMap, StatusCode};
+
+/// Serves a connection until either side ends it. `received` is what was read from it already.
+pub(crate) async fn serve(worker: &Worker, peer: &Peer, wire: Wire, mut received: BytesMut) {
+    let deadline = worker.timers.deadline();
+    loop {
+        if received.is_empty() {
+            deadline.set_idle(IDLE_TIMEOUT);
+            tokio::select! { biased;
+                () = wire.readable() => {}
+                () = deadline.passed() => break,
+            }
+        }
+        // Boxed: the state of a request is large, and is held only while there is one.
+        let requests =
+            Requests { worker, peer, wire: &wire, deadline: &deadline, buf: received, out: Vec::new() };
+        match Box::pin(requests.run()).await {
+            Next::Wait => received = BytesMut::new(),
+            Next::Tunnel(backend, early) => return tunnel::run(worker, &wire, early, *backend).await,
+            Next::Close => break,
+            Next::Linger => return linger(&wire, &deadline).await,
+        }
+    }
+    let _ = wire.shutdown().await;
+}
+
+/// What follows when no whole request is left in the buffer.
+enum Next {
+    /// For the next request; the buffer is empty.
+    Wait,
+    Close,
+    /// Close, though the client may still be sending.
+    Linger,
+    /// Carry bytes both ways; those are bytes that the client sent behind its request.
+    Tunnel(Box<client::Connection>, BytesMut),
+}
+
+/// Closes so that the client still reads the answer: a reset, sent because unread bytes were there, would
+/// overtake it (RFC 9112, section 9.6).
+async fn linger(wire: &Wire, deadline: &Deadline) {
+    if wire.shutdown().await.is_err() {
+        return;
+    }
+    deadline.set(Some(LINGER_TIMEOUT));
+    let mut left = LINGER_BYTES_MAX;
+    let mut scratch = BytesMut::with_capacity(READ_BYTES);
+    while left > 0 {
+        scratch.clear();
+        let read = tokio::select! { biased;
+            read = wire.read(&mut scratch) => read,
+            () = deadline.passed() => return,
+        };
+        match read {
+            Ok(0) | Err(_) => return,
+            Ok(n) => left = left.saturating_sub(n),
+        }
+    }
+}
+
+/// Requests that follow one another without a pause.
+struct Requests<'a> {
+    worker: &'a Worker,
+    peer: &'a Peer,
+    wire: &'a Wire,
+    deadline: &'a Deadline,
+    buf: BytesMut,
+    out: Vec<u8>,
+}
+
+impl Requests<'_> {
+    async fn run(mut self) -> Next {
+        loop {
+            let request = match self.read_head().await {
+                Ok(Some(request)) => request,
+                Ok(None) => return if self.buf.is_empty() { Next::Wait } else { Next::Close },
+                Err(failure) => return self.refuse(failure).await,
+            };
+            self.worker.counters.requests_http1.add(1);
+            let mut persistence = request.persistence;
+            if self.worker.is_draining() {
+                persistence = Persistence::Close;
+            }
+            let mut decoder = Decoder::new(request.framing);
+            let mut body = Body(BodyReader { wire: self.wire, buf: &mut self.buf, decoder: &mut decoder });
+            let mut sink = Sink::new(self.wire, &mut self.out, persistence, request.minor_version);
+            let outcome =
+                request::serve(self.worker, self.peer, request.head, &mut body, &mut sink, self.deadline)
+                    .await;
+            let persistence = sink.persistence;
+            match outcome {
+                Outcome::Upgraded(backend) => return Next::Tunnel(backend, self.buf),
+                Outcome::Aborted => return Next::Close,
+                Outcome::Answered if !decoder.is_done() => return Next::Linger,
+                Outcome::Answered if persistence == Persistence::Close => return Next::Close,
+                Outcome::Answered if self.buf.is_empty() => return Next::Wait,
+                Outcome::Answered => {}
+            }
+        }
+    }
+
+    /// The next request's head; `None` when the client closed, or has sent nothing after all.
+    async fn read_head(&mut self) -> Result<Option<ParsedRequest>, Failure> {
+        let mut line = 0;
+        loop {
+            // An empty line before a request is forgiven, as RFC 9112, section 2.2, asks.
+            while line == 0 && self.buf.starts_with(b"\r\n") {
+                self.buf.advance(2);
+            }
+            if let Some(end) = head::head_end(&self.buf, &mut line).map_err(Failure::BadRequest)? {
+                if head::is_too_large(end) {
+                    return Err(Failure::HeadTooLarge);
+                }
+                let bytes = self.buf.split_to(end).freeze();
+                return head::request(&bytes).map(Some);
+            }
+            if head::is_too_large(self.buf.len()) {
+                return Err(Failure::HeadTooLarge);
+            }
+            let fresh = self.buf.is_empty();
+            self.buf.reserve(READ_BYTES);
+            let read = if fresh {
+                // Whoever woke us may have been wrong: do not hold the buffer while nothing comes.
+                match crate::wire::poll_once(self.wire.read(&mut self.buf)).await {
+                    None => return Ok(None),
+                    Some(read) => {
+                        self.deadline.set(Some(HEAD_TIMEOUT));
+                        if matches!(read, Ok(0) | Err(_)) {
+                            return Err(Failure::ClientGone);
+                        }
+                        read
+                    }
+                }
+            } else {
+                tokio::select! { biased;
+                    read = self.wire.read(&mut self.buf) => read,
+                    () = self.deadline.passed() => return Err(Failure::RequestSlow),
+                }
+            };
+            if matches!(read, Ok(0) | Err(_)) {
+                return Err(Failure::ClientGone);
+            }
+        }
+    }
+
+    /// Answers what is not a request, and closes: where the next one would begin is not known.
+    async fn refuse(&mut self, failure: Failure) -> Next {
+        if failure == Failure::ClientGone {
+            return Next::Close;
+        }
+        self.worker.counters.requests_refused.add(1);
+        let mut sink = Sink::new(self.wire, &mut self.out, Persistence::Close, 1);
+        match request::answer(&mut sink, failure, None).await {
+            Ok(()) => Next::Linger,
+            Err(_) => Next::Close,
+        }
+    }
+}
+
+struct Body<'a>(BodyReader<'a>);
+
+impl RequestBody for Body<'_> {
+    async fn next(&mut self) -> Result<Option<Frame>, Failure> {
+        self.0.next().await.map_err(|error| match error {
+            BodyError::Invalid(sentence) => Failure::BadRequest(sentence),
+            BodyError::Cut => Failure::ClientGone,
+        })
+    }
+}
+
+/// The response of one request.
+struct Sink<'a> {
+    wire: &'a Wire,
+    out: &'a mut Vec<u8>,
+    persistence: Persistence,
+    minor_version: u8,
+    chunked: bool,
+    has_begun: bool,
+}
+
+impl<'a> Sink<'a> {
+    fn new(wire: &'a Wire, out: &'a mut Vec<u8>, persistence: Persistence, minor_version: u8) -> Self {
+        out.clear();
+        Self { wire, out, persistence, minor_version, chunked: false, has_begun: false }
+    }
+
+    async fn write_through(&mut self, data: &[u8]) -> Result<(), Failure> {
+        let written = self.wire.write(self.out, data).await;
+        self.out.clear();
+        written.map_err(|_| Failure::ClientGone)
+    }
+}
+
+impl ResponseSink for Sink<'_> {
+    async fn interim(&mut self, status: StatusCode, headers: HeaderMap) -> Result<(), Failure> {
+        if self.minor_version == 0 {
+            return Ok(());
+        }
+        encode::interim(self.out, status, &headers);
+        self.flush().await
+    }
+
+    async fn head(&mut self, head: ResponseHead) -> Result<(), Failure> {
+        self.has_begun = true;
+        if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            encode::switching(self.out, &head.headers);
+            return Ok(());
+        }
+        let framing = match head.body {
+            BodyLength::Empty | BodyLength::Announced(None) => Framing::Empty,
+            BodyLength::Known(length) | BodyLength::Announced(Some(length)) => Framing::Length(length),
+            BodyLength::Unknown if self.minor_version == 0 => {
+                self.persistence = Persistence::Close;
+                Framing::UntilClose
+            }
+            BodyLength::Unknown => Framing::Chunked,
+        };
+        self.chunked = framing == Framing::Chunked;
+        let persistence = match self.persistence {
+            Persistence::Close => Some(Persistence::Close),
+            Persistence::Keep if self.minor_version == 0 => Some(Persistence::Keep),
+            Persistence::Keep => None,
+        };
+        encode::response(self.out, head.status, &head.headers, framing, persistence);
+        Ok(())
+    }
+
+    async fn data(&mut self, data: Bytes) -> Result<(), Failure> {
+        if data.is_empty() {
+            return Ok(());
+        }
+        if self.chunked {
+            encode::chunk_size(self.out, data.len());
+        }
+        if self.out.len() + data.len() <= GATHER_BYTES_MAX {
+            self.out.extend_from_slice(&data);
+        } else {
+            self.write_through(&data).await?;
+        }
+        if self.chunked {
+            self.out.extend_from_slice(b"\r\n");
+        }
+        Ok(())
+    }
+
+    async fn flush(&mut self) -> Result<(), Failure> {
+        if self.out.is_empty() { Ok(()) } else { self.write_through(&[]).await }
+    }
+
+    async fn end(&mut self, trailers: Option<HeaderMap>) -> Result<(), Failure> {
+        if self.chunked {
+            encode::last_chunk(self.out, trailers.as_ref());
+        }
+        self.flush().await
+    }
+
+    async fn gone(&mut self) {
+        self.wire.closed().await;
+    }
+
+    fn has_begun(&self) -> bool {
+        self.has_begun
+    }
+}

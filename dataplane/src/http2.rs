@@ -1,0 +1,350 @@
+//! HTTP/2 towards the client, on the `h2` crate: each stream is a request of its own.
+
+use crate::connection::{IDLE_TIMEOUT, Peer, Scheme};
+use crate::failure::Failure;
+use crate::http1::HEAD_BYTES_MAX;
+use crate::http1::head;
+use crate::message::{BodyLength, Frame, RequestBody, RequestHead, ResponseHead, ResponseSink, Upgrade};
+use crate::request::{self, Outcome};
+use crate::wire::Io;
+use crate::worker::Worker;
+use bytes::{Buf as _, Bytes};
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream, SendStream};
+use http::header::{self, HeaderMap, HeaderValue};
+use http::uri::PathAndQuery;
+use http::{Method, Request, Response, StatusCode};
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Requests that one connection may have under way.
+pub const CONCURRENT_STREAMS_MAX: u32 = 256;
+
+/// Bytes of one request's body that a client may send ahead.
+pub const STREAM_WINDOW_BYTES: u32 = 256 << 10;
+
+/// Bytes of all request bodies of a connection that a client may send ahead.
+pub const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
+
+/// Response bytes of one stream that wait in memory for the client.
+const SEND_BUFFER_BYTES_MAX: usize = 128 << 10;
+
+/// Serves a connection until either side ends it. `received` was read from it already.
+pub(crate) async fn serve(worker: Rc<Worker>, peer: Peer, io: Io, received: Bytes) {
+    let peer = Rc::new(peer);
+    let deadline = worker.timers.deadline();
+    deadline.set(Some(crate::connection::HEAD_TIMEOUT));
+    let mut settings = h2::server::Builder::new();
+    settings
+        .max_concurrent_streams(CONCURRENT_STREAMS_MAX)
+        .initial_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_header_list_size(u32::try_from(HEAD_BYTES_MAX).expect("a small constant"))
+        .max_send_buffer_size(SEND_BUFFER_BYTES_MAX);
+    let handshake = Box::pin(settings.handshake::<_, Bytes>(Received { first: received, io }));
+    let connection = tokio::select! { biased;
+        connection = handshake => connection,
+        () = deadline.passed() => return,
+    };
+    let Ok(mut connection) = connection else { return };
+    let mut closing = false;
+    loop {
+        if !closing {
+            deadline.set_idle(IDLE_TIMEOUT);
+        }
+        tokio::select! { biased;
+            accepted = connection.accept() => match accepted {
+                Some(Ok((request, respond))) => {
+                    worker.counters.requests_http2.add(1);
+                    let stream = stream(Rc::clone(&worker), Rc::clone(&peer), request, respond);
+                    tokio::task::spawn_local(stream);
+                }
+                // The connection is over; h2 has told the client why.
+                Some(Err(_)) | None => return,
+            },
+            () = deadline.passed(), if !closing => {
+                if worker.is_draining() || !connection.has_streams() {
+                    closing = true;
+                    // GOAWAY: streams that are open end in peace.
+                    connection.graceful_shutdown();
+                }
+            }
+        }
+    }
+}
+
+/// What was read before the protocol was known, then the rest.
+#[derive(Debug)]
+struct Received {
+    first: Bytes,
+    io: Io,
+}
+
+impl AsyncRead for Received {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.first.is_empty() {
+            return Pin::new(&mut self.io).poll_read(cx, buf);
+        }
+        let size = self.first.len().min(buf.remaining());
+        buf.put_slice(&self.first[..size]);
+        self.first.advance(size);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Received {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+/// One request.
+async fn stream(
+    worker: Rc<Worker>,
+    peer: Rc<Peer>,
+    request: Request<RecvStream>,
+    respond: SendResponse<Bytes>,
+) {
+    let (parts, body) = request.into_parts();
+    let method = parts.method.clone();
+    let mut sink = Sink { respond, stream: None, pending: Bytes::new(), left: None };
+    let mut body = Body { stream: body, data_done: false };
+    let head = match request_head(parts, &body.stream, peer.scheme) {
+        Ok(head) => head,
+        Err(failure) => {
+            worker.counters.requests_refused.add(1);
+            let _ = request::answer(&mut sink, failure, Some(&method)).await;
+            return;
+        }
+    };
+    let deadline = worker.timers.deadline();
+    let outcome = request::serve(&worker, &peer, head, &mut body, &mut sink, &deadline).await;
+    match outcome {
+        Outcome::Answered if body.stream.is_end_stream() => {}
+        // The answer is complete and the rest of the request is of no use (RFC 9113, section 8.1).
+        Outcome::Answered => sink.respond.send_reset(Reason::NO_ERROR),
+        Outcome::Aborted | Outcome::Upgraded(_) => sink.reset(Reason::INTERNAL_ERROR),
+    }
+}
+
+/// The head as the stages see it.
+fn request_head(
+    parts: http::request::Parts,
+    body: &RecvStream,
+    scheme: Scheme,
+) -> Result<RequestHead, Failure> {
+    let http::request::Parts { method, uri, mut headers, .. } = parts;
+    if method == Method::CONNECT {
+        return Err(Failure::MethodRefused);
+    }
+    if headers.len() > crate::http1::HEADERS_MAX {
+        return Err(Failure::TooManyHeaders);
+    }
+    let uri = uri.into_parts();
+    let said = uri.scheme.as_ref().map_or("", http::uri::Scheme::as_str);
+    if !said.is_empty() && said != "http" && said != "https" {
+        return Err(Failure::BadRequest("The :scheme is neither http nor https."));
+    }
+    // A client behind a proxy of its own may say https on a plain connection; never the other way round.
+    if scheme == Scheme::Https && said == "http" {
+        return Err(Failure::BadRequest("The :scheme is http on an encrypted connection."));
+    }
+    let host = headers.remove(header::HOST);
+    let authority = match (uri.authority, host) {
+        (Some(named), Some(host)) if !host.as_bytes().eq_ignore_ascii_case(named.as_str().as_bytes()) => {
+            return Err(Failure::BadRequest("The :authority and the Host header name different hosts."));
+        }
+        (Some(named), _) => head::authority(Bytes::copy_from_slice(named.as_str().as_bytes())),
+        (None, Some(host)) => head::authority(Bytes::copy_from_slice(host.as_bytes())),
+        (None, None) => Err("The :authority is missing."),
+    };
+    let authority = authority.map_err(Failure::BadRequest)?;
+    let length = headers.remove(header::CONTENT_LENGTH);
+    let body = match length.as_ref().and_then(|value| value.to_str().ok()?.parse().ok()) {
+        _ if length.is_none() && body.is_end_stream() => BodyLength::Empty,
+        Some(length) => BodyLength::Known(length),
+        None => BodyLength::Unknown,
+    };
+    join_cookies(&mut headers);
+    let target = uri.path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
+    Ok(RequestHead { method, authority: Some(authority), target, headers, body, upgrade: Upgrade::No })
+}
+
+/// HTTP/2 may split the Cookie field; elsewhere it is one (RFC 9113, section 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let mut crumbs = headers.get_all(header::COOKIE).iter();
+    if crumbs.next().is_none() || crumbs.next().is_none() {
+        return;
+    }
+    let joined = headers
+        .get_all(header::COOKIE)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect::<Vec<_>>()
+        .join(&b"; "[..]);
+    let joined =
+        HeaderValue::from_maybe_shared(Bytes::from(joined)).expect("valid values joined by valid bytes");
+    headers.insert(header::COOKIE, joined);
+}
+
+struct Body {
+    stream: RecvStream,
+    data_done: bool,
+}
+
+impl RequestBody for Body {
+    async fn next(&mut self) -> Result<Option<Frame>, Failure> {
+        if !self.data_done {
+            match poll_fn(|cx| self.stream.poll_data(cx)).await {
+                Some(Ok(data)) => {
+                    // The window is given back as soon as the data is taken: what is under way is bounded by
+                    // the one frame that the stages hold.
+                    let _ = self.stream.flow_control().release_capacity(data.len());
+                    return Ok(Some(Frame::Data(data)));
+                }
+                Some(Err(_)) => return Err(Failure::ClientGone),
+                None => self.data_done = true,
+            }
+        }
+        match poll_fn(|cx| self.stream.poll_trailers(cx)).await {
+            Ok(trailers) => Ok(trailers.map(Frame::Trailers)),
+            Err(_) => Err(Failure::ClientGone),
+        }
+    }
+}
+
+/// The response of one stream. One piece of data is held back, so that the last one can carry END_STREAM.
+struct Sink {
+    respond: SendResponse<Bytes>,
+    stream: Option<SendStream<Bytes>>,
+    pending: Bytes,
+    /// Bytes that the announced length still leaves.
+    left: Option<u64>,
+}
+
+impl Sink {
+    fn reset(&mut self, reason: Reason) {
+        match &mut self.stream {
+            Some(stream) => stream.send_reset(reason),
+            None => self.respond.send_reset(reason),
+        }
+    }
+
+    /// Sends what is pending as the client's window allows.
+    async fn send_pending(&mut self, end: bool) -> Result<(), Failure> {
+        let Some(stream) = &mut self.stream else { return Ok(()) };
+        if self.pending.is_empty() && end {
+            return stream.send_data(Bytes::new(), true).map_err(|_| Failure::ClientGone);
+        }
+        while !self.pending.is_empty() {
+            stream.reserve_capacity(self.pending.len());
+            let mut room = stream.capacity();
+            while room == 0 {
+                room = match poll_fn(|cx| stream.poll_capacity(cx)).await {
+                    Some(Ok(room)) => room,
+                    Some(Err(_)) | None => return Err(Failure::ClientGone),
+                };
+            }
+            let piece = self.pending.split_to(room.min(self.pending.len()));
+            let last = end && self.pending.is_empty();
+            stream.send_data(piece, last).map_err(|_| Failure::ClientGone)?;
+        }
+        Ok(())
+    }
+}
+
+impl ResponseSink for Sink {
+    async fn interim(&mut self, status: StatusCode, headers: HeaderMap) -> Result<(), Failure> {
+        let mut response = Response::new(());
+        *response.status_mut() = status;
+        *response.headers_mut() = headers;
+        self.respond.send_informational(response).map_err(|_| Failure::ClientGone)
+    }
+
+    async fn head(&mut self, head: ResponseHead) -> Result<(), Failure> {
+        let mut response = Response::new(());
+        *response.status_mut() = head.status;
+        *response.headers_mut() = head.headers;
+        if let BodyLength::Known(length) | BodyLength::Announced(Some(length)) = head.body {
+            response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
+        }
+        let bodiless =
+            matches!(head.body, BodyLength::Empty | BodyLength::Known(0) | BodyLength::Announced(_));
+        self.left = match head.body {
+            BodyLength::Known(length) => Some(length),
+            _ => None,
+        };
+        let stream = self.respond.send_response(response, bodiless).map_err(|_| Failure::ClientGone)?;
+        self.stream = Some(stream);
+        if bodiless {
+            self.left = Some(0);
+        }
+        Ok(())
+    }
+
+    async fn data(&mut self, data: Bytes) -> Result<(), Failure> {
+        self.send_pending(false).await?;
+        self.pending = data;
+        if let Some(left) = &mut self.left {
+            *left = left.saturating_sub(self.pending.len() as u64);
+            if *left == 0 {
+                return self.send_pending(true).await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn flush(&mut self) -> Result<(), Failure> {
+        self.send_pending(false).await
+    }
+
+    async fn end(&mut self, trailers: Option<HeaderMap>) -> Result<(), Failure> {
+        if self.left == Some(0) {
+            return Ok(());
+        }
+        match trailers {
+            None => self.send_pending(true).await,
+            Some(trailers) => {
+                self.send_pending(false).await?;
+                let Some(stream) = &mut self.stream else { return Ok(()) };
+                stream.send_trailers(trailers).map_err(|_| Failure::ClientGone)
+            }
+        }
+    }
+
+    async fn gone(&mut self) {
+        let _ = poll_fn(|cx| self.respond.poll_reset(cx)).await;
+    }
+
+    fn has_begun(&self) -> bool {
+        self.stream.is_some()
+    }
+}

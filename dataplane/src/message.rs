@@ -1,0 +1,103 @@
+//! A request and a response as the stages see them, whatever protocol they came by.
+//!
+//! Three shapes are kept apart on purpose: heads are values, bodies are streams of [`Frame`]s read through
+//! [`RequestBody`], and the response goes out through a [`ResponseSink`]. The two traits are the only generic
+//! edge of the request path; HTTP/1 and HTTP/2 downstream implement them.
+
+use crate::failure::Failure;
+use bytes::Bytes;
+use http::uri::{Authority, PathAndQuery};
+use http::{HeaderMap, Method, StatusCode};
+use std::borrow::Cow;
+
+/// A request without its body.
+#[derive(Debug)]
+pub(crate) struct RequestHead {
+    pub(crate) method: Method,
+    /// What the client called us; without user information. Never empty, save for HTTP/1.0.
+    pub(crate) authority: Option<Authority>,
+    pub(crate) target: PathAndQuery,
+    /// Without `Host`, hop-by-hop fields and framing.
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: BodyLength,
+    /// The client asks to speak WebSocket on this connection from here on.
+    pub(crate) upgrade: Upgrade,
+}
+
+/// Whether a message asks for, or agrees to, another protocol on its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Upgrade {
+    No,
+    WebSocket,
+}
+
+impl RequestHead {
+    /// The host in lower case, without port; empty for HTTP/1.0 without `Host`.
+    pub(crate) fn host(&self) -> Cow<'_, str> {
+        let host = self.authority.as_ref().map_or("", Authority::host);
+        if host.bytes().any(|b| b.is_ascii_uppercase()) {
+            Cow::Owned(host.to_ascii_lowercase())
+        } else {
+            Cow::Borrowed(host)
+        }
+    }
+}
+
+/// A response without its body.
+#[derive(Debug)]
+pub(crate) struct ResponseHead {
+    pub(crate) status: StatusCode,
+    /// Without hop-by-hop fields and framing.
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: BodyLength,
+}
+
+/// What is known of a body before it comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BodyLength {
+    /// There is none, and none is announced.
+    Empty,
+    /// That many bytes.
+    Known(u64),
+    /// Known when it ends.
+    Unknown,
+    /// There is none, though this many are announced: the answer to HEAD, and 304.
+    Announced(Option<u64>),
+}
+
+/// A piece of a body.
+#[derive(Debug)]
+pub(crate) enum Frame {
+    Data(Bytes),
+    /// The last one, where there are any.
+    Trailers(HeaderMap),
+}
+
+/// The downstream side's request body.
+pub(crate) trait RequestBody {
+    /// The next piece, `None` at the end. Cancellation safe.
+    ///
+    /// # Errors
+    /// A [`Failure`] of the client's side.
+    async fn next(&mut self) -> Result<Option<Frame>, Failure>;
+}
+
+/// The downstream side's response. Small writes are gathered until [`Self::flush`] or [`Self::end`].
+///
+/// Every method's error means that the client is gone.
+pub(crate) trait ResponseSink {
+    /// An interim response (100, 103). May be dropped where the protocol cannot carry it.
+    async fn interim(&mut self, status: StatusCode, headers: HeaderMap) -> Result<(), Failure>;
+    /// The response's head; once, first.
+    async fn head(&mut self, head: ResponseHead) -> Result<(), Failure>;
+    /// Some of its body.
+    async fn data(&mut self, data: Bytes) -> Result<(), Failure>;
+    /// Sends what was gathered.
+    async fn flush(&mut self) -> Result<(), Failure>;
+    /// The response is complete; sends what was gathered.
+    async fn end(&mut self, trailers: Option<HeaderMap>) -> Result<(), Failure>;
+    /// Waits until the client is gone; may never return. Cancellation safe.
+    async fn gone(&mut self);
+    /// Whether [`Self::head`] was called: no other answer can be given any more.
+    fn has_begun(&self) -> bool;
+}

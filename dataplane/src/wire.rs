@@ -1,0 +1,179 @@
+//! A byte stream, plain or TLS, that one task reads and writes at the same time.
+//!
+//! A connection belongs to one task, so its two directions need no lock: each poll borrows the stream for its own
+//! duration. That is what lets a request's body go up while its response comes down, without a second task.
+
+use bytes::BytesMut;
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker, ready};
+use tokio::io::{AsyncBufRead, AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
+
+/// What carries the bytes.
+#[derive(Debug)]
+pub(crate) enum Io {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl AsyncRead for Io {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(io) => Pin::new(io).poll_read(cx, buf),
+            Self::Tls(io) => Pin::new(io).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Io {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(io) => Pin::new(io).poll_write(cx, buf),
+            Self::Tls(io) => Pin::new(io).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(io) => Pin::new(io).poll_write_vectored(cx, bufs),
+            Self::Tls(io) => Pin::new(io).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(io) => Pin::new(io).poll_flush(cx),
+            Self::Tls(io) => Pin::new(io).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(io) => Pin::new(io).poll_shutdown(cx),
+            Self::Tls(io) => Pin::new(io).poll_shutdown(cx),
+        }
+    }
+}
+
+/// A stream whose two directions are used at once by the one task that owns it.
+#[derive(Debug)]
+pub(crate) struct Wire {
+    io: RefCell<Io>,
+}
+
+impl Wire {
+    pub(crate) fn new(io: Io) -> Self {
+        Self { io: RefCell::new(io) }
+    }
+
+    pub(crate) fn into_inner(self) -> Io {
+        self.io.into_inner()
+    }
+
+    /// Appends what has arrived to the free capacity of `buf`; 0 is the end. Cancellation safe.
+    pub(crate) async fn read(&self, buf: &mut BytesMut) -> io::Result<usize> {
+        poll_fn(|cx| {
+            let mut io = self.io.borrow_mut();
+            match &mut *io {
+                Io::Plain(io) => pin!(io.read_buf(buf)).poll(cx),
+                Io::Tls(io) => pin!(io.read_buf(buf)).poll(cx),
+            }
+        })
+        .await
+    }
+
+    /// Writes `head`, then `body`, with as few system calls as the kernel allows, and flushes.
+    pub(crate) async fn write(&self, mut head: &[u8], mut body: &[u8]) -> io::Result<()> {
+        while !head.is_empty() || !body.is_empty() {
+            let written = poll_fn(|cx| {
+                let mut io = self.io.borrow_mut();
+                let io = Pin::new(&mut *io);
+                match (head, body) {
+                    (head, []) => io.poll_write(cx, head),
+                    ([], body) => io.poll_write(cx, body),
+                    (head, body) => io.poll_write_vectored(cx, &[IoSlice::new(head), IoSlice::new(body)]),
+                }
+            })
+            .await?;
+            if written == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            let from_head = written.min(head.len());
+            head = &head[from_head..];
+            body = &body[written - from_head..];
+        }
+        // Only TLS holds bytes back.
+        poll_fn(|cx| match &mut *self.io.borrow_mut() {
+            Io::Plain(_) => Poll::Ready(Ok(())),
+            Io::Tls(io) => Pin::new(io).poll_flush(cx),
+        })
+        .await
+    }
+
+    /// Says that nothing more will be written.
+    pub(crate) async fn shutdown(&self) -> io::Result<()> {
+        poll_fn(|cx| Pin::new(&mut *self.io.borrow_mut()).poll_shutdown(cx)).await
+    }
+
+    /// Waits until there is something to read, an end or an error, without a buffer of the caller's. May return
+    /// early; the read that follows decides.
+    pub(crate) async fn readable(&self) {
+        poll_fn(|cx| match &mut *self.io.borrow_mut() {
+            Io::Plain(io) => io.poll_read_ready(cx).map(drop),
+            Io::Tls(io) => Pin::new(io).poll_fill_buf(cx).map(drop),
+        })
+        .await;
+    }
+
+    /// Waits until the other side has closed or broken the connection. Bytes that arrive meanwhile stay where
+    /// they are, and end the watch: what follows them cannot be seen.
+    pub(crate) async fn closed(&self) {
+        poll_fn(|cx| {
+            let end = match &mut *self.io.borrow_mut() {
+                Io::Plain(io) => {
+                    let mut one = [0];
+                    ready!(io.poll_peek(cx, &mut ReadBuf::new(&mut one))).map(|n| n == 0)
+                }
+                Io::Tls(io) => ready!(Pin::new(io).poll_fill_buf(cx)).map(<[u8]>::is_empty),
+            };
+            if end.unwrap_or(true) { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+
+    /// False when the other side has closed, or has sent what nobody asked for: a kept connection is then of no
+    /// use. Costs no system call while nothing happened.
+    pub(crate) fn is_quiet(&self) -> bool {
+        match &mut *self.io.borrow_mut() {
+            Io::Plain(io) => {
+                if io.poll_read_ready(&mut Context::from_waker(Waker::noop())).is_pending() {
+                    return true;
+                }
+                matches!(io.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+            }
+            Io::Tls(_) => false,
+        }
+    }
+}
+
+/// What a future gives without waiting; `None` where it would have to. The future must be cancellation safe.
+pub(crate) async fn poll_once<T>(future: impl Future<Output = T>) -> Option<T> {
+    let mut future = pin!(future);
+    poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(value) => Poll::Ready(Some(value)),
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
+}

@@ -1,0 +1,222 @@
+//! A worker: one thread, one current-thread runtime, its own listening sockets and upstream connections.
+//!
+//! Everything of a request happens on the worker that accepted its connection, so nothing here is shared and
+//! nothing is locked. Configuration, metrics and administration run elsewhere and reach in by atomics.
+
+use crate::balance::Turns;
+use crate::connection;
+use crate::counters::Counters;
+use crate::listener::ListenerChange;
+use crate::pool::Idle;
+use crate::snapshot::{Current, Snapshot};
+use crate::timer::{TICK, Timers};
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::{AbortHandle, spawn_local};
+
+/// How often idle upstream connections and forgotten state are swept.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Pause after an accept that failed for want of descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What a worker is to do, in the order of a shutdown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Phase {
+    /// Accept and serve.
+    Serve,
+    /// Accept and serve, but ask clients to come no more: `Connection: close`, GOAWAY.
+    Ask,
+    /// Accept nothing, close what is idle, end when the last connection has ended.
+    Drain,
+    /// End now.
+    Stop,
+}
+
+/// What a worker is made of.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    pub(crate) index: usize,
+    /// Workers in this process.
+    pub(crate) count: usize,
+    pub(crate) current: Current,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) listeners: mpsc::UnboundedReceiver<ListenerChange>,
+    pub(crate) phase: watch::Receiver<Phase>,
+}
+
+/// State of one worker, within reach of all its connections.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    pub(crate) count: usize,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) timers: Rc<Timers>,
+    pub(crate) turns: Turns,
+    pub(crate) idle: Idle,
+    current: Current,
+    held: RefCell<Rc<Arc<Snapshot>>>,
+    draining: Cell<bool>,
+    connections: Cell<usize>,
+    ended: Notify,
+}
+
+impl Worker {
+    /// The configuration in force. Held for one request; costs no shared write while nothing changes.
+    pub(crate) fn snapshot(&self) -> Rc<Arc<Snapshot>> {
+        let current = self.current.load();
+        let mut held = self.held.borrow_mut();
+        if !Arc::ptr_eq(&held, &current) {
+            *held = Rc::new(Arc::clone(&current));
+        }
+        Rc::clone(&held)
+    }
+
+    /// Whether clients are asked to come no more.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+}
+
+/// Starts a worker's thread. It ends as [`Phase`] says, or at once when the system gives it no event queue.
+///
+/// # Errors
+/// When the system gives no thread.
+pub(crate) fn spawn(seat: Seat) -> io::Result<JoinHandle<io::Result<()>>> {
+    std::thread::Builder::new().name(format!("worker-{}", seat.index)).spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .enable_time()
+            .build_local(tokio::runtime::LocalOptions::default())?;
+        runtime.block_on(run(seat));
+        Ok(())
+    })
+}
+
+async fn run(seat: Seat) {
+    let Seat { index, count, current, counters, mut listeners, mut phase } = seat;
+    let held = RefCell::new(Rc::new(current.load_full()));
+    let worker = Rc::new(Worker {
+        count,
+        counters,
+        timers: Rc::default(),
+        turns: Turns::new(index as u64),
+        idle: Idle::default(),
+        current,
+        held,
+        draining: Cell::new(false),
+        connections: Cell::new(0),
+        ended: Notify::new(),
+    });
+    let upkeep = spawn_local(upkeep(Rc::clone(&worker)));
+    let mut accepting: BTreeMap<u16, AbortHandle> = BTreeMap::new();
+    loop {
+        tokio::select! { biased;
+            changed = phase.changed() => {
+                let now = if changed.is_ok() { *phase.borrow_and_update() } else { Phase::Stop };
+                worker.draining.set(now >= Phase::Ask);
+                if now >= Phase::Drain {
+                    break;
+                }
+            }
+            Some(change) = listeners.recv() => match change {
+                ListenerChange::Open { port, socket } => match TcpListener::from_std(socket) {
+                    Ok(socket) => {
+                        let task = spawn_local(accept(Rc::clone(&worker), port, socket));
+                        accepting.insert(port, task.abort_handle());
+                    }
+                    Err(error) => tracing::error!(port, %error, "a listening socket cannot be used"),
+                },
+                ListenerChange::Close { port } => {
+                    if let Some(task) = accepting.remove(&port) {
+                        task.abort();
+                    }
+                }
+            },
+        }
+    }
+    accepting.values().for_each(AbortHandle::abort);
+    worker.timers.end_idle();
+    while worker.connections.get() > 0 && *phase.borrow() < Phase::Stop {
+        tokio::select! {
+            () = worker.ended.notified() => {}
+            changed = phase.changed() => if changed.is_err() { break },
+        }
+    }
+    upkeep.abort();
+}
+
+/// Moves the timers and sweeps what is forgotten.
+async fn upkeep(worker: Rc<Worker>) {
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    let mut sweep_at = Instant::now() + SWEEP_INTERVAL;
+    loop {
+        ticks.tick().await;
+        worker.timers.tick();
+        let now = Instant::now();
+        if now >= sweep_at {
+            sweep_at = now + SWEEP_INTERVAL;
+            // An idle worker would otherwise keep an old snapshot alive.
+            drop(worker.snapshot());
+            worker.idle.expire(now);
+            worker.turns.sweep();
+        }
+    }
+}
+
+async fn accept(worker: Rc<Worker>, port: u16, socket: TcpListener) {
+    loop {
+        match socket.accept().await {
+            Ok((stream, address)) => {
+                worker.counters.connections_accepted.add(1);
+                let open = Open::new(&worker);
+                let worker = Rc::clone(&worker);
+                spawn_local(async move {
+                    connection::serve(worker, port, stream, address).await;
+                    drop(open);
+                });
+            }
+            Err(error) if is_about_one_connection(&error) => {}
+            Err(error) => {
+                tracing::warn!(port, %error, "no connection can be accepted; trying again");
+                let pause = worker.timers.deadline();
+                pause.set(Some(ACCEPT_PAUSE));
+                pause.passed().await;
+            }
+        }
+    }
+}
+
+/// The client gave up between its SYN and our accept; nothing is wrong here.
+fn is_about_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
+    )
+}
+
+/// A connection that is open.
+struct Open(Rc<Worker>);
+
+impl Open {
+    fn new(worker: &Rc<Worker>) -> Self {
+        worker.connections.set(worker.connections.get() + 1);
+        worker.counters.connections_open.add(1);
+        Self(Rc::clone(worker))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.connections.set(self.0.connections.get() - 1);
+        self.0.counters.connections_open.sub(1);
+        self.0.ended.notify_one();
+    }
+}
