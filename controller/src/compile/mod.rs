@@ -1,0 +1,35 @@
+//! Kubernetes objects to wire messages, with no I/O and no clock: the same objects give the same bytes on every
+//! replica and after a restart.
+//!
+//! ```text
+//! Objects -> pool (listeners, rules, where each set comes from) -> conflict -> backends of each set -> World
+//! ```
+//!
+//! What is wrong with a pool has one of two consequences.
+//!
+//! * A [`Rejection`]: the specification says something that cannot be right (a port of 70000, a rule that names
+//!   no set) or claims what another pool has. The whole pool is refused, for half of it may be unsafe without the
+//!   other half, and what it said before serves on ([`World::last_good`]), with backends kept up to date.
+//! * A [`Warning`]: the specification is right and something it points to is not there or not usable. The pool
+//!   serves without it. A set whose Service is missing is empty, so that its requests are answered 503 and all
+//!   others go on. A certificate whose Secret is missing or broken is taken from what was compiled from that
+//!   Secret before; without that it is left out, and a listener left without any certificate is left out too.
+//!
+//! Every rule that the definition's schema and CEL state is checked here again, since no API server stands in
+//! front of a folder.
+
+pub mod backends;
+mod check;
+mod conflict;
+mod objects;
+pub mod pool;
+mod rejection;
+mod world;
+
+pub use backends::BackendSetContent;
+pub use objects::{ObjectKey, Objects};
+pub use rejection::{Reason, Rejection, Warning};
+pub use world::{CompiledPool, CompiledSet, SetKey, World, world};
+
+/// The namespace of an object that names none.
+pub const DEFAULT_NAMESPACE: &str = "default";

@@ -1,0 +1,118 @@
+//! What the compile step reads: objects by name, and EndpointSlices by their Service.
+
+use k8s_openapi::api::core::v1::{Secret, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+use weir_crds::LoadBalancerPool;
+
+/// Label of an EndpointSlice that names its Service.
+const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
+
+/// Namespace and name of an object.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectKey {
+    /// Never empty.
+    pub namespace: String,
+    /// Never empty.
+    pub name: String,
+}
+
+/// Every object that the compile step reads. Cloning copies pointers, not objects.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Objects {
+    /// Pools.
+    pub pools: BTreeMap<ObjectKey, Arc<LoadBalancerPool>>,
+    /// Services that backend sets name; others do no harm.
+    pub services: BTreeMap<ObjectKey, Arc<Service>>,
+    /// Secrets that listeners name; others do no harm.
+    pub secrets: BTreeMap<ObjectKey, Arc<Secret>>,
+    slices: BTreeMap<ObjectKey, Arc<EndpointSlice>>,
+    /// Names of the slices of each Service.
+    slices_by_service: BTreeMap<ObjectKey, BTreeSet<String>>,
+}
+
+impl ObjectKey {
+    /// A key from its two parts.
+    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self { namespace: namespace.into(), name: name.into() }
+    }
+}
+
+impl fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+impl Objects {
+    /// Adds or replaces a slice, and says which Services' backends that may change: the one it is of, and the
+    /// one it was of before. A slice without a Service's name is kept and belongs to none.
+    pub fn insert_slice(&mut self, key: ObjectKey, slice: Arc<EndpointSlice>) -> Vec<ObjectKey> {
+        let mut touched: Vec<_> = self.remove_slice(&key).into_iter().collect();
+        if let Some(service) = service_of(&key, &slice) {
+            self.slices_by_service.entry(service.clone()).or_default().insert(key.name.clone());
+            if !touched.contains(&service) {
+                touched.push(service);
+            }
+        }
+        self.slices.insert(key, slice);
+        touched
+    }
+
+    /// Removes a slice, and says which Service's backends that may change.
+    pub fn remove_slice(&mut self, key: &ObjectKey) -> Option<ObjectKey> {
+        let slice = self.slices.remove(key)?;
+        let service = service_of(key, &slice)?;
+        if let Some(names) = self.slices_by_service.get_mut(&service) {
+            names.remove(&key.name);
+            if names.is_empty() {
+                self.slices_by_service.remove(&service);
+            }
+        }
+        Some(service)
+    }
+
+    /// Every slice, in the order of their keys.
+    pub fn slices(&self) -> impl Iterator<Item = (&ObjectKey, &Arc<EndpointSlice>)> {
+        self.slices.iter()
+    }
+
+    /// The slices of one Service, in the order of their names.
+    pub fn slices_of<'a>(&'a self, service: &ObjectKey) -> impl Iterator<Item = &'a EndpointSlice> + use<'a> {
+        let namespace = service.namespace.clone();
+        self.slices_by_service.get(service).into_iter().flatten().filter_map(move |name| {
+            self.slices.get(&ObjectKey::new(namespace.as_str(), name.as_str())).map(AsRef::as_ref)
+        })
+    }
+}
+
+fn service_of(key: &ObjectKey, slice: &EndpointSlice) -> Option<ObjectKey> {
+    let service = slice.metadata.labels.as_ref()?.get(SERVICE_NAME_LABEL)?;
+    Some(ObjectKey::new(key.namespace.as_str(), service.as_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slice(service: &str) -> Arc<EndpointSlice> {
+        let mut slice = EndpointSlice::default();
+        slice.metadata.labels = Some([(SERVICE_NAME_LABEL.to_owned(), service.to_owned())].into());
+        Arc::new(slice)
+    }
+
+    #[test]
+    fn a_slice_that_changes_its_service_touches_both() {
+        let (mut objects, key) = (Objects::default(), ObjectKey::new("shop", "web-1"));
+        let (web, api) = (ObjectKey::new("shop", "web"), ObjectKey::new("shop", "api"));
+        assert_eq!(objects.insert_slice(key.clone(), slice("web")), [web.clone()]);
+        assert_eq!(objects.insert_slice(key.clone(), slice("web")), [web.clone()]);
+        assert_eq!(objects.insert_slice(key.clone(), slice("api")), [web.clone(), api.clone()]);
+        assert_eq!(objects.slices_of(&web).count(), 0);
+        assert_eq!(objects.slices_of(&api).count(), 1);
+        assert_eq!(objects.remove_slice(&key), Some(api));
+        assert_eq!(objects, Objects::default());
+    }
+}

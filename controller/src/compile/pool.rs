@@ -1,0 +1,360 @@
+//! One pool's configuration: listeners, rules, and where the backends of each set come from.
+
+use super::backends::{PortName, SetSource, static_backends};
+use super::check::{Check, quoted};
+use super::{DEFAULT_NAMESPACE, ObjectKey, Objects, Reason, Rejection, Warning};
+use k8s_openapi::api::core::v1::Secret;
+use prost::Message as _;
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use std::collections::{BTreeMap, BTreeSet};
+use weir_crds::pool as spec;
+use weir_crds::{LoadBalancerPool, LoadBalancerPoolSpec};
+use weir_proto::limits::POOL_UPDATE_BYTES_MAX;
+use weir_proto::push::{self, PoolConfig};
+
+/// What a specification says, read once: all of it is right.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    /// For the wire.
+    pub config: PoolConfig,
+    /// Where the backends of each set of `config` come from, by the set's name.
+    pub sources: BTreeMap<String, SetSource>,
+    /// Ports and hosts that the specification asks for, whether or not the listener could be compiled.
+    pub claims: Vec<Claim>,
+    /// What could not be resolved, with the field of the pool that points to it.
+    pub warnings: Vec<Warning>,
+}
+
+/// A port and host that a listener asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// Of the listener, for messages: `spec.listeners[0]`.
+    pub field: String,
+    /// TCP port.
+    pub port: u16,
+    /// What is spoken there.
+    pub protocol: push::Protocol,
+    /// `None` for every host.
+    pub hostname: Option<String>,
+}
+
+/// Compiles a pool. `previous` is what it compiled to before: certificates are taken from there while their
+/// Secret is missing or broken.
+///
+/// # Errors
+/// Everything in the specification that is against a rule; its author can fix it.
+pub fn plan(
+    key: &ObjectKey,
+    pool: &LoadBalancerPool,
+    objects: &Objects,
+    previous: Option<&PoolConfig>,
+) -> Result<Plan, Vec<Rejection>> {
+    let mut check = Check::new(key.clone());
+    let mut certificates = Certificates { key, objects, previous, warnings: Vec::new() };
+    let (listeners, claims) = listeners(&pool.spec, &mut check, &mut certificates);
+    let sources = sources(key, &pool.spec, &mut check);
+    let rules = rules(&pool.spec, &mut check);
+    let backend_sets = backend_sets(&pool.spec, &mut check);
+    let config = PoolConfig { pool: key.to_string(), listeners, rules, backend_sets };
+    let bytes = config.encoded_len();
+    if bytes > POOL_UPDATE_BYTES_MAX {
+        let rule =
+            format!("are more than a proxy takes: use fewer certificates, at most {POOL_UPDATE_BYTES_MAX}");
+        check.refuse("spec", format!("{bytes} bytes of configuration"), rule);
+    }
+    check.finish(Plan { config, sources, claims, warnings: certificates.warnings })
+}
+
+/// The key of an object: its namespace, or the default one, and its name.
+#[must_use]
+pub fn key_of(metadata: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) -> ObjectKey {
+    let namespace = metadata.namespace.as_deref().filter(|namespace| !namespace.is_empty());
+    ObjectKey::new(namespace.unwrap_or(DEFAULT_NAMESPACE), metadata.name.as_deref().unwrap_or_default())
+}
+
+fn listeners(
+    spec: &LoadBalancerPoolSpec,
+    check: &mut Check,
+    certificates: &mut Certificates<'_>,
+) -> (Vec<push::Listener>, Vec<Claim>) {
+    check.count("spec.listeners", &spec.listeners, (1, spec::LISTENERS_MAX));
+    let (mut names, mut ports) = (BTreeSet::new(), BTreeSet::new());
+    let (mut compiled, mut claims) = (Vec::new(), Vec::new());
+    for (index, listener) in spec.listeners.iter().enumerate() {
+        let field = format!("spec.listeners[{index}]");
+        check.name(&format!("{field}.name"), &listener.name);
+        check.unique(&mut names, &listener.name, format!("{field}.name"), quoted(&listener.name));
+        check.hostnames(&format!("{field}.hostnames"), &listener.hostnames);
+        check_tls(&field, listener, check);
+        let Some(port) = check.port(&format!("{field}.port"), listener.port) else { continue };
+        check.unique(&mut ports, port, format!("{field}.port"), port);
+        claims.extend(claims_of(&field, listener, port));
+        if let Some(listener) = compile_listener(&field, listener, port, certificates) {
+            compiled.push(listener);
+        }
+    }
+    (compiled, claims)
+}
+
+fn check_tls(field: &str, listener: &spec::Listener, check: &mut Check) {
+    match (listener.protocol, &listener.tls) {
+        (spec::Protocol::Http, None) => {}
+        (spec::Protocol::Http, Some(_)) => {
+            let rule = "is not for protocol HTTP: remove it or set protocol to HTTPS";
+            check.refuse(format!("{field}.tls"), "", rule);
+        }
+        (spec::Protocol::Https, None) => {
+            let rule = "is missing: protocol HTTPS needs tls.certificateRefs";
+            check.refuse(format!("{field}.tls"), "", rule);
+        }
+        (spec::Protocol::Https, Some(tls)) => {
+            let field = format!("{field}.tls.certificateRefs");
+            check.count(&field, &tls.certificate_refs, (1, spec::CERTIFICATES_MAX));
+            for (index, reference) in tls.certificate_refs.iter().enumerate() {
+                check.object_name(&format!("{field}[{index}].name"), &reference.name);
+            }
+        }
+    }
+}
+
+fn claims_of(field: &str, listener: &spec::Listener, port: u16) -> Vec<Claim> {
+    let claim =
+        |hostname| Claim { field: field.to_owned(), port, protocol: protocol(listener.protocol), hostname };
+    if listener.hostnames.is_empty() {
+        return vec![claim(None)];
+    }
+    listener.hostnames.iter().cloned().map(Some).map(claim).collect()
+}
+
+/// `None` where protocol HTTPS is left without a certificate.
+fn compile_listener(
+    field: &str,
+    listener: &spec::Listener,
+    port: u16,
+    certificates: &mut Certificates<'_>,
+) -> Option<push::Listener> {
+    let tls = match &listener.tls {
+        None => None,
+        Some(tls) => {
+            let certificates = certificates.of(&format!("{field}.tls.certificateRefs"), tls);
+            if certificates.is_empty() {
+                return None;
+            }
+            Some(push::Tls { certificates })
+        }
+    };
+    Some(push::Listener {
+        name: listener.name.clone(),
+        port: port.into(),
+        protocol: protocol(listener.protocol).into(),
+        hostnames: listener.hostnames.clone(),
+        tls,
+    })
+}
+
+fn protocol(protocol: spec::Protocol) -> push::Protocol {
+    match protocol {
+        spec::Protocol::Http => push::Protocol::Http,
+        spec::Protocol::Https => push::Protocol::Https,
+    }
+}
+
+/// Secrets into certificates.
+struct Certificates<'a> {
+    key: &'a ObjectKey,
+    objects: &'a Objects,
+    previous: Option<&'a PoolConfig>,
+    warnings: Vec<Warning>,
+}
+
+impl Certificates<'_> {
+    fn of(&mut self, field: &str, tls: &spec::ListenerTls) -> Vec<push::Certificate> {
+        let mut certificates = Vec::new();
+        for (index, reference) in tls.certificate_refs.iter().enumerate() {
+            let secret = ObjectKey::new(self.key.namespace.as_str(), reference.name.as_str());
+            let compiled = match self.objects.secrets.get(&secret) {
+                None => Err("is not the name of a Secret in this namespace: create it".to_owned()),
+                Some(found) => certificate(&secret, found),
+            };
+            let fault = match compiled {
+                Ok(certificate) => {
+                    certificates.push(certificate);
+                    continue;
+                }
+                Err(fault) => fault,
+            };
+            let source = secret.to_string();
+            let kept =
+                certificates_of(self.previous).find(|certificate| certificate.source == source).cloned();
+            let effect = match kept {
+                Some(_) => "the certificate that it held before serves on",
+                None => "the listener serves without it, and not at all without any other",
+            };
+            certificates.extend(kept);
+            self.warnings.push(Warning {
+                pool: self.key.clone(),
+                field: format!("{field}[{index}].name"),
+                value: quoted(&reference.name),
+                rule: format!("{fault} ({effect})"),
+                reason: Reason::InvalidCertificateRef,
+            });
+        }
+        certificates
+    }
+}
+
+fn certificates_of(config: Option<&PoolConfig>) -> impl Iterator<Item = &push::Certificate> {
+    let listeners = config.into_iter().flat_map(|config| &config.listeners);
+    listeners.filter_map(|listener| listener.tls.as_ref()).flat_map(|tls| &tls.certificates)
+}
+
+/// What can be seen without cryptography; the proxy looks closer and answers with a nack.
+fn certificate(source: &ObjectKey, secret: &Secret) -> Result<push::Certificate, String> {
+    let kind = secret.type_.as_deref().unwrap_or("Opaque");
+    if kind != "kubernetes.io/tls" {
+        return Err(format!("is a Secret of type {kind}: use one of type kubernetes.io/tls"));
+    }
+    let part = |name: &str| {
+        let bytes = secret.data.as_ref().and_then(|data| data.get(name)).map(|bytes| bytes.0.clone());
+        bytes.ok_or_else(|| format!("is a Secret without {name}: add it as PEM"))
+    };
+    let (chain_pem, key_pem) = (part("tls.crt")?, part("tls.key")?);
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&chain_pem).collect();
+    if chain.map_or(true, |chain| chain.is_empty()) {
+        return Err("is a Secret whose tls.crt is not a PEM certificate chain: put the leaf first".to_owned());
+    }
+    if PrivateKeyDer::from_pem_slice(&key_pem).is_err() {
+        return Err(
+            "is a Secret whose tls.key is not a PEM private key: use PKCS#8, PKCS#1 or SEC1".to_owned()
+        );
+    }
+    Ok(push::Certificate { source: source.to_string(), chain_pem, key_pem })
+}
+
+fn rules(spec: &LoadBalancerPoolSpec, check: &mut Check) -> Vec<push::Rule> {
+    check.count("spec.rules", &spec.rules, (0, spec::RULES_MAX));
+    let known: BTreeSet<_> = spec.backend_sets.iter().map(|set| set.name.as_str()).collect();
+    let default_timeout = spec.timeouts.clone().unwrap_or_default().request;
+    let mut compiled = Vec::new();
+    for (index, rule) in spec.rules.iter().enumerate() {
+        let field = format!("spec.rules[{index}]");
+        if let Some(name) = &rule.name {
+            check.name(&format!("{field}.name"), name);
+        }
+        check.hostnames(&format!("{field}.hostnames"), &rule.hostnames);
+        let timeout = rule.timeouts.as_ref().and_then(|timeouts| timeouts.request).unwrap_or(default_timeout);
+        compiled.push(push::Rule {
+            hostnames: rule.hostnames.clone(),
+            paths: paths(&format!("{field}.matches"), rule, check),
+            backend_sets: weighted_sets(&format!("{field}.backendSets"), rule, &known, check),
+            request_timeout_ms: timeout.as_millis(),
+        });
+    }
+    compiled
+}
+
+fn paths(field: &str, rule: &spec::Rule, check: &mut Check) -> Vec<push::PathMatch> {
+    check.count(field, &rule.matches, (0, spec::MATCHES_MAX));
+    let mut compiled = Vec::new();
+    for (index, spec::RouteMatch { path }) in rule.matches.iter().enumerate() {
+        check.path(&format!("{field}[{index}].path.value"), &path.value);
+        let kind = match path.kind {
+            spec::PathMatchType::PathPrefix => push::PathMatchKind::Prefix,
+            spec::PathMatchType::Exact => push::PathMatchKind::Exact,
+        };
+        compiled.push(push::PathMatch { kind: kind.into(), value: path.value.clone() });
+    }
+    compiled
+}
+
+fn weighted_sets(
+    field: &str,
+    rule: &spec::Rule,
+    known: &BTreeSet<&str>,
+    check: &mut Check,
+) -> Vec<push::WeightedSet> {
+    check.count(field, &rule.backend_sets, (1, spec::RULE_BACKEND_SETS_MAX));
+    if !rule.backend_sets.is_empty() && rule.backend_sets.iter().all(|set| set.weight == 0) {
+        check.refuse(field, "", "has no weight above 0: give at least one set a weight");
+    }
+    let (mut names, mut compiled) = (BTreeSet::new(), Vec::new());
+    for (index, set) in rule.backend_sets.iter().enumerate() {
+        let name = format!("{field}[{index}].name");
+        if !known.contains(set.name.as_str()) {
+            check.refuse(
+                &name,
+                quoted(&set.name),
+                "is not a name in spec.backendSets: add the set or correct the name",
+            );
+        }
+        check.unique(&mut names, &set.name, name, quoted(&set.name));
+        let weight = check.number(&format!("{field}[{index}].weight"), set.weight, spec::SET_WEIGHT_MAX);
+        compiled.extend(weight.map(|weight| push::WeightedSet { set: set.name.clone(), weight }));
+    }
+    compiled
+}
+
+fn sources(key: &ObjectKey, spec: &LoadBalancerPoolSpec, check: &mut Check) -> BTreeMap<String, SetSource> {
+    check.count("spec.backendSets", &spec.backend_sets, (1, spec::BACKEND_SETS_MAX));
+    let (mut names, mut compiled) = (BTreeSet::new(), BTreeMap::new());
+    for (index, set) in spec.backend_sets.iter().enumerate() {
+        let field = format!("spec.backendSets[{index}]");
+        check.name(&format!("{field}.name"), &set.name);
+        check.unique(&mut names, &set.name, format!("{field}.name"), quoted(&set.name));
+        let source = match (&set.service, &set.static_backends) {
+            (Some(service), None) => service_source(key, &format!("{field}.service"), service, check),
+            (None, Some(addresses)) => static_backends(&format!("{field}.static.backends"), addresses, check),
+            (None, None) => {
+                check.refuse(&field, "", "has no backends: write exactly one of service and static");
+                None
+            }
+            (Some(_), Some(_)) => {
+                check.refuse(&field, "", "has both service and static: write exactly one of them");
+                None
+            }
+        };
+        compiled.extend(source.map(|source| (set.name.clone(), source)));
+    }
+    compiled
+}
+
+fn service_source(
+    key: &ObjectKey,
+    field: &str,
+    service: &spec::ServiceSource,
+    check: &mut Check,
+) -> Option<SetSource> {
+    use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+    check.object_name(&format!("{field}.name"), &service.name);
+    let port_field = format!("{field}.port");
+    let port = match &service.port {
+        IntOrString::Int(number) => PortName::Number(check.port(&port_field, *number)?),
+        IntOrString::String(name) => {
+            check.name(&port_field, name);
+            PortName::Name(name.clone())
+        }
+    };
+    let service = ObjectKey::new(key.namespace.as_str(), service.name.as_str());
+    Some(SetSource::Service { field: field.to_owned(), service, port })
+}
+
+fn backend_sets(spec: &LoadBalancerPoolSpec, check: &mut Check) -> Vec<push::BackendSet> {
+    let timeouts = spec.timeouts.clone().unwrap_or_default();
+    check.positive("spec.timeouts.connect", timeouts.connect);
+    let idle = spec.connection_pool.clone().unwrap_or_default();
+    check.positive("spec.connectionPool.idleTimeout", idle.idle_timeout);
+    let field = "spec.connectionPool.maxIdlePerBackend";
+    let idle_max = check.number(field, idle.max_idle_per_backend, spec::IDLE_PER_BACKEND_MAX);
+    let algorithm = match spec.load_balancing.clone().unwrap_or_default().algorithm {
+        spec::Algorithm::RoundRobin => push::Algorithm::RoundRobin,
+    };
+    let compile = |set: &spec::BackendSet| push::BackendSet {
+        name: set.name.clone(),
+        algorithm: algorithm.into(),
+        connect_timeout_ms: timeouts.connect.as_millis(),
+        idle_timeout_ms: idle.idle_timeout.as_millis(),
+        idle_connections_max: idle_max.unwrap_or_default(),
+    };
+    spec.backend_sets.iter().map(compile).collect()
+}

@@ -1,0 +1,59 @@
+//! What the compile step has to say about a pool.
+
+use super::ObjectKey;
+use std::fmt;
+
+/// One thing that is wrong with a `LoadBalancerPool`, as a sentence for its author.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rejection {
+    /// The `LoadBalancerPool`.
+    pub pool: ObjectKey,
+    /// Where in it, for example `spec.listeners[0].port`; an index counts from 0.
+    pub field: String,
+    /// What is there, quoted if it is text; empty where nothing is.
+    pub value: String,
+    /// The rule and what to do; reads on from the value.
+    pub rule: String,
+    /// For the condition of the pool's status.
+    pub reason: Reason,
+}
+
+/// Same shape as a rejection, with a milder consequence: the pool serves without what the field points to.
+pub type Warning = Rejection;
+
+/// Reasons of conditions, by their names in the Gateway API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reason {
+    /// Against the schema or a rule of the resource.
+    Invalid,
+    /// Another pool has the same port and host.
+    Conflicted,
+    /// The Service or its port is not there, or has no usable endpoints by its kind.
+    BackendNotFound,
+    /// The Secret is not there or holds no usable certificate and key.
+    InvalidCertificateRef,
+}
+
+impl Reason {
+    /// The reason as conditions spell it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Invalid => "Invalid",
+            Self::Conflicted => "Conflicted",
+            Self::BackendNotFound => "BackendNotFound",
+            Self::InvalidCertificateRef => "InvalidCertificateRef",
+        }
+    }
+}
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { pool, field, value, rule, .. } = self;
+        if value.is_empty() {
+            write!(f, "{pool}: {field}: {rule}")
+        } else {
+            write!(f, "{pool}: {field}: {value} {rule}")
+        }
+    }
+}

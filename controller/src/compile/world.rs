@@ -1,0 +1,201 @@
+//! All pools together.
+
+use super::backends::{self, SetSource};
+use super::conflict::Claims;
+use super::pool::{self, Claim, Plan};
+use super::{BackendSetContent, ObjectKey, Objects, Rejection, Warning};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use weir_crds::LoadBalancerPool;
+use weir_proto::digest;
+use weir_proto::push::PoolConfig;
+
+/// What all objects compile to. What did not change shares its memory with the world before.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct World {
+    /// Pools whose specification is accepted.
+    pub pools: BTreeMap<ObjectKey, CompiledPool>,
+    /// For a pool whose specification is rejected: what it said before, kept up to date in its backends. Absent
+    /// where there is no before, or where another pool was given its port and host.
+    pub last_good: BTreeMap<ObjectKey, CompiledPool>,
+    /// Everything that is wrong with each pool that is not in `pools`; never empty lists.
+    pub rejections: BTreeMap<ObjectKey, Vec<Rejection>>,
+    /// Sets whose backends come from each Service.
+    by_service: BTreeMap<ObjectKey, Vec<SetKey>>,
+}
+
+/// One pool as the proxies get it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CompiledPool {
+    /// For the wire.
+    pub config: Arc<PoolConfig>,
+    /// Of `config`; equal digests share one `Arc` from world to world.
+    pub config_digest: u64,
+    /// Exactly the sets of `config`, by name.
+    pub sets: BTreeMap<String, CompiledSet>,
+    /// About the configuration; those about a set are with the set.
+    pub config_warnings: Vec<Warning>,
+    claims: Vec<Claim>,
+}
+
+/// One set of a pool.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CompiledSet {
+    /// Equal digests share one `Arc` from world to world.
+    pub content: Arc<BackendSetContent>,
+    /// Where the backends come from.
+    pub source: Arc<SetSource>,
+    /// Why the set is empty, where its source does not resolve.
+    pub warning: Option<Warning>,
+}
+
+/// Names one set of one pool.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SetKey {
+    /// The `LoadBalancerPool`.
+    pub pool: ObjectKey,
+    /// The set's name in it.
+    pub set: String,
+}
+
+/// Compiles everything. Depends on `previous` only for what is rejected or cannot be resolved now.
+///
+/// Each pool is compiled on its own; only conflicts look at two of them.
+#[must_use]
+pub fn world(objects: &Objects, previous: Option<&World>) -> World {
+    let before = |key: &ObjectKey| previous.and_then(|world| world.serving(key));
+    let mut pools: Vec<_> = objects.pools.iter().collect();
+    pools.sort_by_key(|(key, pool)| (age(pool), *key));
+    let plans: Vec<(&ObjectKey, Result<Plan, Vec<Rejection>>)> = pools
+        .into_iter()
+        .map(|(key, pool)| (key, pool::plan(key, pool, objects, before(key).map(|pool| &*pool.config))))
+        .collect();
+
+    let mut claims = Claims::default();
+    let mut world = World::default();
+    for (key, plan) in &plans {
+        let granted = plan.as_ref().map_err(Clone::clone).and_then(|plan| {
+            claims.grant(key, &plan.claims)?;
+            Ok(plan)
+        });
+        match granted {
+            Ok(plan) => {
+                world.pools.insert((*key).clone(), CompiledPool::new(key, plan, objects, before(key)));
+            }
+            Err(rejections) => {
+                world.rejections.insert((*key).clone(), rejections);
+                let kept = before(key).filter(|pool| claims.grant(key, &pool.claims).is_ok());
+                world.last_good.extend(kept.map(|pool| ((*key).clone(), pool.refreshed(key, objects))));
+            }
+        }
+    }
+    world.index();
+    world
+}
+
+impl World {
+    /// What the proxies are to run for this pool: as specified now, or else as specified before.
+    #[must_use]
+    pub fn serving(&self, pool: &ObjectKey) -> Option<&CompiledPool> {
+        self.pools.get(pool).or_else(|| self.last_good.get(pool))
+    }
+
+    /// Every pool that is to be served, see [`World::serving`].
+    pub fn all_serving(&self) -> impl Iterator<Item = (&ObjectKey, &CompiledPool)> {
+        self.pools.iter().chain(&self.last_good)
+    }
+
+    /// Every warning of every pool that is served, pool by pool.
+    pub fn warnings(&self) -> impl Iterator<Item = &Warning> {
+        self.all_serving().flat_map(|(_, pool)| pool.warnings())
+    }
+
+    /// Compiles the sets of one Service again, after it or one of its EndpointSlices changed, and names those
+    /// whose content is different now. Costs what these sets cost, whatever the size of the world.
+    pub fn refresh_service(&mut self, service: &ObjectKey, objects: &Objects) -> Vec<SetKey> {
+        let mut changed = Vec::new();
+        for key in self.by_service.get(service).into_iter().flatten() {
+            let pool = match self.pools.get_mut(&key.pool) {
+                Some(pool) => pool,
+                None => match self.last_good.get_mut(&key.pool) {
+                    Some(pool) => pool,
+                    None => continue,
+                },
+            };
+            let Some(set) = pool.sets.get_mut(&key.set) else { continue };
+            let refreshed = CompiledSet::new(&key.pool, &set.source, objects, Some(set));
+            if !Arc::ptr_eq(&refreshed.content, &set.content) {
+                changed.push(key.clone());
+            }
+            *set = refreshed;
+        }
+        changed
+    }
+
+    fn index(&mut self) {
+        let mut by_service: BTreeMap<ObjectKey, Vec<SetKey>> = BTreeMap::new();
+        for (pool, compiled) in self.all_serving() {
+            for (name, set) in &compiled.sets {
+                if let SetSource::Service { service, .. } = &*set.source {
+                    let key = SetKey { pool: pool.clone(), set: name.clone() };
+                    by_service.entry(service.clone()).or_default().push(key);
+                }
+            }
+        }
+        self.by_service = by_service;
+    }
+}
+
+impl CompiledPool {
+    /// Every warning: those of the configuration, then those of the sets.
+    pub fn warnings(&self) -> impl Iterator<Item = &Warning> {
+        self.config_warnings.iter().chain(self.sets.values().filter_map(|set| set.warning.as_ref()))
+    }
+
+    fn new(key: &ObjectKey, plan: &Plan, objects: &Objects, before: Option<&Self>) -> Self {
+        let config_digest = digest::config(&plan.config);
+        let config = match before {
+            Some(before) if before.config_digest == config_digest => Arc::clone(&before.config),
+            _ => Arc::new(plan.config.clone()),
+        };
+        let set = |(name, source): (&String, &SetSource)| {
+            let before = before.and_then(|before| before.sets.get(name));
+            let source = match before {
+                Some(before) if *before.source == *source => Arc::clone(&before.source),
+                _ => Arc::new(source.clone()),
+            };
+            (name.clone(), CompiledSet::new(key, &source, objects, before))
+        };
+        Self {
+            config,
+            config_digest,
+            sets: plan.sources.iter().map(set).collect(),
+            config_warnings: plan.warnings.clone(),
+            claims: plan.claims.clone(),
+        }
+    }
+
+    fn refreshed(&self, key: &ObjectKey, objects: &Objects) -> Self {
+        let set = |(name, set): (&String, &CompiledSet)| {
+            (name.clone(), CompiledSet::new(key, &set.source, objects, Some(set)))
+        };
+        Self { sets: self.sets.iter().map(set).collect(), ..self.clone() }
+    }
+}
+
+impl CompiledSet {
+    fn new(pool: &ObjectKey, source: &Arc<SetSource>, objects: &Objects, before: Option<&Self>) -> Self {
+        let (content, warning) = backends::content(pool, source, objects);
+        let content = match before {
+            Some(before) if before.content.digest == content.digest => Arc::clone(&before.content),
+            _ => Arc::new(content),
+        };
+        Self { content, source: Arc::clone(source), warning }
+    }
+}
+
+/// Orders pools by age. A missing time of creation (a folder) is younger than any and equal to its like.
+fn age(pool: &LoadBalancerPool) -> (bool, Option<i128>) {
+    let created = pool.metadata.creation_timestamp.as_ref().map(|time| time.0.as_nanosecond());
+    (created.is_none(), created)
+}
