@@ -1,0 +1,281 @@
+//! Wire to runtime: the one place where a configuration that came over the wire can turn out wrong.
+//!
+//! The controller checks the same rules before it sends anything; what fails here fails because controller and
+//! proxy are of different versions, or because of what only the proxy can see. The answer is a Nack that names
+//! the field in the `LoadBalancerPool`.
+
+use crate::tls::{CertificateError, ServerCertificate};
+use lb_core::backend::{Algorithm, BackendState, SetPolicy};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use weir_proto::push;
+
+/// Why a configuration is refused: goes to the controller as a Nack.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {reason}")]
+pub struct Rejection {
+    /// Where in the `LoadBalancerPool`, for example `spec.listeners[0].port`.
+    pub field: String,
+    /// One sentence.
+    pub reason: String,
+}
+
+impl Rejection {
+    pub(super) fn new(field: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self { field: field.into(), reason: reason.into() }
+    }
+}
+
+/// A pool's configuration, checked.
+#[derive(Debug, Clone)]
+pub(super) struct PoolSpec {
+    pub(super) listeners: Vec<ListenerSpec>,
+    pub(super) rules: Vec<RuleSpec>,
+    pub(super) sets: BTreeMap<String, SetPolicy>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct ListenerSpec {
+    pub(super) port: u16,
+    pub(super) protocol: ListenerProtocol,
+    /// Empty: every host.
+    pub(super) hostnames: Vec<String>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum ListenerProtocol {
+    Http,
+    /// At least one.
+    Https(Vec<Arc<ServerCertificate>>),
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct RuleSpec {
+    /// Empty: every host of the listener.
+    pub(super) hostnames: Vec<String>,
+    /// At least one.
+    pub(super) paths: Vec<PathSpec>,
+    /// At least one; names are in [`PoolSpec::sets`].
+    pub(super) sets: Vec<(String, u32)>,
+    pub(super) request_timeout: Option<Duration>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum PathSpec {
+    Exact(String),
+    Prefix(String),
+}
+
+/// A backend but for its [`lb_core::backend::Live`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct BackendSpec {
+    pub(super) address: SocketAddr,
+    pub(super) state: BackendState,
+}
+
+/// Checked certificates by what they were on the wire, so that an unchanged one is read once.
+pub(super) type Certificates = Vec<(push::Certificate, Arc<ServerCertificate>)>;
+
+/// Checks a configuration. Certificates that are in `known` are taken from there; all that are used are in the
+/// second result.
+pub(super) fn pool(
+    config: &push::PoolConfig,
+    known: &Certificates,
+) -> Result<(PoolSpec, Certificates), Rejection> {
+    let mut certificates = Certificates::new();
+    let sets = sets(&config.backend_sets)?;
+    let mut listeners: Vec<ListenerSpec> = Vec::new();
+    let mut secured = BTreeMap::new();
+    for (index, wire) in config.listeners.iter().enumerate() {
+        let listener = listener(index, wire, known, &mut certificates)?;
+        let is_tls = matches!(listener.protocol, ListenerProtocol::Https(_));
+        if *secured.entry(listener.port).or_insert(is_tls) != is_tls {
+            return Err(Rejection::new(
+                format!("spec.listeners[{index}].protocol"),
+                format!("port {} has another protocol in a listener before: one port speaks one", listener.port),
+            ));
+        }
+        listeners.push(listener);
+    }
+    let rules = config.rules.iter().enumerate().map(|(index, wire)| rule(index, wire, &sets));
+    let rules = rules.collect::<Result<_, _>>()?;
+    Ok((PoolSpec { listeners, rules, sets }, certificates))
+}
+
+fn sets(wire: &[push::BackendSet]) -> Result<BTreeMap<String, SetPolicy>, Rejection> {
+    let mut sets = BTreeMap::new();
+    for set in wire {
+        let field = |rest: &str| format!("spec.backendSets[{}]{rest}", set.name);
+        if set.name.is_empty() {
+            return Err(Rejection::new("spec.backendSets", "a backend set has no name: give it one"));
+        }
+        let algorithm = match set.algorithm() {
+            push::Algorithm::RoundRobin => Algorithm::RoundRobin,
+            push::Algorithm::Unspecified => {
+                let reason = format!(
+                    "algorithm {} is not known to this proxy: upgrade the proxies, or choose another",
+                    set.algorithm
+                );
+                return Err(Rejection::new(field(".loadBalancing.algorithm"), reason));
+            }
+        };
+        if set.connect_timeout_ms == 0 {
+            let reason = "a connect timeout of 0 would fail every request: set one of 1 ms or more";
+            return Err(Rejection::new(field(".timeouts.connect"), reason));
+        }
+        let policy = SetPolicy {
+            algorithm,
+            connect_timeout: Duration::from_millis(set.connect_timeout_ms),
+            idle_timeout: Duration::from_millis(set.idle_timeout_ms),
+            idle_connections_max: set.idle_connections_max,
+        };
+        if sets.insert(set.name.clone(), policy).is_some() {
+            return Err(Rejection::new(field(""), "the name is taken by another set of this pool: names are unique"));
+        }
+    }
+    Ok(sets)
+}
+
+fn listener(
+    index: usize,
+    wire: &push::Listener,
+    known: &Certificates,
+    used: &mut Certificates,
+) -> Result<ListenerSpec, Rejection> {
+    let field = |rest: &str| format!("spec.listeners[{index}].{rest}");
+    let port = u16::try_from(wire.port).ok().filter(|port| *port > 0).ok_or_else(|| {
+        Rejection::new(field("port"), format!("{} is not a port: choose one of 1 to 65535", wire.port))
+    })?;
+    for hostname in &wire.hostnames {
+        check_hostname(hostname).map_err(|reason| Rejection::new(field("hostnames"), reason))?;
+    }
+    let protocol = match wire.protocol() {
+        push::Protocol::Http => {
+            if wire.tls.is_some() {
+                let reason = "an HTTP listener has no certificates: choose HTTPS, or leave tls out";
+                return Err(Rejection::new(field("tls"), reason));
+            }
+            ListenerProtocol::Http
+        }
+        push::Protocol::Https => {
+            let tls = wire.tls.as_ref().filter(|tls| !tls.certificates.is_empty()).ok_or_else(|| {
+                let reason = "an HTTPS listener needs a certificate: name a Secret of type kubernetes.io/tls";
+                Rejection::new(field("tls.certificateRefs"), reason)
+            })?;
+            let mut certificates = Vec::new();
+            for (nth, wire) in tls.certificates.iter().enumerate() {
+                let certificate = certificate(wire, known, used).map_err(|error| {
+                    Rejection::new(field(&format!("tls.certificateRefs[{nth}]")), error.to_string())
+                })?;
+                certificates.push(certificate);
+            }
+            ListenerProtocol::Https(certificates)
+        }
+        push::Protocol::Unspecified => {
+            let reason =
+                format!("protocol {} is not known to this proxy: upgrade the proxies, or choose HTTP or HTTPS", wire.protocol);
+            return Err(Rejection::new(field("protocol"), reason));
+        }
+    };
+    Ok(ListenerSpec { port, protocol, hostnames: wire.hostnames.clone() })
+}
+
+fn certificate(
+    wire: &push::Certificate,
+    known: &Certificates,
+    used: &mut Certificates,
+) -> Result<Arc<ServerCertificate>, CertificateError> {
+    let found = known.iter().chain(used.iter()).find(|(read, _)| read == wire).map(|(_, made)| Arc::clone(made));
+    let certificate = match found {
+        Some(certificate) => certificate,
+        None => Arc::new(ServerCertificate::new(wire)?),
+    };
+    if !used.iter().any(|(read, _)| read == wire) {
+        used.push((wire.clone(), Arc::clone(&certificate)));
+    }
+    Ok(certificate)
+}
+
+fn rule(index: usize, wire: &push::Rule, sets: &BTreeMap<String, SetPolicy>) -> Result<RuleSpec, Rejection> {
+    let field = |rest: &str| format!("spec.rules[{index}].{rest}");
+    for hostname in &wire.hostnames {
+        check_hostname(hostname).map_err(|reason| Rejection::new(field("hostnames"), reason))?;
+    }
+    let mut paths = Vec::new();
+    for (nth, path) in wire.paths.iter().enumerate() {
+        let at = || field(&format!("matches[{nth}].path"));
+        if !path.value.starts_with('/') {
+            let reason = format!("path {:?} does not begin with a slash: write it as clients send it", path.value);
+            return Err(Rejection::new(at() + ".value", reason));
+        }
+        paths.push(match path.kind() {
+            push::PathMatchKind::Prefix => PathSpec::Prefix(path.value.clone()),
+            push::PathMatchKind::Exact => PathSpec::Exact(path.value.clone()),
+            push::PathMatchKind::Unspecified => {
+                let reason = format!("path match {} is not known to this proxy: upgrade the proxies", path.kind);
+                return Err(Rejection::new(at() + ".type", reason));
+            }
+        });
+    }
+    if paths.is_empty() {
+        paths.push(PathSpec::Prefix("/".into()));
+    }
+    if wire.backend_sets.is_empty() {
+        return Err(Rejection::new(field("backendSets"), "the rule names no backend set: name at least one"));
+    }
+    let mut names = BTreeSet::new();
+    for (nth, weighted) in wire.backend_sets.iter().enumerate() {
+        let at = field(&format!("backendSets[{nth}].name"));
+        if !sets.contains_key(&weighted.set) {
+            let reason = format!("there is no backend set {:?} in this pool: add it, or correct the name", weighted.set);
+            return Err(Rejection::new(at, reason));
+        }
+        if !names.insert(&weighted.set) {
+            let reason = format!("backend set {:?} is named twice: add the weights up in one line", weighted.set);
+            return Err(Rejection::new(at, reason));
+        }
+    }
+    Ok(RuleSpec {
+        hostnames: wire.hostnames.clone(),
+        paths,
+        sets: wire.backend_sets.iter().map(|weighted| (weighted.set.clone(), weighted.weight)).collect(),
+        request_timeout: (wire.request_timeout_ms > 0).then(|| Duration::from_millis(wire.request_timeout_ms)),
+    })
+}
+
+fn check_hostname(hostname: &str) -> Result<(), String> {
+    let name = hostname.strip_prefix("*.").unwrap_or(hostname);
+    if name.is_empty() || name.contains('*') {
+        return Err(format!("hostname {hostname:?}: a star may only stand for the first label, as in \"*.example.com\""));
+    }
+    if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        return Err(format!("hostname {hostname:?} has capital letters: hosts are compared in lower case"));
+    }
+    Ok(())
+}
+
+/// Checks a backend of a set.
+pub(super) fn backend(set: &str, wire: &push::Backend) -> Result<BackendSpec, Rejection> {
+    let field = || format!("spec.backendSets[{set}]");
+    let address = wire.address.parse().map_err(|_| {
+        let reason = format!(
+            "backend {:?} has address {:?}, which is not IP:port: the backend is left out",
+            wire.id, wire.address
+        );
+        Rejection::new(field(), reason)
+    })?;
+    let state = match wire.state() {
+        push::BackendState::Ready => BackendState::Ready,
+        push::BackendState::Draining => BackendState::Draining,
+        push::BackendState::Unspecified => {
+            let reason = format!(
+                "backend {:?} is in state {}, which this proxy does not know: the backend is left out",
+                wire.id, wire.state
+            );
+            return Err(Rejection::new(field(), reason));
+        }
+    };
+    Ok(BackendSpec { address, state })
+}

@@ -1,0 +1,19 @@
+//! Configuration: from the push stream to the snapshot in force.
+//!
+//! ```text
+//! stream -> client -> replica (wire, exact) -> convert (checked) -> apply (sockets, snapshot, one swap) -> ack
+//! ```
+//!
+//! Runs on the control runtime as one task, so that nothing here needs a lock against itself and a large
+//! configuration delays no request.
+
+mod apply;
+pub mod client;
+mod content;
+mod convert;
+pub mod replica;
+mod status;
+
+pub use apply::Applier;
+pub use convert::Rejection;
+pub use status::{PoolStatus, Status};

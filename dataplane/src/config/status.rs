@@ -1,0 +1,153 @@
+//! What the control side of this proxy knows, for people and scrapes. Never read by the request path.
+
+use lb_core::backend::BackendSet;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use weir_proto::push::{SetDigest, Version};
+
+use super::convert::Rejection;
+
+/// Shared by the task that applies configuration and those that show it.
+#[derive(Debug, Default)]
+pub struct Status {
+    pools: Mutex<BTreeMap<String, PoolStatus>>,
+    link: Mutex<Link>,
+    snapshot_version: AtomicU64,
+    nacks: AtomicU64,
+    snapshot_requests: AtomicU64,
+    connects: AtomicU64,
+}
+
+/// One pool as this proxy serves it.
+#[derive(Debug, Clone, Default)]
+pub struct PoolStatus {
+    /// As the controller last confirmed it; `None` while no stream has.
+    pub version: Option<Version>,
+    /// Of the configuration in force; `None` when none ever was.
+    pub config_digest: Option<u64>,
+    /// Of the contents held.
+    pub set_digests: Vec<SetDigest>,
+    /// Why the newest configuration is not in force.
+    pub refusal: Option<Rejection>,
+    /// By name.
+    pub sets: BTreeMap<String, Arc<BackendSet>>,
+}
+
+#[derive(Debug, Default)]
+enum Link {
+    /// Never been in step with a controller.
+    #[default]
+    Never,
+    /// Connected, everything applied.
+    InStep,
+    /// In step until then.
+    Lost(Instant),
+}
+
+impl Status {
+    /// All pools, by name.
+    #[must_use]
+    pub fn pools(&self) -> BTreeMap<String, PoolStatus> {
+        self.lock().clone()
+    }
+
+    /// Number of pools held.
+    #[must_use]
+    pub fn pool_count(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Version of the snapshot in force; grows by one with each swap.
+    #[must_use]
+    pub fn snapshot_version(&self) -> u64 {
+        self.snapshot_version.load(Ordering::Relaxed)
+    }
+
+    /// Configurations and backends refused since the process started.
+    #[must_use]
+    pub fn nacks(&self) -> u64 {
+        self.nacks.load(Ordering::Relaxed)
+    }
+
+    /// Times that this proxy was out of step and asked for a whole pool.
+    #[must_use]
+    pub fn snapshot_requests(&self) -> u64 {
+        self.snapshot_requests.load(Ordering::Relaxed)
+    }
+
+    /// Streams begun since the process started.
+    #[must_use]
+    pub fn connects(&self) -> u64 {
+        self.connects.load(Ordering::Relaxed)
+    }
+
+    /// Whether a controller is connected and everything that it knew is applied.
+    #[must_use]
+    pub fn is_in_step(&self) -> bool {
+        matches!(*self.link(), Link::InStep)
+    }
+
+    /// How long ago the configuration was last known to be the newest: zero while in step, `None` when it never
+    /// was.
+    #[must_use]
+    pub fn config_age(&self) -> Option<Duration> {
+        match *self.link() {
+            Link::Never => None,
+            Link::InStep => Some(Duration::ZERO),
+            Link::Lost(since) => Some(since.elapsed()),
+        }
+    }
+
+    pub(super) fn committed(&self, version: u64) {
+        self.snapshot_version.store(version, Ordering::Relaxed);
+    }
+
+    pub(super) fn set_pool(&self, name: &str, status: PoolStatus) {
+        self.lock().insert(name.into(), status);
+    }
+
+    pub(super) fn moved(&self, name: &str, version: Option<Version>, digests: Vec<SetDigest>) {
+        if let Some(pool) = self.lock().get_mut(name) {
+            pool.version = version;
+            pool.set_digests = digests;
+        }
+    }
+
+    pub(super) fn refused(&self, name: &str, rejection: Rejection) {
+        self.nacks.fetch_add(1, Ordering::Relaxed);
+        self.lock().entry(name.into()).or_default().refusal = Some(rejection);
+    }
+
+    pub(super) fn removed(&self, name: &str) {
+        self.lock().remove(name);
+    }
+
+    pub(super) fn snapshot_requested(&self) {
+        self.snapshot_requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn connected(&self) {
+        self.connects.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn in_step(&self) {
+        *self.link() = Link::InStep;
+    }
+
+    pub(super) fn lost(&self) {
+        let mut link = self.link();
+        if matches!(*link, Link::InStep) {
+            *link = Link::Lost(Instant::now());
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, PoolStatus>> {
+        self.pools.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn link(&self) -> MutexGuard<'_, Link> {
+        self.link.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

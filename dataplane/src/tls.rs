@@ -1,0 +1,228 @@
+//! TLS towards clients: certificates as they come over the wire, checked, and the configuration made of them.
+//!
+//! The provider is named explicitly (aws-lc-rs), so that nothing depends on which crate installed a process-wide
+//! default first. No message of this module holds key material: errors of the PEM decoder quote their input, and
+//! are not passed on for keys.
+
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::server::{ClientHello, ProducesTickets, ResolvesServerCert, ServerConfig};
+use rustls::sign::CertifiedKey;
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock};
+use weir_proto::push;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+/// Certificates in one chain.
+pub const CHAIN_CERTIFICATES_MAX: usize = 16;
+
+/// Protocols offered by ALPN, in the order of preference.
+pub const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
+
+static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| Arc::new(aws_lc_rs::default_provider()));
+
+/// A certificate that cannot be used. Each names the Secret that it came from.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CertificateError {
+    /// `tls.crt` holds no certificate, or one that cannot be read.
+    #[error("Secret {0}: tls.crt holds no readable PEM certificate: put the chain there, leaf first")]
+    Chain(String),
+    /// More than [`CHAIN_CERTIFICATES_MAX`].
+    #[error("Secret {0}: tls.crt holds more than {CHAIN_CERTIFICATES_MAX} certificates: leave out the root")]
+    ChainTooLong(String),
+    /// The leaf is not an X.509 certificate.
+    #[error("Secret {0}: the first certificate of tls.crt is not an X.509 certificate")]
+    Leaf(String),
+    /// `tls.key` holds no key, or one that cannot be read.
+    #[error("Secret {0}: tls.key holds no readable PEM private key in PKCS#8, PKCS#1 or SEC1 form")]
+    Key(String),
+    /// A kind of key that cannot sign.
+    #[error("Secret {0}: the key in tls.key is of a kind that TLS cannot use: take RSA (2048 bits and more), ECDSA or Ed25519")]
+    KeyKind(String),
+    /// Key and certificate are not a pair.
+    #[error("Secret {0}: the key in tls.key does not belong to the first certificate of tls.crt")]
+    Mismatch(String),
+}
+
+/// The system's random source failed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot make keys for session tickets")]
+pub struct TicketError(#[source] rustls::Error);
+
+/// A certificate that has been checked.
+#[derive(Debug)]
+pub struct ServerCertificate {
+    key: Arc<CertifiedKey>,
+    /// DNS names of the leaf, lower case.
+    names: Vec<String>,
+}
+
+impl ServerCertificate {
+    /// Reads and checks a certificate and its key.
+    ///
+    /// # Errors
+    /// [`CertificateError`]; whoever owns the Secret can fix it.
+    pub fn new(wire: &push::Certificate) -> Result<Self, CertificateError> {
+        let source = || wire.source.clone();
+        let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&wire.chain_pem)
+            .take(CHAIN_CERTIFICATES_MAX + 1)
+            .collect::<Result<_, _>>()
+            .map_err(|_| CertificateError::Chain(source()))?;
+        if chain.len() > CHAIN_CERTIFICATES_MAX {
+            return Err(CertificateError::ChainTooLong(source()));
+        }
+        let leaf = chain.first().ok_or_else(|| CertificateError::Chain(source()))?;
+        let names = dns_names(leaf).ok_or_else(|| CertificateError::Leaf(source()))?;
+        let key = PrivateKeyDer::from_pem_slice(&wire.key_pem).map_err(|_| CertificateError::Key(source()))?;
+        let key =
+            PROVIDER.key_provider.load_private_key(key).map_err(|_| CertificateError::KeyKind(source()))?;
+        let key = CertifiedKey::new(chain, key);
+        key.keys_match().map_err(|error| match error {
+            rustls::Error::InconsistentKeys(_) => CertificateError::Mismatch(source()),
+            _ => CertificateError::Leaf(source()),
+        })?;
+        Ok(Self { key: Arc::new(key), names })
+    }
+}
+
+/// Keys for session tickets, drawn at random and rotated every six hours, within this process.
+///
+/// # Errors
+/// [`TicketError`] when the system gives no randomness.
+pub fn tickets() -> Result<Arc<dyn ProducesTickets>, TicketError> {
+    aws_lc_rs::Ticketer::new().map_err(TicketError)
+}
+
+/// TLS 1.2 and 1.3, HTTP/2 and HTTP/1.1 by ALPN, the certificate by SNI: an exact name, then a wildcard, then the
+/// first certificate. Early data is not accepted, since it can be replayed.
+///
+/// With the same `tickets` as before, sessions outlive a change of certificates.
+#[must_use]
+pub fn server_config(certificates: &[Arc<ServerCertificate>], tickets: Arc<dyn ProducesTickets>) -> Arc<ServerConfig> {
+    let mut config = ServerConfig::builder_with_provider(Arc::clone(&PROVIDER))
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+        .expect("the provider has cipher suites for both versions")
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(ByName::new(certificates)));
+    config.alpn_protocols = ALPN.map(<[u8]>::to_vec).to_vec();
+    config.ticketer = tickets;
+    config.max_early_data_size = 0;
+    config.send_half_rtt_data = false;
+    Arc::new(config)
+}
+
+fn dns_names(leaf: &CertificateDer<'_>) -> Option<Vec<String>> {
+    let (_, certificate) = X509Certificate::from_der(leaf).ok()?;
+    let names = certificate.subject_alternative_name().ok()?;
+    let names = names.map(|extension| &extension.value.general_names).into_iter().flatten();
+    let dns = names.filter_map(|name| match name {
+        GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
+        _ => None,
+    });
+    Some(dns.collect())
+}
+
+/// Where two certificates have one name, the first is taken.
+#[derive(Debug, Default)]
+struct ByName {
+    exact: HashMap<String, Arc<CertifiedKey>>,
+    /// By what follows `*.`; a star stands for one label (RFC 6125, section 6.4.3).
+    wildcard: HashMap<String, Arc<CertifiedKey>>,
+    first: Option<Arc<CertifiedKey>>,
+}
+
+impl ByName {
+    fn new(certificates: &[Arc<ServerCertificate>]) -> Self {
+        let mut by_name = Self { first: certificates.first().map(|c| Arc::clone(&c.key)), ..Self::default() };
+        for certificate in certificates {
+            for name in &certificate.names {
+                let (map, name) = match name.strip_prefix("*.") {
+                    Some(parent) => (&mut by_name.wildcard, parent),
+                    None => (&mut by_name.exact, name.as_str()),
+                };
+                map.entry(name.to_owned()).or_insert_with(|| Arc::clone(&certificate.key));
+            }
+        }
+        by_name
+    }
+
+    fn find(&self, name: &str) -> Option<&Arc<CertifiedKey>> {
+        let parent = || name.split_once('.').and_then(|(_, parent)| self.wildcard.get(parent));
+        self.exact.get(name).or_else(parent)
+    }
+}
+
+impl ResolvesServerCert for ByName {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let by_name = hello.server_name().and_then(|name| {
+            // rustls checks the form of the name and keeps its case.
+            let has_capitals = name.bytes().any(|byte| byte.is_ascii_uppercase());
+            if has_capitals { self.find(&name.to_ascii_lowercase()) } else { self.find(name) }
+        });
+        by_name.or(self.first.as_ref()).cloned()
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn certificate(source: &str, names: &[&str]) -> push::Certificate {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let made = rcgen::generate_simple_self_signed(names).expect("names are valid");
+        push::Certificate {
+            source: source.into(),
+            chain_pem: made.cert.pem().into_bytes(),
+            key_pem: made.signing_key.serialize_pem().into_bytes(),
+        }
+    }
+
+    #[test]
+    fn the_certificate_is_chosen_by_exact_name_then_wildcard_then_order() {
+        let made: Vec<Arc<ServerCertificate>> = [
+            certificate("ns/first", &["first.org"]),
+            certificate("ns/wild", &["*.example.com"]),
+            certificate("ns/exact", &["Shop.example.com", "*.example.com"]),
+        ]
+        .iter()
+        .map(|wire| Arc::new(ServerCertificate::new(wire).expect("valid")))
+        .collect();
+        let by_name = ByName::new(&made);
+        let chosen = |name| by_name.find(name).and_then(|key| made.iter().position(|c| Arc::ptr_eq(&c.key, key)));
+        assert_eq!(chosen("shop.example.com"), Some(2));
+        assert_eq!(chosen("a.example.com"), Some(1));
+        assert_eq!(chosen("a.b.example.com"), None, "a star stands for one label");
+        assert_eq!(chosen("example.com"), None);
+        assert!(Arc::ptr_eq(by_name.first.as_ref().expect("there are some"), &made[0].key));
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_certificate_names_its_secret_and_not_the_key() {
+        let good = certificate("ns/good", &["a.org"]);
+        let other = certificate("ns/other", &["a.org"]);
+        let with = |chain: &[u8], key: &[u8]| push::Certificate {
+            source: "ns/bad".into(),
+            chain_pem: chain.to_vec(),
+            key_pem: key.to_vec(),
+        };
+        let long = good.chain_pem.repeat(CHAIN_CERTIFICATES_MAX + 1);
+        let name = || "ns/bad".to_owned();
+        let cases = [
+            (with(b"", &good.key_pem), CertificateError::Chain(name())),
+            (with(&good.key_pem, &good.key_pem), CertificateError::Chain(name())),
+            (with(&long, &good.key_pem), CertificateError::ChainTooLong(name())),
+            (with(&good.chain_pem, b"-----BEGIN hunter2"), CertificateError::Key(name())),
+            (with(&good.chain_pem, &good.chain_pem), CertificateError::Key(name())),
+            (with(&good.chain_pem, &other.key_pem), CertificateError::Mismatch(name())),
+        ];
+        for (wire, expected) in cases {
+            let error = ServerCertificate::new(&wire).expect_err("refused");
+            assert!(error.to_string().contains("ns/bad") && !error.to_string().contains("hunter2"), "{error}");
+            assert_eq!(error, expected);
+        }
+        let longest = with(&good.chain_pem.repeat(CHAIN_CERTIFICATES_MAX), &good.key_pem);
+        assert!(ServerCertificate::new(&longest).is_ok());
+    }
+}
