@@ -1,0 +1,293 @@
+//! The push service: one stream for each proxy, over TCP or within the process.
+//!
+//! [`Session`] decides what is sent; this file moves messages and time in and out of it. It asks for the next
+//! message only when the stream has room for it, so that what is decided is never older than what is sent.
+
+mod session;
+mod update;
+
+pub use session::{Breach, Report, Session};
+
+use crate::store::{Store, StreamId, Subscription};
+use hyper_util::rt::TokioIo;
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::DuplexStream;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::server::{Connected, TcpIncoming};
+use tonic::transport::{Channel, Endpoint, Server, Uri};
+use tonic::{Request, Response, Status, Streaming};
+use weir_proto::limits::MESSAGE_BYTES_MAX;
+use weir_proto::push::push_server::{Push, PushServer};
+use weir_proto::push::{ControllerMessage, ProxyMessage};
+
+/// Longest wait for a proxy's Hello.
+pub const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A connection on which nothing came for this long is asked for a sign of life.
+pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
+
+/// A connection that gives no sign of life for this long is closed.
+pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Streams that one connection may carry; a proxy needs one.
+pub const STREAMS_PER_CONNECTION_MAX: u32 = 4;
+
+/// Bytes buffered each way between the two halves of an in-process connection.
+const IN_PROCESS_BUFFER_BYTES: usize = 256 << 10;
+
+/// In-process connections that wait to be accepted.
+const IN_PROCESS_BACKLOG: usize = 4;
+
+/// Serves the push protocol until `shutdown` completes; open streams are then ended, so that proxies dial another
+/// controller.
+///
+/// # Errors
+/// When the listener fails.
+pub async fn serve(
+    listener: TcpListener,
+    store: Arc<Store>,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), tonic::transport::Error> {
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    serve_incoming(incoming, store, shutdown).await
+}
+
+/// The same service without a port: a future that serves until `shutdown` completes, and the channel that reaches
+/// it. The channel connects anew whenever it is used after a connection ended. Must be called within a runtime.
+pub fn in_process(
+    store: Arc<Store>,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> (impl Future<Output = Result<(), tonic::transport::Error>> + Send, Channel) {
+    let (dial, accept) = mpsc::channel::<io::Result<DuplexStream>>(IN_PROCESS_BACKLOG);
+    let connector = tower::service_fn(move |_: Uri| {
+        let dial = dial.clone();
+        async move {
+            let (near, far) = tokio::io::duplex(IN_PROCESS_BUFFER_BYTES);
+            let gone = |_| io::Error::new(io::ErrorKind::ConnectionRefused, "the controller has ended");
+            dial.send(Ok(far)).await.map_err(gone)?;
+            Ok::<_, io::Error>(TokioIo::new(near))
+        }
+    });
+    let channel = Endpoint::from_static("http://in-process").connect_with_connector_lazy(connector);
+    (serve_incoming(ReceiverStream::new(accept), store, shutdown), channel)
+}
+
+async fn serve_incoming<I, IO>(
+    incoming: I,
+    store: Arc<Store>,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), tonic::transport::Error>
+where
+    I: Stream<Item = io::Result<IO>>,
+    IO: tokio::io::AsyncRead + tokio::io::AsyncWrite + Connected + Unpin + Send + 'static,
+{
+    let (end, ended) = watch::channel(false);
+    let controller_id: Arc<str> = format!("{:016x}", store.epoch()).into();
+    let service = PushServer::new(Service { store, controller_id, ended })
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let shutdown = async move {
+        shutdown.await;
+        // Streams never end by themselves: without this, a graceful shutdown would wait for ever.
+        end.send_replace(true);
+    };
+    Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .max_concurrent_streams(Some(STREAMS_PER_CONNECTION_MAX))
+        .add_service(service)
+        .serve_with_incoming_shutdown(incoming, shutdown)
+        .await
+}
+
+struct Service {
+    store: Arc<Store>,
+    controller_id: Arc<str>,
+    ended: watch::Receiver<bool>,
+}
+
+#[tonic::async_trait]
+impl Push for Service {
+    type ConnectStream = ReceiverStream<Result<ControllerMessage, Status>>;
+
+    async fn connect(
+        &self,
+        request: Request<Streaming<ProxyMessage>>,
+    ) -> Result<Response<Self::ConnectStream>, Status> {
+        // One message: what is sent is decided when the one before has left.
+        let (outbound, receiver) = mpsc::channel(1);
+        let stream = ProxyStream {
+            store: Arc::clone(&self.store),
+            controller_id: Arc::clone(&self.controller_id),
+            ended: self.ended.clone(),
+            inbound: request.into_inner(),
+            outbound,
+        };
+        // Owned by the stream: it ends when either direction of it does.
+        tokio::spawn(stream.run());
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+}
+
+struct ProxyStream {
+    store: Arc<Store>,
+    controller_id: Arc<str>,
+    ended: watch::Receiver<bool>,
+    inbound: Streaming<ProxyMessage>,
+    outbound: mpsc::Sender<Result<ControllerMessage, Status>>,
+}
+
+impl ProxyStream {
+    async fn run(mut self) {
+        let status = match self.open().await {
+            Ok(session) => self.drive(session).await,
+            Err(status) => Err(status),
+        };
+        if let Err(status) = status {
+            // The proxy may be gone; then nobody needs the reason.
+            let _ = self.outbound.send(Err(status)).await;
+        }
+    }
+
+    async fn open(&mut self) -> Result<Session, Status> {
+        let first = tokio::time::timeout(HELLO_TIMEOUT, self.inbound.message())
+            .await
+            .map_err(|_| Status::deadline_exceeded("no Hello came on the stream in 10 s"))??
+            .ok_or_else(|| refused(&Breach::HelloMissing))?;
+        let session =
+            Session::open(first, self.store.epoch(), &self.controller_id).map_err(|b| refused(&b))?;
+        tokio::select! {
+            () = self.store.loaded() => Ok(session),
+            () = self.outbound.closed() => Err(Status::cancelled("the proxy has left")),
+            _ = self.ended.wait_for(|ended| *ended) => Err(shutting_down()),
+        }
+    }
+
+    async fn drive(&mut self, mut session: Session) -> Result<(), Status> {
+        let record = FleetEntry::begin(&self.store, &session);
+        let subscription = self.store.subscribe();
+        tracing::info!(proxy = %session.proxy(), "a proxy has connected");
+        let mut may_have_more = true;
+        let end = loop {
+            let stuck_at = session.stuck_at().map(Instant::from_std);
+            tokio::select! {
+                _ = self.ended.wait_for(|ended| *ended) => break Err(shutting_down()),
+                message = self.inbound.message() => match message {
+                    Ok(Some(message)) => match session.on_message(Instant::now().into_std(), message) {
+                        Ok(report) => {
+                            if let Some(report) = report {
+                                record.report(report);
+                            }
+                            may_have_more = true;
+                        }
+                        Err(breach) => break Err(refused(&breach)),
+                    },
+                    Ok(None) => break Ok(()),
+                    Err(status) => break Err(status),
+                },
+                permit = self.outbound.reserve(), if may_have_more => {
+                    let Ok(permit) = permit else { break Ok(()) };
+                    hear(&subscription, &mut session);
+                    match session.next(Instant::now().into_std()) {
+                        Some(message) => permit.send(Ok(message)),
+                        None => may_have_more = false,
+                    }
+                    session.take_too_large().into_iter().for_each(|report| record.report(report));
+                }
+                () = subscription.changed() => may_have_more = true,
+                () = tokio::time::sleep_until(stuck_at.unwrap_or_else(Instant::now)), if stuck_at.is_some() => {
+                    break Err(refused(&Breach::Stuck));
+                }
+            }
+        };
+        match &end {
+            Ok(()) => tracing::info!(proxy = %session.proxy(), "a proxy has left"),
+            Err(status) => {
+                tracing::warn!(proxy = %session.proxy(), reason = status.message(), "a proxy's stream has ended");
+            }
+        }
+        end
+    }
+}
+
+fn hear(subscription: &Subscription, session: &mut Session) {
+    for (name, pool) in subscription.take() {
+        session.changed(&name, pool);
+    }
+}
+
+fn shutting_down() -> Status {
+    Status::unavailable("this controller is shutting down: dial again")
+}
+
+fn refused(breach: &Breach) -> Status {
+    let sentence = breach.to_string();
+    match breach {
+        Breach::HelloMissing
+        | Breach::HelloAgain
+        | Breach::ChunkOutOfOrder { .. }
+        | Breach::ForeignVersion(_) => Status::failed_precondition(sentence),
+        Breach::Unknown => Status::unimplemented(sentence),
+        Breach::ProxyId(_) | Breach::TooManyPools(_) => Status::invalid_argument(sentence),
+        Breach::Stuck => Status::aborted(sentence),
+    }
+}
+
+/// A stream's place in the fleet view; leaves it when dropped.
+struct FleetEntry {
+    store: Arc<Store>,
+    stream: StreamId,
+    proxy: Arc<str>,
+}
+
+impl FleetEntry {
+    fn begin(store: &Arc<Store>, session: &Session) -> Self {
+        let proxy = Arc::clone(session.proxy());
+        let stream = store.fleet_record().begin(Arc::clone(&proxy));
+        Self { store: Arc::clone(store), stream, proxy }
+    }
+
+    fn report(&self, report: Report) {
+        let proxy = &self.proxy;
+        match report {
+            Report::Acked { pool, version, config_digest, is_newest_config } => {
+                tracing::debug!(%proxy, %pool, sequence = version.sequence, "applied");
+                let record = self.store.fleet_record();
+                if is_newest_config {
+                    record.acked(self.stream, &pool, version, config_digest);
+                } else {
+                    record.moved(self.stream, &pool, version, config_digest);
+                }
+            }
+            Report::Refused { pool, refusal } => {
+                let (field, reason) = (&refusal.field, &refusal.reason);
+                tracing::warn!(%proxy, %pool, %field, %reason, "a proxy refused a pool; it serves its last good configuration");
+                self.store.fleet_record().refused(self.stream, &pool, refusal);
+            }
+            Report::SnapshotRequested { pool, reason } => {
+                self.store.fleet_record().resent(self.stream, &pool);
+                tracing::warn!(%proxy, %pool, %reason, "a proxy is out of step and gets the whole pool");
+            }
+            Report::Diverged { pool, what } => {
+                self.store.fleet_record().resent(self.stream, &pool);
+                tracing::warn!(%proxy, %pool, %what, "a proxy's digests differ from what it was sent; it gets the whole pool");
+            }
+            Report::TooLarge { pool, bytes } => {
+                tracing::error!(%proxy, %pool, bytes, "a pool is too large to be sent: split it into several");
+            }
+        }
+    }
+}
+
+impl Drop for FleetEntry {
+    fn drop(&mut self) {
+        self.store.fleet_record().end(self.stream);
+    }
+}

@@ -1,0 +1,507 @@
+//! One proxy's stream as a pure state machine: what the proxy has been sent, what it lacks, what goes next.
+//!
+//! No I/O and no clock: messages and the time come in, messages and reports go out. Nothing is queued but names.
+//! Whenever the stream can take a message, [`Session::next`] decides afresh, from the newest state of the pools:
+//! a delta of any pool first, then one chunk of one update, if the window has room. So a delta waits for one chunk
+//! at most, and a pool that changes faster than the proxy reads costs one message, not many.
+
+use super::update::{Update, is_complete, set_difference};
+use crate::store::{Pool, Refusal};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use weir_proto::limits::{
+    CHUNKS_IN_FLIGHT_MAX, DELTA_BACKENDS_MAX, MESSAGE_BYTES_MAX, POOLS_MAX, PROXY_ID_BYTES_MAX,
+    STUCK_STREAM_TIMEOUT,
+};
+use weir_proto::push::controller_message::Body as ToProxy;
+use weir_proto::push::proxy_message::Body as FromProxy;
+use weir_proto::push::{
+    Ack, BackendDelta, ChunkReceived, ConfigChunk, ControllerMessage, DigestReport, Hello, Nack, PoolRemoved,
+    ProxyMessage, Synced, Version, Welcome,
+};
+
+pub(super) use super::update::{Sent, SentSet};
+
+/// Why a stream is closed from this end. The text goes to the proxy.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Breach {
+    /// The first message was another one.
+    #[error("the first message of a stream must be Hello: this proxy does not speak weir.push.v1alpha1")]
+    HelloMissing,
+    /// Hello twice.
+    #[error("Hello came twice on one stream: open a new stream to start again")]
+    HelloAgain,
+    /// A message without a body, or with one from a later protocol.
+    #[error("a message has no body that this controller knows: upgrade the controller before the proxies")]
+    Unknown,
+    /// Outside 1 to [`PROXY_ID_BYTES_MAX`] bytes.
+    #[error("proxy_id has {0} bytes, and must have 1 to {PROXY_ID_BYTES_MAX}: name the proxy after its pod")]
+    ProxyId(usize),
+    /// More than [`POOLS_MAX`].
+    #[error("Hello names {0} pools, more than {POOLS_MAX}: one stream carries no more")]
+    TooManyPools(usize),
+    /// Not the chunk that was sent first of those in flight.
+    #[error("ChunkReceived names chunk {index} of {pool}, which is not the oldest one in flight")]
+    ChunkOutOfOrder {
+        /// As the proxy said it.
+        pool: String,
+        /// As the proxy said it.
+        index: u32,
+    },
+    /// A version of another epoch.
+    #[error("the version acknowledged for {0} is not of this controller process")]
+    ForeignVersion(String),
+    /// Nothing was acknowledged for [`STUCK_STREAM_TIMEOUT`].
+    #[error("nothing was acknowledged for {} s while messages were in flight: dial again to resume", STUCK_STREAM_TIMEOUT.as_secs())]
+    Stuck,
+}
+
+/// What a message of the proxy told, for the fleet view and the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Report {
+    /// The proxy serves the pool at this version.
+    Acked {
+        /// Which pool.
+        pool: Arc<str>,
+        /// All messages up to this one are applied.
+        version: Version,
+        /// Of the configuration in force.
+        config_digest: u64,
+        /// Whether that is the one last sent.
+        is_newest_config: bool,
+    },
+    /// The proxy refused something.
+    Refused {
+        /// Which pool.
+        pool: Arc<str>,
+        /// What and why.
+        refusal: Refusal,
+    },
+    /// The proxy is out of step and gets the whole pool.
+    SnapshotRequested {
+        /// Which pool.
+        pool: Arc<str>,
+        /// As the proxy said it.
+        reason: String,
+    },
+    /// A digest report did not match what was sent; the proxy gets the whole pool.
+    Diverged {
+        /// Which pool.
+        pool: Arc<str>,
+        /// What differs.
+        what: String,
+    },
+    /// A pool that cannot be sent, since its update is too large.
+    TooLarge {
+        /// Which pool.
+        pool: Arc<str>,
+        /// Of the encoded update.
+        bytes: usize,
+    },
+}
+
+/// State of one stream.
+#[derive(Debug)]
+pub struct Session {
+    proxy: Arc<str>,
+    epoch: u64,
+    welcome: Option<Welcome>,
+    lanes: BTreeMap<Arc<str>, Lane>,
+    /// Pools to look at before anything else is sent.
+    dirty: BTreeSet<Arc<str>>,
+    /// Pools whose configuration is to be sent, in order, each once. The first may be partly sent.
+    updates: VecDeque<Arc<str>>,
+    /// Pools that Synced waits for; `None` once it is sent.
+    initial: Option<BTreeSet<Arc<str>>>,
+    /// Oldest first, never more than [`CHUNKS_IN_FLIGHT_MAX`].
+    chunks: VecDeque<ChunkReceived>,
+    /// Pools whose last message is not acknowledged.
+    awaiting: BTreeMap<Arc<str>, Version>,
+    /// Last acknowledgement, or the first message after a time with nothing in flight.
+    progress: Option<Instant>,
+    too_large: Vec<Report>,
+}
+
+/// One pool of a stream.
+#[derive(Debug, Default)]
+struct Lane {
+    /// What the proxy is to have; `None` when the pool is gone.
+    target: Option<Arc<Pool>>,
+    /// What it will have when all that was sent has arrived.
+    sent: Option<Sent>,
+    /// In the middle of being sent; then the lane is the first of `updates`.
+    update: Option<Update>,
+    is_queued: bool,
+    /// The next update holds every set.
+    wants_all: bool,
+    /// The proxy refused the configuration that `sent` names.
+    is_refused: bool,
+}
+
+impl Session {
+    /// Begins with the proxy's first message.
+    ///
+    /// # Errors
+    /// [`Breach`] when it is no proper Hello.
+    pub fn open(first: ProxyMessage, epoch: u64, controller_id: &str) -> Result<Self, Breach> {
+        let Some(FromProxy::Hello(hello)) = first.body else {
+            return Err(Breach::HelloMissing);
+        };
+        if hello.proxy_id.is_empty() || hello.proxy_id.len() > PROXY_ID_BYTES_MAX {
+            return Err(Breach::ProxyId(hello.proxy_id.len()));
+        }
+        if hello.known.len() > POOLS_MAX {
+            return Err(Breach::TooManyPools(hello.known.len()));
+        }
+        let welcome = Welcome {
+            controller_id: controller_id.into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            epoch,
+            capabilities: Vec::new(),
+        };
+        let mut session = Self {
+            proxy: hello.proxy_id.as_str().into(),
+            epoch,
+            welcome: Some(welcome),
+            lanes: BTreeMap::new(),
+            dirty: BTreeSet::new(),
+            updates: VecDeque::new(),
+            initial: Some(BTreeSet::new()),
+            chunks: VecDeque::new(),
+            awaiting: BTreeMap::new(),
+            progress: None,
+            too_large: Vec::new(),
+        };
+        session.learn(hello);
+        Ok(session)
+    }
+
+    /// As the proxy named itself.
+    #[must_use]
+    pub fn proxy(&self) -> &Arc<str> {
+        &self.proxy
+    }
+
+    /// The pool is now this one (`None`: gone). Between [`Self::open`] and the first [`Self::next`], every pool of
+    /// the store must be named.
+    pub fn changed(&mut self, name: &Arc<str>, pool: Option<Arc<Pool>>) {
+        if pool.is_none() && !self.lanes.contains_key(name) {
+            return;
+        }
+        self.lanes.entry(Arc::clone(name)).or_default().target = pool;
+        self.dirty.insert(Arc::clone(name));
+        if self.welcome.is_some()
+            && let Some(initial) = &mut self.initial
+        {
+            initial.insert(Arc::clone(name));
+        }
+    }
+
+    /// The message to send next, decided from the newest state; `None` when there is nothing, or nothing that the
+    /// window has room for.
+    pub fn next(&mut self, now: Instant) -> Option<ControllerMessage> {
+        let body = self.next_body()?;
+        if self.is_waiting() && self.progress.is_none() {
+            self.progress = Some(now);
+        }
+        Some(ControllerMessage { body: Some(body) })
+    }
+
+    /// Takes a message of the proxy in.
+    ///
+    /// # Errors
+    /// [`Breach`]: the stream must be closed with it. A message about a pool that is gone is not one, for it may
+    /// have crossed the removal.
+    pub fn on_message(&mut self, now: Instant, message: ProxyMessage) -> Result<Option<Report>, Breach> {
+        let report = match message.body {
+            Some(FromProxy::Hello(_)) => return Err(Breach::HelloAgain),
+            None => return Err(Breach::Unknown),
+            Some(FromProxy::Ack(ack)) => self.on_ack(ack)?,
+            Some(FromProxy::Nack(nack)) => self.on_nack(nack),
+            Some(FromProxy::SnapshotRequest(request)) => {
+                let pool = self.resend(&request.pool);
+                pool.map(|pool| Report::SnapshotRequested { pool, reason: request.reason })
+            }
+            Some(FromProxy::DigestReport(report)) => return Ok(self.on_digests(&report)),
+            Some(FromProxy::ChunkReceived(received)) => {
+                self.on_chunk_received(received)?;
+                None
+            }
+        };
+        self.progress = self.is_waiting().then_some(now);
+        Ok(report)
+    }
+
+    /// When the stream counts as stuck, unless an acknowledgement comes first.
+    #[must_use]
+    pub fn stuck_at(&self) -> Option<Instant> {
+        self.progress.map(|progress| progress + STUCK_STREAM_TIMEOUT)
+    }
+
+    /// How long nothing has been acknowledged while something was in flight.
+    #[must_use]
+    pub fn lag(&self, now: Instant) -> Duration {
+        self.progress.map_or(Duration::ZERO, |progress| now.saturating_duration_since(progress))
+    }
+
+    /// Pools that could not be sent since the last call.
+    pub fn take_too_large(&mut self) -> Vec<Report> {
+        std::mem::take(&mut self.too_large)
+    }
+
+    fn learn(&mut self, hello: Hello) {
+        for known in hello.known {
+            let name: Arc<str> = known.pool.into();
+            let sets = known.sets.into_iter().map(|s| (s.set, SentSet::Digest(s.digest))).collect();
+            let sent = Sent { version: None, config_digest: known.config_digest, sets };
+            self.lanes.insert(Arc::clone(&name), Lane { sent: Some(sent), ..Lane::default() });
+            self.dirty.insert(name);
+        }
+    }
+
+    fn is_waiting(&self) -> bool {
+        !self.chunks.is_empty() || !self.awaiting.is_empty()
+    }
+
+    fn next_body(&mut self) -> Option<ToProxy> {
+        if let Some(welcome) = self.welcome.take() {
+            return Some(ToProxy::Welcome(welcome));
+        }
+        while let Some(name) = self.dirty.pop_first() {
+            if let Some(body) = self.settle(&name) {
+                return Some(body);
+            }
+        }
+        if self.initial.as_ref().is_some_and(BTreeSet::is_empty) {
+            self.initial = None;
+            let pools = self.lanes.values().filter(|lane| lane.target.is_some()).count();
+            return Some(ToProxy::Synced(Synced { pools: u32::try_from(pools).unwrap_or(u32::MAX) }));
+        }
+        if self.chunks.len() >= CHUNKS_IN_FLIGHT_MAX {
+            return None;
+        }
+        if let Some(chunk) = self.next_chunk() {
+            return Some(ToProxy::ConfigChunk(chunk));
+        }
+        // A pool that could not be sent may have been the last one that Synced waited for.
+        self.initial.as_ref().is_some_and(BTreeSet::is_empty).then(|| self.next_body()).flatten()
+    }
+
+    /// What brings one pool nearer to its target without a chunk; queues it for an update if that takes one.
+    fn settle(&mut self, name: &Arc<str>) -> Option<ToProxy> {
+        let lane = self.lanes.get_mut(name)?;
+        let Some(target) = lane.target.clone() else {
+            return self.remove(name);
+        };
+        let (body, needs_update) = match &mut lane.sent {
+            None => (None, true),
+            Some(sent) => advance(sent, &target),
+        };
+        if needs_update || lane.wants_all {
+            if !lane.is_queued {
+                lane.is_queued = true;
+                self.updates.push_back(Arc::clone(name));
+            }
+        } else {
+            self.initial_done(name);
+        }
+        if let Some(delta) = &body
+            && let Some(lane) = self.lanes.get(name)
+            && lane.update.is_none()
+        {
+            // With an update under way, the proxy acknowledges when that is whole.
+            self.awaiting.insert(Arc::clone(name), delta.version.unwrap_or_default());
+        }
+        body.map(ToProxy::BackendDelta)
+    }
+
+    fn remove(&mut self, name: &Arc<str>) -> Option<ToProxy> {
+        let lane = self.lanes.remove(name)?;
+        self.awaiting.remove(name);
+        self.updates.retain(|queued| queued != name);
+        self.initial_done(name);
+        if !self.is_waiting() {
+            self.progress = None;
+        }
+        let sent = lane.sent?;
+        Some(ToProxy::PoolRemoved(PoolRemoved { pool: name.to_string(), version: sent.version }))
+    }
+
+    fn initial_done(&mut self, name: &Arc<str>) {
+        if let Some(initial) = &mut self.initial {
+            initial.remove(name);
+        }
+    }
+
+    fn next_chunk(&mut self) -> Option<ConfigChunk> {
+        loop {
+            let name = Arc::clone(self.updates.front()?);
+            let lane =
+                self.lanes.get_mut(&name).expect("queued pools have lanes until they are removed from both");
+            if lane.update.is_none() && !self.begin_update(&name) {
+                self.updates.pop_front();
+                self.initial_done(&name);
+                continue;
+            }
+            let lane = self.lanes.get_mut(&name).expect("looked up above");
+            let update = lane.update.as_mut().expect("begun above");
+            let chunk = update.next_chunk(&name);
+            if chunk.last {
+                lane.update = None;
+                lane.is_queued = false;
+                let version = lane.sent.as_ref().and_then(|sent| sent.version).unwrap_or_default();
+                self.updates.pop_front();
+                self.awaiting.insert(Arc::clone(&name), version);
+                self.initial_done(&name);
+                // The target may have moved on while the chunks went out.
+                self.dirty.insert(Arc::clone(&name));
+            }
+            let (pool, version, index) = (chunk.pool.clone(), chunk.version, chunk.index);
+            self.chunks.push_back(ChunkReceived { pool, version, index });
+            return Some(chunk);
+        }
+    }
+
+    /// False when there is nothing left to send for the first pool in the queue.
+    fn begin_update(&mut self, name: &Arc<str>) -> bool {
+        let Some(lane) = self.lanes.get_mut(name) else { return false };
+        let Some(target) = lane.target.clone() else { return false };
+        if !lane.wants_all && lane.sent.as_ref().is_some_and(|sent| sent.is_current(&target)) {
+            lane.is_queued = false;
+            return false;
+        }
+        let known = if lane.wants_all { None } else { lane.sent.as_ref() };
+        match Update::new(&target, known) {
+            Ok(update) => {
+                lane.update = Some(update);
+                lane.sent = Some(Sent::all_of(&target));
+                lane.wants_all = false;
+                lane.is_refused = false;
+                true
+            }
+            Err(bytes) => {
+                lane.is_queued = false;
+                self.too_large.push(Report::TooLarge { pool: Arc::clone(name), bytes });
+                false
+            }
+        }
+    }
+
+    fn on_ack(&mut self, ack: Ack) -> Result<Option<Report>, Breach> {
+        let version = ack.version.unwrap_or_default();
+        if version.epoch != self.epoch {
+            return Err(Breach::ForeignVersion(ack.pool));
+        }
+        let Some((pool, lane)) = self.lanes.get_key_value(&*ack.pool) else { return Ok(None) };
+        let pool = Arc::clone(pool);
+        let is_newest_config = lane.sent.as_ref().is_some_and(|sent| sent.config_digest == ack.config_digest);
+        // Otherwise it answers a delta that ran ahead of the update that is awaited.
+        let answers = is_newest_config || lane.is_refused || lane.is_queued;
+        if is_newest_config && let Some(lane) = self.lanes.get_mut(&pool) {
+            lane.is_refused = false;
+        }
+        if answers {
+            self.answered(&pool, version);
+        }
+        Ok(Some(Report::Acked { pool, version, config_digest: ack.config_digest, is_newest_config }))
+    }
+
+    fn on_nack(&mut self, nack: Nack) -> Option<Report> {
+        let (pool, _) = self.lanes.get_key_value(&*nack.pool)?;
+        let pool = Arc::clone(pool);
+        if let Some(lane) = self.lanes.get_mut(&pool) {
+            lane.is_refused = true;
+        }
+        self.answered(&pool, nack.version.unwrap_or_default());
+        let refusal = Refusal { version: nack.version, field: nack.field, reason: nack.reason };
+        Some(Report::Refused { pool, refusal })
+    }
+
+    fn answered(&mut self, pool: &Arc<str>, version: Version) {
+        if self.awaiting.get(pool).is_some_and(|awaited| awaited.sequence <= version.sequence) {
+            self.awaiting.remove(pool);
+        }
+    }
+
+    fn on_chunk_received(&mut self, received: ChunkReceived) -> Result<(), Breach> {
+        if self.chunks.front() != Some(&received) {
+            return Err(Breach::ChunkOutOfOrder { pool: received.pool, index: received.index });
+        }
+        self.chunks.pop_front();
+        Ok(())
+    }
+
+    fn on_digests(&mut self, report: &DigestReport) -> Option<Report> {
+        let (pool, lane) = self.lanes.get_key_value(&*report.pool)?;
+        let sent = lane.sent.as_ref()?;
+        if lane.update.is_some() || self.awaiting.contains_key(pool) || sent.version != report.version {
+            return None;
+        }
+        let what = sent.divergence(report, lane.is_refused)?;
+        let pool = self.resend(&report.pool)?;
+        Some(Report::Diverged { pool, what })
+    }
+
+    /// Sends the whole pool again, from the beginning if it is being sent.
+    fn resend(&mut self, pool: &str) -> Option<Arc<str>> {
+        let (name, _) = self.lanes.get_key_value(pool)?;
+        let name = Arc::clone(name);
+        let lane = self.lanes.get_mut(&name)?;
+        lane.update = None;
+        lane.wants_all = true;
+        self.awaiting.remove(&name);
+        self.dirty.insert(Arc::clone(&name));
+        Some(name)
+    }
+}
+
+/// Moves `sent` towards `target` by what fits one delta. The second value says whether an update must follow.
+fn advance(sent: &mut Sent, target: &Pool) -> (Option<BackendDelta>, bool) {
+    let Some(base) = sent.version else {
+        if !is_complete(sent, target) {
+            return (None, true);
+        }
+        *sent = Sent::all_of(target);
+        return (Some(delta(target, None, Vec::new())), false);
+    };
+    let mut needs_update = sent.config_digest != target.contents.config_digest;
+    let mut deltas = Vec::new();
+    let mut backends = 0;
+    for (name, set) in &target.contents.sets {
+        match sent.sets.get(name.as_str()) {
+            Some(known) if known.digest() == set.digest => {}
+            Some(SentSet::Content(old)) => {
+                let difference = set_difference(name, old, set);
+                let size = difference.upserted.len() + difference.removed.len();
+                // What does not fit must not hold up what does.
+                if backends + size > DELTA_BACKENDS_MAX {
+                    needs_update = true;
+                } else {
+                    backends += size;
+                    deltas.push(difference);
+                }
+            }
+            Some(SentSet::Digest(_)) | None => needs_update = true,
+        }
+    }
+    let message = delta(target, Some(base), deltas);
+    if prost::Message::encoded_len(&message) > MESSAGE_BYTES_MAX / 2 {
+        return (None, true);
+    }
+    let moves = sent.version != Some(target.version);
+    if (message.sets.is_empty() && needs_update) || !moves {
+        return (None, needs_update);
+    }
+    for set in &message.sets {
+        if let Some(content) = target.contents.sets.get(set.set.as_str()) {
+            sent.sets.insert(set.set.clone(), SentSet::Content(Arc::clone(content)));
+        }
+    }
+    sent.version = Some(target.version);
+    (Some(message), needs_update)
+}
+
+fn delta(target: &Pool, base: Option<Version>, sets: Vec<weir_proto::push::SetDelta>) -> BackendDelta {
+    BackendDelta { pool: target.name.to_string(), base, version: Some(target.version), sets }
+}

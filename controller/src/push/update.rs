@@ -1,0 +1,146 @@
+//! What a proxy was sent of a pool, and how the difference to the newest version is written down.
+
+use crate::compile::BackendSetContent;
+use crate::store::Pool;
+use bytes::Bytes;
+use prost::Message as _;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use weir_proto::limits::{CHUNK_BYTES_MAX, POOL_UPDATE_BYTES_MAX};
+use weir_proto::push::{self, ConfigChunk, DigestReport, PoolUpdate, SetDelta, SetDigest, Version};
+
+/// What a proxy has of a pool once everything sent has arrived.
+#[derive(Debug)]
+pub(crate) struct Sent {
+    /// `None` while only the proxy's own word in Hello says what it has.
+    pub(crate) version: Option<Version>,
+    pub(crate) config_digest: u64,
+    pub(crate) sets: BTreeMap<String, SentSet>,
+}
+
+/// What a proxy has of a set.
+#[derive(Debug)]
+pub(crate) enum SentSet {
+    /// From Hello: equal or not is all that can be said.
+    Digest(u64),
+    /// Sent on this stream, or found equal; a delta can be taken from it.
+    Content(Arc<BackendSetContent>),
+}
+
+impl SentSet {
+    pub(crate) fn digest(&self) -> u64 {
+        match self {
+            Self::Digest(digest) => *digest,
+            Self::Content(set) => set.digest,
+        }
+    }
+}
+
+impl Sent {
+    pub(crate) fn all_of(pool: &Pool) -> Self {
+        let content = |(name, set): (&String, &Arc<BackendSetContent>)| {
+            (name.clone(), SentSet::Content(Arc::clone(set)))
+        };
+        Self {
+            version: Some(pool.version),
+            config_digest: pool.contents.config_digest,
+            sets: pool.contents.sets.iter().map(content).collect(),
+        }
+    }
+
+    pub(crate) fn is_current(&self, target: &Pool) -> bool {
+        self.version == Some(target.version) && is_complete(self, target)
+    }
+
+    /// What a report says differently, if anything. A configuration that was refused is not in force.
+    pub(crate) fn divergence(&self, report: &DigestReport, is_refused: bool) -> Option<String> {
+        if report.config_digest != self.config_digest && !is_refused {
+            return Some("the configuration".into());
+        }
+        self.sets.iter().find_map(|(name, sent)| {
+            let reported = report.sets.iter().find(|s| s.set == *name);
+            reported.is_none_or(|s| s.digest != sent.digest()).then(|| format!("backend set {name}"))
+        })
+    }
+}
+
+/// Whether configuration and sets are equal to the target's, whatever the version.
+pub(crate) fn is_complete(sent: &Sent, target: &Pool) -> bool {
+    sent.config_digest == target.contents.config_digest
+        && target
+            .contents
+            .sets
+            .iter()
+            .all(|(name, set)| sent.sets.get(name.as_str()).is_some_and(|known| known.digest() == set.digest))
+}
+
+/// By one walk over both, which are sorted by id.
+pub(crate) fn set_difference(name: &str, old: &BackendSetContent, new: &BackendSetContent) -> SetDelta {
+    let mut delta = SetDelta { set: name.into(), digest: new.digest, ..SetDelta::default() };
+    let (mut old, mut new) = (old.backends.iter().peekable(), new.backends.iter().peekable());
+    loop {
+        match (old.peek(), new.peek()) {
+            (None, None) => return delta,
+            (Some(o), n) if n.is_none_or(|n| o.id < n.id) => {
+                delta.removed.push(o.id.clone());
+                old.next();
+            }
+            (Some(o), Some(n)) if o.id == n.id => {
+                if o != n {
+                    delta.upserted.push((*n).clone());
+                }
+                old.next();
+                new.next();
+            }
+            (_, Some(n)) => {
+                delta.upserted.push((*n).clone());
+                new.next();
+            }
+            (Some(_), None) => unreachable!("an absent new backend is the first case"),
+        }
+    }
+}
+
+/// An encoded `PoolUpdate` of which the first chunks may have been sent.
+#[derive(Debug)]
+pub(crate) struct Update {
+    version: Version,
+    index: u32,
+    rest: Bytes,
+}
+
+impl Update {
+    /// Everything of `pool` but the contents of sets that are equal in `known`.
+    ///
+    /// # Errors
+    /// The encoded size in bytes, when it is above [`POOL_UPDATE_BYTES_MAX`].
+    pub(crate) fn new(pool: &Pool, known: Option<&Sent>) -> Result<Self, usize> {
+        let mut update = PoolUpdate {
+            config: Some((*pool.contents.config).clone()),
+            config_digest: pool.contents.config_digest,
+            ..PoolUpdate::default()
+        };
+        for (name, set) in &pool.contents.sets {
+            let has = known.and_then(|sent| sent.sets.get(name.as_str()));
+            if has.is_some_and(|has| has.digest() == set.digest) {
+                update.kept.push(SetDigest { set: name.clone(), digest: set.digest });
+            } else {
+                let backends = set.backends.clone();
+                update.sets.push(push::BackendSetContent { set: name.clone(), digest: set.digest, backends });
+            }
+        }
+        let bytes = update.encoded_len();
+        if bytes > POOL_UPDATE_BYTES_MAX {
+            return Err(bytes);
+        }
+        Ok(Self { version: pool.version, index: 0, rest: update.encode_to_vec().into() })
+    }
+
+    pub(crate) fn next_chunk(&mut self, pool: &str) -> ConfigChunk {
+        let payload = self.rest.split_to(self.rest.len().min(CHUNK_BYTES_MAX));
+        let index = self.index;
+        self.index += 1;
+        let last = self.rest.is_empty();
+        ConfigChunk { pool: pool.into(), version: Some(self.version), index, last, payload }
+    }
+}

@@ -1,0 +1,312 @@
+//! The compiled pools in force, each with its version, and who has to hear of a change.
+//!
+//! A change costs what its pool costs: an equal pool is not touched, each subscriber gets one name into a set.
+//! There is no queue. A subscriber that is slow finds the newest state when it looks, however often it changed
+//! in between, so that it can hold no more than one name for each pool.
+
+mod fleet;
+
+pub use fleet::{Applied, Fleet, Refusal};
+
+use crate::compile::{BackendSetContent, CompiledPool, ObjectKey, World};
+pub(crate) use fleet::{FleetRecord, StreamId};
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{BuildHasher as _, Hasher as _};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::{Notify, watch};
+use weir_proto::push::{PoolConfig, Version};
+
+/// A pool at one version.
+#[derive(Debug)]
+pub struct Pool {
+    /// `namespace/name`.
+    pub name: Arc<str>,
+    /// Of this store's epoch; a later version has a higher sequence.
+    pub version: Version,
+    /// What it serves.
+    pub contents: Contents,
+}
+
+/// What a pool serves.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Contents {
+    /// For the wire.
+    pub config: Arc<PoolConfig>,
+    /// Of `config`.
+    pub config_digest: u64,
+    /// Who is in each set of `config`. Two versions share what is equal.
+    pub sets: BTreeMap<String, Arc<BackendSetContent>>,
+}
+
+/// All pools in force.
+#[derive(Debug)]
+pub struct Store {
+    epoch: u64,
+    state: Mutex<State>,
+    loaded: watch::Sender<bool>,
+    fleet: FleetRecord,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Of the last change. One counter for all pools, so that a pool that comes back is newer than it was and
+    /// nothing needs to be kept of those that are gone.
+    sequence: u64,
+    pools: BTreeMap<Arc<str>, Arc<Pool>>,
+    subscribers: BTreeMap<u64, Arc<Mailbox>>,
+    subscribed: u64,
+}
+
+#[derive(Debug, Default)]
+struct Mailbox {
+    changed: Mutex<BTreeSet<Arc<str>>>,
+    notify: Notify,
+}
+
+/// How many pools an [`Store::apply`] touched.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// New pools and pools that differ from before.
+    pub changed: usize,
+    /// Pools that are gone.
+    pub removed: usize,
+}
+
+/// An epoch for a controller process: two processes draw the same one once in 2^64.
+#[must_use]
+pub fn random_epoch() -> u64 {
+    // The standard library seeds each process's hash keys from the system's random source.
+    std::collections::hash_map::RandomState::new().build_hasher().finish().max(1)
+}
+
+impl Store {
+    /// An empty store. Streams wait for the first [`Self::apply`]: nothing is sent before it, since "no pools yet"
+    /// would tell every proxy to forget what it serves.
+    #[must_use]
+    pub fn new(epoch: u64) -> Arc<Self> {
+        Arc::new(Self {
+            epoch,
+            state: Mutex::default(),
+            loaded: watch::Sender::new(false),
+            fleet: FleetRecord::default(),
+        })
+    }
+
+    /// Of this process's versions.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Makes everything that `world` serves the state in force: new and changed pools get the next sequence, equal
+    /// ones are not touched, all others are removed.
+    ///
+    /// Compares one digest for each set; copies and sends only what differs.
+    pub fn apply(&self, world: &World) -> Outcome {
+        self.replace_all(world.all_serving().map(|(key, pool)| (key.to_string(), pool.into())))
+    }
+
+    /// The same for these pools alone, after [`World::refresh_service`]. Costs what they cost, whatever the size
+    /// of the world. Without effect before the first [`Self::apply`].
+    pub fn apply_pools<'a>(&self, world: &World, pools: impl IntoIterator<Item = &'a ObjectKey>) -> Outcome {
+        let mut outcome = Outcome::default();
+        if !*self.loaded.borrow() {
+            return outcome;
+        }
+        let mut state = self.state();
+        for key in pools {
+            let name = key.to_string();
+            let Some(pool) = world.serving(key) else {
+                if state.remove(&name) {
+                    self.fleet.forget_pool(&name);
+                    outcome.removed += 1;
+                }
+                continue;
+            };
+            if state.put(self.epoch, &name, pool.into()) {
+                outcome.changed += 1;
+            }
+        }
+        outcome
+    }
+
+    /// What [`Self::apply`] does, for pools from anywhere, by their `namespace/name`.
+    pub fn replace_all(&self, pools: impl IntoIterator<Item = (String, Contents)>) -> Outcome {
+        let mut outcome = Outcome::default();
+        let mut state = self.state();
+        let mut serving = BTreeSet::new();
+        for (name, contents) in pools {
+            if state.put(self.epoch, &name, contents) {
+                outcome.changed += 1;
+            }
+            serving.insert(name);
+        }
+        let gone: Vec<Arc<str>> =
+            state.pools.keys().filter(|name| !serving.contains(&***name)).cloned().collect();
+        for name in gone {
+            state.remove(&name);
+            self.fleet.forget_pool(&name);
+            outcome.removed += 1;
+        }
+        drop(state);
+        self.loaded.send_if_modified(|loaded| !std::mem::replace(loaded, true));
+        outcome
+    }
+
+    /// The pool's newest version.
+    #[must_use]
+    pub fn pool(&self, name: &str) -> Option<Arc<Pool>> {
+        self.state().pools.get(name).cloned()
+    }
+
+    /// All pools at their newest versions, by name.
+    #[must_use]
+    pub fn pools(&self) -> BTreeMap<Arc<str>, Arc<Pool>> {
+        self.state().pools.clone()
+    }
+
+    /// Returns when the first world has been applied; at once ever after. Cancellation safe.
+    pub async fn loaded(&self) {
+        // An error would mean that the sender is gone, and it lives in `self`.
+        let _ = self.loaded.subscribe().wait_for(|loaded| *loaded).await;
+    }
+
+    /// What the proxies reported.
+    #[must_use]
+    pub fn fleet(&self) -> Fleet {
+        self.fleet.view()
+    }
+
+    /// Changes whenever [`Self::fleet`] does; conflated.
+    #[must_use]
+    pub fn fleet_changes(&self) -> watch::Receiver<u64> {
+        self.fleet.changes()
+    }
+
+    pub(crate) fn fleet_record(&self) -> &FleetRecord {
+        &self.fleet
+    }
+
+    /// From now on, the names of all pools that change, beginning with all that are there.
+    pub(crate) fn subscribe(self: &Arc<Self>) -> Subscription {
+        let mut state = self.state();
+        state.subscribed += 1;
+        let id = state.subscribed;
+        let mailbox = Arc::new(Mailbox::default());
+        mailbox.changed().extend(state.pools.keys().cloned());
+        mailbox.notify.notify_one();
+        state.subscribers.insert(id, Arc::clone(&mailbox));
+        Subscription { id, store: Arc::clone(self), mailbox }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing panics between two writes that belong together.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// False when it is equal to what is there.
+    fn put(&mut self, epoch: u64, name: &str, mut contents: Contents) -> bool {
+        let known = self.pools.get_key_value(name);
+        if let Some((_, before)) = known {
+            if before.contents.is_equal(&contents) {
+                return false;
+            }
+            contents.reuse(&before.contents);
+        }
+        let name = known.map_or_else(|| Arc::from(name), |(name, _)| Arc::clone(name));
+        self.sequence += 1;
+        let version = Version { epoch, sequence: self.sequence };
+        self.pools.insert(Arc::clone(&name), Arc::new(Pool { name: Arc::clone(&name), version, contents }));
+        self.announce(&name);
+        true
+    }
+
+    fn remove(&mut self, name: &str) -> bool {
+        let Some((name, _)) = self.pools.remove_entry(name) else { return false };
+        self.announce(&name);
+        true
+    }
+
+    fn announce(&self, name: &Arc<str>) {
+        for mailbox in self.subscribers.values() {
+            mailbox.changed().insert(Arc::clone(name));
+            mailbox.notify.notify_one();
+        }
+    }
+}
+
+impl From<&CompiledPool> for Contents {
+    fn from(pool: &CompiledPool) -> Self {
+        let sets = pool.sets.iter().map(|(name, set)| (name.clone(), Arc::clone(&set.content)));
+        Self { config: Arc::clone(&pool.config), config_digest: pool.config_digest, sets: sets.collect() }
+    }
+}
+
+impl Contents {
+    fn is_equal(&self, other: &Self) -> bool {
+        self.config_digest == other.config_digest
+            && self.sets.len() == other.sets.len()
+            && self
+                .sets
+                .iter()
+                .zip(&other.sets)
+                .all(|((a, old), (b, new))| a == b && old.digest == new.digest)
+    }
+
+    /// Takes what is equal from the version before, so that old versions that streams still hold share it.
+    fn reuse(&mut self, before: &Self) {
+        if before.config_digest == self.config_digest {
+            self.config = Arc::clone(&before.config);
+        }
+        for (name, set) in &mut self.sets {
+            if let Some(old) = before.sets.get(name)
+                && old.digest == set.digest
+            {
+                *set = Arc::clone(old);
+            }
+        }
+    }
+}
+
+impl Mailbox {
+    fn changed(&self) -> MutexGuard<'_, BTreeSet<Arc<str>>> {
+        self.changed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One stream's interest in all pools. Ends when dropped.
+#[derive(Debug)]
+pub(crate) struct Subscription {
+    id: u64,
+    store: Arc<Store>,
+    mailbox: Arc<Mailbox>,
+}
+
+impl Subscription {
+    /// Returns when something changed since the last [`Self::take`]; may return without. Cancellation safe.
+    pub(crate) async fn changed(&self) {
+        self.mailbox.notify.notified().await;
+    }
+
+    /// The pools that changed since the last call, as they are now; `None` for a pool that is gone.
+    pub(crate) fn take(&self) -> Vec<(Arc<str>, Option<Arc<Pool>>)> {
+        // The same order of locks as in `announce`.
+        let state = self.store.state();
+        let names = std::mem::take(&mut *self.mailbox.changed());
+        names
+            .into_iter()
+            .map(|name| {
+                let pool = state.pools.get(&name).cloned();
+                (name, pool)
+            })
+            .collect()
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.store.state().subscribers.remove(&self.id);
+    }
+}
