@@ -4,3 +4,6 @@
 //! into wire messages and is pure; [`source`] is what a source of objects hands over.
 
 pub mod compile;
+pub mod manifest;
+pub mod push;
+pub mod store;

@@ -27,6 +27,7 @@ mod rejection;
 mod world;
 
 pub use backends::BackendSetContent;
+pub(crate) use check::is_object_name;
 pub use objects::{ObjectKey, Objects};
 pub use rejection::{Reason, Rejection, Warning};
 pub use world::{CompiledPool, CompiledSet, SetKey, World, world};

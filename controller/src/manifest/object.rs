@@ -1,0 +1,221 @@
+//! One document into one typed object.
+
+use super::node::Node;
+use super::problem::{Place, Problem};
+use crate::compile::{DEFAULT_NAMESPACE, ObjectKey, is_object_name};
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::{Secret, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use serde::de::DeserializeOwned;
+use serde_saphyr::{DefaultMessageFormatter, Location, MessageFormatter as _, Spanned};
+use std::fmt;
+use std::sync::Arc;
+use weir_crds::LoadBalancerPool;
+
+/// Kinds that are read; any other is a problem.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// `weir.dev/v1alpha1`
+    LoadBalancerPool,
+    /// `v1`
+    Service,
+    /// `discovery.k8s.io/v1`
+    EndpointSlice,
+    /// `v1`
+    Secret,
+}
+
+/// An object of a kind that is read.
+#[derive(Clone, PartialEq)]
+pub enum Object {
+    /// A pool.
+    LoadBalancerPool(Arc<LoadBalancerPool>),
+    /// A Service.
+    Service(Arc<Service>),
+    /// An EndpointSlice.
+    EndpointSlice(Arc<EndpointSlice>),
+    /// A Secret with everything in `data`.
+    Secret(Arc<Secret>),
+}
+
+impl Kind {
+    const ALL: [(Self, &'static str, &'static str); 4] = [
+        (Self::LoadBalancerPool, "weir.dev/v1alpha1", "LoadBalancerPool"),
+        (Self::Service, "v1", "Service"),
+        (Self::EndpointSlice, "discovery.k8s.io/v1", "EndpointSlice"),
+        (Self::Secret, "v1", "Secret"),
+    ];
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::LoadBalancerPool => "LoadBalancerPool",
+            Self::Service => "Service",
+            Self::EndpointSlice => "EndpointSlice",
+            Self::Secret => "Secret",
+        })
+    }
+}
+
+impl Object {
+    /// The kind of this object.
+    #[must_use]
+    pub const fn kind(&self) -> Kind {
+        match self {
+            Self::LoadBalancerPool(_) => Kind::LoadBalancerPool,
+            Self::Service(_) => Kind::Service,
+            Self::EndpointSlice(_) => Kind::EndpointSlice,
+            Self::Secret(_) => Kind::Secret,
+        }
+    }
+}
+
+impl fmt::Debug for Object {
+    /// The kind only: a Secret must not reach a log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.kind())
+    }
+}
+
+/// A document that is being read.
+pub(super) struct Read<'a> {
+    pub(super) start: &'a Place,
+    pub(super) text: &'a str,
+}
+
+/// How the parser's message becomes a sentence.
+pub(super) type Sentence = fn(&str) -> String;
+
+/// Text that is not YAML.
+pub(super) fn syntax(message: &str) -> String {
+    format!("the document cannot be read as YAML: {message}")
+}
+
+fn field(message: &str) -> String {
+    message.to_owned()
+}
+
+/// The parser's message may hold what a field holds, which must not reach a log.
+fn secret(_: &str) -> String {
+    "is not what a Secret holds here: values under data are base64, values under stringData are text"
+        .to_owned()
+}
+
+impl Read<'_> {
+    pub(super) fn problem(&self, location: Location, field: String, sentence: String) -> Problem {
+        let (line, column) = self.position(location);
+        Problem { place: Place { line, column, ..self.start.clone() }, field, sentence }
+    }
+
+    /// Line and column in the file.
+    pub(super) fn position(&self, location: Location) -> (u64, u64) {
+        (self.start.line + location.line().max(1) - 1, location.column().max(1))
+    }
+
+    /// The document as a `T`. `root` is the field that stands for the whole of it.
+    pub(super) fn typed<T: DeserializeOwned>(
+        &self,
+        root: &str,
+        sentence: Sentence,
+    ) -> Result<T, Vec<Problem>> {
+        let options = serde_saphyr::options! { with_snippet: false };
+        let mut field = root.to_owned();
+        let read =
+            serde_saphyr::with_deserializer_from_str_with_options(self.text, options, |deserializer| {
+                serde_path_to_error::deserialize(deserializer).map_err(|error| {
+                    if error.path().iter().next().is_some() {
+                        field = error.path().to_string();
+                    }
+                    error.into_inner()
+                })
+            });
+        read.map_err(|error| {
+            let message = DefaultMessageFormatter
+                .format_message(error.without_snippet())
+                .replace(char::is_control, " ");
+            vec![self.problem(error.location().unwrap_or(Location::UNKNOWN), field, sentence(&message))]
+        })
+    }
+
+    pub(super) fn kind(&self, document: &Node) -> Result<Kind, Vec<Problem>> {
+        let api_version = self.required(document, "apiVersion")?;
+        let kind = self.required(document, "kind")?;
+        let (api_version_text, kind_text) = (api_version.0, kind.0);
+        let same_kind = Kind::ALL.into_iter().find(|(_, _, name)| *name == kind_text);
+        match same_kind {
+            Some((kind, expected, _)) if expected == api_version_text => Ok(kind),
+            Some((_, expected, _)) => {
+                let sentence =
+                    format!("{api_version_text:?} is not the version of a {kind_text}: use {expected:?}");
+                Err(vec![self.problem(api_version.1, "apiVersion".to_owned(), sentence)])
+            }
+            None => {
+                let names = Kind::ALL.map(|(_, _, name)| name).join(", ");
+                let sentence = format!("{kind_text:?} is not a kind that is read here: use one of {names}");
+                Err(vec![self.problem(kind.1, "kind".to_owned(), sentence)])
+            }
+        }
+    }
+
+    fn required<'n>(&self, document: &'n Node, name: &str) -> Result<(&'n str, Location), Vec<Problem>> {
+        let Some(Spanned { value, referenced, .. }) = document.field(name) else {
+            let sentence = "is missing: every document needs apiVersion, kind and metadata.name".to_owned();
+            return Err(vec![self.problem(Location::UNKNOWN, name.to_owned(), sentence)]);
+        };
+        match value.text() {
+            Some(text) => Ok((text, *referenced)),
+            None => Err(vec![self.problem(*referenced, name.to_owned(), "is not text".to_owned())]),
+        }
+    }
+
+    pub(super) fn object(&self, kind: Kind, document: &Node) -> Result<(ObjectKey, Object), Vec<Problem>> {
+        let key = self.key(document)?;
+        let object = match kind {
+            Kind::LoadBalancerPool => {
+                let mut pool: LoadBalancerPool = self.typed("", field)?;
+                pool.metadata.namespace = Some(key.namespace.clone());
+                Object::LoadBalancerPool(Arc::new(pool))
+            }
+            Kind::Service => Object::Service(Arc::new(self.typed("", field)?)),
+            Kind::EndpointSlice => Object::EndpointSlice(Arc::new(self.typed("", field)?)),
+            Kind::Secret => Object::Secret(Arc::new(with_string_data(self.typed("", secret)?))),
+        };
+        Ok((key, object))
+    }
+
+    fn key(&self, document: &Node) -> Result<ObjectKey, Vec<Problem>> {
+        let metadata = document.field("metadata").map(|metadata| &metadata.value);
+        let part = |name: &str| {
+            let field = metadata.and_then(|metadata| metadata.field(name));
+            field.and_then(|field| Some((field.value.text()?, field.referenced)))
+        };
+        let Some((name, location)) = part("name") else {
+            let location =
+                document.field("metadata").map_or(Location::UNKNOWN, |metadata| metadata.referenced);
+            let sentence = "is missing: give the object a name".to_owned();
+            return Err(vec![self.problem(location, "metadata.name".to_owned(), sentence)]);
+        };
+        let namespace = part("namespace").unwrap_or((DEFAULT_NAMESPACE, location));
+        for (field, (text, location)) in
+            [("metadata.name", (name, location)), ("metadata.namespace", namespace)]
+        {
+            if !is_object_name(text) {
+                let sentence =
+                    format!("{text:?} is not the name of an object: use 1 to 253 of a-z, 0-9, - and .");
+                return Err(vec![self.problem(location, field.to_owned(), sentence)]);
+            }
+        }
+        Ok(ObjectKey::new(namespace.0, name))
+    }
+}
+
+/// As the API server does on writing: stringData goes over data.
+fn with_string_data(mut secret: Secret) -> Secret {
+    let texts = secret.string_data.take().unwrap_or_default();
+    if !texts.is_empty() {
+        let data = secret.data.get_or_insert_default();
+        data.extend(texts.into_iter().map(|(name, text)| (name, ByteString(text.into_bytes()))));
+    }
+    secret
+}
