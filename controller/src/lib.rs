@@ -4,6 +4,8 @@
 //! into wire messages and is pure; [`source`] is what a source of objects hands over.
 
 pub mod compile;
+pub mod folder;
 pub mod manifest;
 pub mod push;
+pub mod source;
 pub mod store;

@@ -1,0 +1,203 @@
+//! Events of a folder, settled.
+
+use super::FolderError;
+use super::files::{Events, Folder, is_manifest};
+use crate::source::Loaded;
+use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind};
+use notify::{RecursiveMode, Watcher as _};
+use std::collections::{HashMap, HashSet};
+use std::ffi::OsString;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+use tokio::task;
+
+/// A change counts when nothing more came for this long.
+pub const SETTLE_QUIET: Duration = Duration::from_millis(5);
+/// ... and after this long at the latest, so that a busy file holds up no other.
+pub const SETTLE_MAX: Duration = Duration::from_millis(50);
+/// How often the folder is looked at where no event says so: file systems without inotify, a lost event, links to
+/// files elsewhere.
+pub const POLL_INTERVAL: Duration = Duration::from_secs(2);
+/// A file that was written and not closed is read after this long without a further write.
+const WRITER_GONE_AFTER: Duration = Duration::from_secs(1);
+
+/// Events that wait to be taken; past it they are dropped, and the next load looks at everything.
+const EVENTS_MAX: usize = 4096;
+
+/// A folder that is followed.
+#[derive(Debug)]
+pub struct FolderSource {
+    folder: Folder,
+    watch: Watch,
+}
+
+#[derive(Debug)]
+struct Watch {
+    path: PathBuf,
+    /// `None` where the system has no inotify to give: then only the poll is left.
+    watcher: Option<notify::RecommendedWatcher>,
+    events: mpsc::Receiver<notify::Event>,
+    /// Device and inode of the folder that is watched; a new folder of the same name is watched anew.
+    watched: Option<(u64, u64)>,
+    /// By file name: the paths of events are absolute, whatever path is watched.
+    touched: HashSet<OsString>,
+    /// By file name, with the time of the last write.
+    writing: HashMap<OsString, Instant>,
+}
+
+impl FolderSource {
+    /// Starts to watch a folder or one file, so that nothing that changes from here on is missed. Reads nothing yet.
+    ///
+    /// # Errors
+    /// Where nothing is at `path`.
+    pub fn open(path: &Path) -> Result<Self, FolderError> {
+        let folder = Folder::open(path)?;
+        Ok(Self { folder, watch: Watch::new(path) })
+    }
+
+    /// Delivers what the folder holds, at once and then after each change, for ever. Blocking work runs on the
+    /// runtime's blocking threads; dropping the future ends the watch.
+    ///
+    /// # Panics
+    /// Where a reading task panicked or the runtime is shutting down.
+    pub async fn run(self, mut on_loaded: impl FnMut(Loaded)) {
+        let Self { mut folder, mut watch } = self;
+        let mut is_first = true;
+        loop {
+            let events = watch.take_settled(Instant::now());
+            let read = task::spawn_blocking(move || {
+                let is_changed = folder.refresh(&events, Instant::now());
+                (folder, is_changed)
+            });
+            let is_changed;
+            (folder, is_changed) = read.await.expect("reading a folder does not panic");
+            if is_changed || is_first {
+                is_first = false;
+                on_loaded(folder.loaded());
+            }
+            watch.changed(folder.next_look()).await;
+        }
+    }
+}
+
+impl Watch {
+    fn new(path: &Path) -> Self {
+        let (sender, events) = mpsc::channel(EVENTS_MAX);
+        let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            // An error (a queue that ran over) is an event that names nothing: look at everything.
+            let event = event.unwrap_or_else(|_| notify::Event::new(EventKind::Other));
+            if concerns(&event.kind) {
+                // A full channel wakes the reader as well as one more event would.
+                let _ = sender.try_send(event);
+            }
+        });
+        let watcher = watcher.inspect_err(|error| {
+            tracing::warn!(%error, poll = ?POLL_INTERVAL, "no file events: the folder is only polled");
+        });
+        let mut watch = Self {
+            // A single file is watched through its folder, which sees it replaced.
+            path: if path.is_file() { parent(path) } else { path.to_owned() },
+            watcher: watcher.ok(),
+            events,
+            watched: None,
+            touched: HashSet::new(),
+            writing: HashMap::new(),
+        };
+        watch.follow();
+        watch
+    }
+
+    /// Watches the folder that is at the path now.
+    fn follow(&mut self) {
+        let found = std::fs::metadata(&self.path).ok().map(|metadata| (metadata.dev(), metadata.ino()));
+        let Some(watcher) = self.watcher.as_mut().filter(|_| found != self.watched) else { return };
+        if self.watched.take().is_some() {
+            // Fails where the old folder is gone, and with it the watch.
+            let _ = watcher.unwatch(&self.path);
+        }
+        match watcher.watch(&self.path, RecursiveMode::NonRecursive) {
+            Ok(()) => self.watched = found,
+            Err(error) => {
+                tracing::warn!(path = %self.path.display(), %error, "cannot watch: the folder is only polled");
+            }
+        }
+    }
+
+    fn take_settled(&mut self, now: Instant) -> Events {
+        self.writing.retain(|_, last| now < *last + WRITER_GONE_AFTER);
+        let writing: HashSet<_> = self.writing.keys().cloned().collect();
+        let touched = std::mem::take(&mut self.touched);
+        // What is being written is looked at when it is closed.
+        let (later, touched) = touched.into_iter().partition(|name| writing.contains(name));
+        self.touched = later;
+        Events { touched, writing }
+    }
+
+    /// Returns when there is something to look at: settled events, the poll, or a time that was set.
+    async fn changed(&mut self, next_look: Option<Instant>) {
+        let now = Instant::now();
+        let closes = self.writing.values().map(|last| *last + WRITER_GONE_AFTER);
+        let due = closes.chain(next_look).chain([now + POLL_INTERVAL]).min().unwrap_or(now);
+        tokio::select! {
+            event = self.events.recv() => {
+                if let Some(event) = event {
+                    self.note(&event);
+                    self.settle().await;
+                } else {
+                    tokio::time::sleep_until(due.into()).await;
+                }
+            }
+            () = tokio::time::sleep_until(due.into()) => self.follow(),
+        }
+    }
+
+    async fn settle(&mut self) {
+        let latest = Instant::now() + SETTLE_MAX;
+        loop {
+            let quiet = (Instant::now() + SETTLE_QUIET).min(latest);
+            match tokio::time::timeout_at(quiet.into(), self.events.recv()).await {
+                Ok(Some(event)) => self.note(&event),
+                Ok(None) => return,
+                // Who writes is waited for, up to the end.
+                Err(_) if !self.writing.is_empty() && Instant::now() < latest => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn note(&mut self, event: &notify::Event) {
+        let is_being_written = matches!(event.kind, EventKind::Modify(ModifyKind::Data(_)));
+        // An editor's own files (a swap file stays open for hours) must not hold up anything.
+        for path in event.paths.iter().filter(|path| is_manifest(path)) {
+            let Some(name) = path.file_name() else { continue };
+            if is_being_written {
+                self.writing.insert(name.to_owned(), Instant::now());
+            } else {
+                self.writing.remove(name);
+            }
+            self.touched.insert(name.to_owned());
+        }
+    }
+}
+
+/// Reading a file is an event too, and must not lead to reading it.
+fn concerns(kind: &EventKind) -> bool {
+    match kind {
+        EventKind::Access(AccessKind::Close(AccessMode::Write)) => true,
+        EventKind::Access(_) => false,
+        EventKind::Any
+        | EventKind::Create(_)
+        | EventKind::Modify(_)
+        | EventKind::Remove(_)
+        | EventKind::Other => true,
+    }
+}
+
+fn parent(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}
