@@ -39,7 +39,9 @@ pub enum CertificateError {
     #[error("Secret {0}: tls.key holds no readable PEM private key in PKCS#8, PKCS#1 or SEC1 form")]
     Key(String),
     /// A kind of key that cannot sign.
-    #[error("Secret {0}: the key in tls.key is of a kind that TLS cannot use: take RSA (2048 bits and more), ECDSA or Ed25519")]
+    #[error(
+        "Secret {0}: the key in tls.key is of a kind that TLS cannot use: take RSA (2048 bits and more), ECDSA or Ed25519"
+    )]
     KeyKind(String),
     /// Key and certificate are not a pair.
     #[error("Secret {0}: the key in tls.key does not belong to the first certificate of tls.crt")]
@@ -75,7 +77,8 @@ impl ServerCertificate {
         }
         let leaf = chain.first().ok_or_else(|| CertificateError::Chain(source()))?;
         let names = dns_names(leaf).ok_or_else(|| CertificateError::Leaf(source()))?;
-        let key = PrivateKeyDer::from_pem_slice(&wire.key_pem).map_err(|_| CertificateError::Key(source()))?;
+        let key =
+            PrivateKeyDer::from_pem_slice(&wire.key_pem).map_err(|_| CertificateError::Key(source()))?;
         let key =
             PROVIDER.key_provider.load_private_key(key).map_err(|_| CertificateError::KeyKind(source()))?;
         let key = CertifiedKey::new(chain, key);
@@ -100,7 +103,10 @@ pub fn tickets() -> Result<Arc<dyn ProducesTickets>, TicketError> {
 ///
 /// With the same `tickets` as before, sessions outlive a change of certificates.
 #[must_use]
-pub fn server_config(certificates: &[Arc<ServerCertificate>], tickets: Arc<dyn ProducesTickets>) -> Arc<ServerConfig> {
+pub fn server_config(
+    certificates: &[Arc<ServerCertificate>],
+    tickets: Arc<dyn ProducesTickets>,
+) -> Arc<ServerConfig> {
     let mut config = ServerConfig::builder_with_provider(Arc::clone(&PROVIDER))
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
         .expect("the provider has cipher suites for both versions")
@@ -190,7 +196,8 @@ pub(crate) mod tests {
         .map(|wire| Arc::new(ServerCertificate::new(wire).expect("valid")))
         .collect();
         let by_name = ByName::new(&made);
-        let chosen = |name| by_name.find(name).and_then(|key| made.iter().position(|c| Arc::ptr_eq(&c.key, key)));
+        let chosen =
+            |name| by_name.find(name).and_then(|key| made.iter().position(|c| Arc::ptr_eq(&c.key, key)));
         assert_eq!(chosen("shop.example.com"), Some(2));
         assert_eq!(chosen("a.example.com"), Some(1));
         assert_eq!(chosen("a.b.example.com"), None, "a star stands for one label");
@@ -219,7 +226,10 @@ pub(crate) mod tests {
         ];
         for (wire, expected) in cases {
             let error = ServerCertificate::new(&wire).expect_err("refused");
-            assert!(error.to_string().contains("ns/bad") && !error.to_string().contains("hunter2"), "{error}");
+            assert!(
+                error.to_string().contains("ns/bad") && !error.to_string().contains("hunter2"),
+                "{error}"
+            );
             assert_eq!(error, expected);
         }
         let longest = with(&good.chain_pem.repeat(CHAIN_CERTIFICATES_MAX), &good.key_pem);

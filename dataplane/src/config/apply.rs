@@ -131,7 +131,12 @@ impl Applier {
     ///
     /// # Errors
     /// [`Rejection`] for the first backend that cannot be used; it is left out and the others are in place.
-    pub fn replace_backends(&mut self, pool: &str, set: &str, backends: Vec<&push::Backend>) -> Result<(), Rejection> {
+    pub fn replace_backends(
+        &mut self,
+        pool: &str,
+        set: &str,
+        backends: Vec<&push::Backend>,
+    ) -> Result<(), Rejection> {
         // What is staged comes first, or it would put an older membership over this one.
         self.commit();
         let Some(cell) = self.pools.get(pool).and_then(|pool| pool.sets.get(set)).cloned() else {
@@ -255,7 +260,12 @@ impl Applier {
         Ok(Arc::new(Membership::new(version, backends)))
     }
 
-    fn routes(&mut self, pool: &str, spec: &PoolSpec, sets: &BTreeMap<String, Arc<BackendSet>>) -> Vec<Arc<Route>> {
+    fn routes(
+        &mut self,
+        pool: &str,
+        spec: &PoolSpec,
+        sets: &BTreeMap<String, Arc<BackendSet>>,
+    ) -> Vec<Arc<Route>> {
         let pool: Arc<str> = pool.into();
         let mut routes = Vec::with_capacity(spec.rules.len());
         for (index, rule) in spec.rules.iter().enumerate() {

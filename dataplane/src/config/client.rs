@@ -76,7 +76,8 @@ pub async fn run(
     shutdown: impl Future<Output = ()>,
 ) {
     let status = applier.status();
-    let mut follower = Follower { replica: Replica::default(), applier, status, readiness, answers: Vec::new() };
+    let mut follower =
+        Follower { replica: Replica::default(), applier, status, readiness, answers: Vec::new() };
     let mut client = PushClient::new(channel)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);

@@ -87,8 +87,8 @@ impl Assembly {
         pool: &str,
         held: &BTreeMap<String, SetContent>,
     ) -> Result<(WireConfig, BTreeMap<String, SetContent>), String> {
-        let update =
-            PoolUpdate::decode(&*self.payload).map_err(|error| format!("the update cannot be decoded: {error}"))?;
+        let update = PoolUpdate::decode(&*self.payload)
+            .map_err(|error| format!("the update cannot be decoded: {error}"))?;
         let config = update.config.ok_or("the update has no configuration")?;
         if config.pool != pool {
             return Err(format!("the update is for pool {:?}", config.pool));

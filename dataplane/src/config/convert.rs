@@ -94,7 +94,10 @@ pub(super) fn pool(
         if *secured.entry(listener.port).or_insert(is_tls) != is_tls {
             return Err(Rejection::new(
                 format!("spec.listeners[{index}].protocol"),
-                format!("port {} has another protocol in a listener before: one port speaks one", listener.port),
+                format!(
+                    "port {} has another protocol in a listener before: one port speaks one",
+                    listener.port
+                ),
             ));
         }
         listeners.push(listener);
@@ -132,7 +135,10 @@ fn sets(wire: &[push::BackendSet]) -> Result<BTreeMap<String, SetPolicy>, Reject
             idle_connections_max: set.idle_connections_max,
         };
         if sets.insert(set.name.clone(), policy).is_some() {
-            return Err(Rejection::new(field(""), "the name is taken by another set of this pool: names are unique"));
+            return Err(Rejection::new(
+                field(""),
+                "the name is taken by another set of this pool: names are unique",
+            ));
         }
     }
     Ok(sets)
@@ -174,8 +180,10 @@ fn listener(
             ListenerProtocol::Https(certificates)
         }
         push::Protocol::Unspecified => {
-            let reason =
-                format!("protocol {} is not known to this proxy: upgrade the proxies, or choose HTTP or HTTPS", wire.protocol);
+            let reason = format!(
+                "protocol {} is not known to this proxy: upgrade the proxies, or choose HTTP or HTTPS",
+                wire.protocol
+            );
             return Err(Rejection::new(field("protocol"), reason));
         }
     };
@@ -187,7 +195,8 @@ fn certificate(
     known: &Certificates,
     used: &mut Certificates,
 ) -> Result<Arc<ServerCertificate>, CertificateError> {
-    let found = known.iter().chain(used.iter()).find(|(read, _)| read == wire).map(|(_, made)| Arc::clone(made));
+    let found =
+        known.iter().chain(used.iter()).find(|(read, _)| read == wire).map(|(_, made)| Arc::clone(made));
     let certificate = match found {
         Some(certificate) => certificate,
         None => Arc::new(ServerCertificate::new(wire)?),
@@ -207,14 +216,16 @@ fn rule(index: usize, wire: &push::Rule, sets: &BTreeMap<String, SetPolicy>) -> 
     for (nth, path) in wire.paths.iter().enumerate() {
         let at = || field(&format!("matches[{nth}].path"));
         if !path.value.starts_with('/') {
-            let reason = format!("path {:?} does not begin with a slash: write it as clients send it", path.value);
+            let reason =
+                format!("path {:?} does not begin with a slash: write it as clients send it", path.value);
             return Err(Rejection::new(at() + ".value", reason));
         }
         paths.push(match path.kind() {
             push::PathMatchKind::Prefix => PathSpec::Prefix(path.value.clone()),
             push::PathMatchKind::Exact => PathSpec::Exact(path.value.clone()),
             push::PathMatchKind::Unspecified => {
-                let reason = format!("path match {} is not known to this proxy: upgrade the proxies", path.kind);
+                let reason =
+                    format!("path match {} is not known to this proxy: upgrade the proxies", path.kind);
                 return Err(Rejection::new(at() + ".type", reason));
             }
         });
@@ -229,11 +240,15 @@ fn rule(index: usize, wire: &push::Rule, sets: &BTreeMap<String, SetPolicy>) -> 
     for (nth, weighted) in wire.backend_sets.iter().enumerate() {
         let at = field(&format!("backendSets[{nth}].name"));
         if !sets.contains_key(&weighted.set) {
-            let reason = format!("there is no backend set {:?} in this pool: add it, or correct the name", weighted.set);
+            let reason = format!(
+                "there is no backend set {:?} in this pool: add it, or correct the name",
+                weighted.set
+            );
             return Err(Rejection::new(at, reason));
         }
         if !names.insert(&weighted.set) {
-            let reason = format!("backend set {:?} is named twice: add the weights up in one line", weighted.set);
+            let reason =
+                format!("backend set {:?} is named twice: add the weights up in one line", weighted.set);
             return Err(Rejection::new(at, reason));
         }
     }
@@ -241,14 +256,17 @@ fn rule(index: usize, wire: &push::Rule, sets: &BTreeMap<String, SetPolicy>) -> 
         hostnames: wire.hostnames.clone(),
         paths,
         sets: wire.backend_sets.iter().map(|weighted| (weighted.set.clone(), weighted.weight)).collect(),
-        request_timeout: (wire.request_timeout_ms > 0).then(|| Duration::from_millis(wire.request_timeout_ms)),
+        request_timeout: (wire.request_timeout_ms > 0)
+            .then(|| Duration::from_millis(wire.request_timeout_ms)),
     })
 }
 
 fn check_hostname(hostname: &str) -> Result<(), String> {
     let name = hostname.strip_prefix("*.").unwrap_or(hostname);
     if name.is_empty() || name.contains('*') {
-        return Err(format!("hostname {hostname:?}: a star may only stand for the first label, as in \"*.example.com\""));
+        return Err(format!(
+            "hostname {hostname:?}: a star may only stand for the first label, as in \"*.example.com\""
+        ));
     }
     if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
         return Err(format!("hostname {hostname:?} has capital letters: hosts are compared in lower case"));

@@ -17,8 +17,8 @@ use weir_proto::limits::{
 use weir_proto::push::controller_message::Body as FromController;
 use weir_proto::push::proxy_message::Body as ToController;
 use weir_proto::push::{
-    Ack, Backend, BackendDelta, ChunkReceived, ConfigChunk, ControllerMessage, DigestReport, Hello, KnownPool, Nack,
-    PoolConfig, SetDigest, SnapshotRequest, Version,
+    Ack, Backend, BackendDelta, ChunkReceived, ConfigChunk, ControllerMessage, DigestReport, Hello,
+    KnownPool, Nack, PoolConfig, SetDigest, SnapshotRequest, Version,
 };
 
 /// A message that no controller of this protocol sends. The stream is closed and dialled again.
@@ -139,7 +139,8 @@ impl Replica {
             FromController::PoolRemoved(removed) => Ok(self.remove(removed.pool).into_iter().collect()),
             FromController::Synced(_) => {
                 let forgotten = std::mem::take(&mut self.unconfirmed);
-                let mut events: Vec<Event> = forgotten.into_iter().filter_map(|pool| self.remove(pool)).collect();
+                let mut events: Vec<Event> =
+                    forgotten.into_iter().filter_map(|pool| self.remove(pool)).collect();
                 events.push(Event::Synced);
                 Ok(events)
             }
@@ -331,7 +332,8 @@ impl PoolReplica {
         let (config, mut fresh) = update.contents(name, &self.sets)?;
         for delta in &update.held {
             for set in &delta.sets {
-                let content = fresh.get_mut(&set.set).ok_or_else(|| format!("set {:?} is not held", set.set))?;
+                let content =
+                    fresh.get_mut(&set.set).ok_or_else(|| format!("set {:?} is not held", set.set))?;
                 content.apply(set);
                 if content.digest() != set.digest {
                     return Err(format!("set {:?} has another digest after a delta that was held", set.set));
@@ -362,10 +364,14 @@ impl PoolReplica {
         }
         if let Some(update) = &mut self.update {
             if delta.base.is_none() || delta.base != update.tail() {
-                return vec![self.out_of_step(&delta.pool, "a delta does not follow the update under way".into())];
+                return vec![
+                    self.out_of_step(&delta.pool, "a delta does not follow the update under way".into()),
+                ];
             }
             if update.held.len() >= DELTAS_HELD_MAX {
-                return vec![self.out_of_step(&delta.pool, format!("more than {DELTAS_HELD_MAX} deltas came"))];
+                return vec![
+                    self.out_of_step(&delta.pool, format!("more than {DELTAS_HELD_MAX} deltas came")),
+                ];
             }
             update.held.push(delta.clone());
             return self.apply_unchecked(&delta);
@@ -376,7 +382,9 @@ impl PoolReplica {
         if delta.base != self.version {
             let held = self.version.unwrap_or_default().sequence;
             let base = delta.base.unwrap_or_default().sequence;
-            return vec![self.out_of_step(&delta.pool, format!("a delta follows {base}, this proxy is at {held}"))];
+            return vec![
+                self.out_of_step(&delta.pool, format!("a delta follows {base}, this proxy is at {held}")),
+            ];
         }
         self.apply_checked(delta)
     }
@@ -419,7 +427,9 @@ impl PoolReplica {
                 None => self.sets.get_mut(&change.set),
                 Some(update) => match (update.live.contains_key(&change.set), self.sets.get(&change.set)) {
                     (false, None) => None,
-                    (false, Some(held)) => Some(update.live.entry(change.set.clone()).or_insert(held.clone())),
+                    (false, Some(held)) => {
+                        Some(update.live.entry(change.set.clone()).or_insert(held.clone()))
+                    }
                     (true, _) => update.live.get_mut(&change.set),
                 },
             };

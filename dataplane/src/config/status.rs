@@ -59,6 +59,12 @@ impl Status {
         self.lock().len()
     }
 
+    /// Number of pools whose newest configuration is refused.
+    #[must_use]
+    pub fn refused_count(&self) -> usize {
+        self.lock().values().filter(|pool| pool.refusal.is_some()).count()
+    }
+
     /// Version of the snapshot in force; grows by one with each swap.
     #[must_use]
     pub fn snapshot_version(&self) -> u64 {

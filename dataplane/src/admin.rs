@@ -1,0 +1,310 @@
+//! Administration over HTTP/1.1: liveness, readiness, metrics, and what is served at the moment.
+//!
+//! Read only. It runs on the control runtime, has its own limits, and touches the request path only by reading
+//! counters. No key and no certificate is ever shown.
+
+use crate::config::{Applier, PoolStatus, Status};
+use crate::counters::Counters;
+use crate::metrics::{self, Metrics};
+use crate::readiness::{Phase, Readiness};
+use crate::snapshot::{Current, Protocol};
+use bytes::Bytes;
+use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use lb_core::backend::BackendState;
+use serde_json::{Value, json};
+use std::convert::Infallible;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+/// Connections at a time; one past it waits to be accepted.
+pub const CONNECTIONS_MAX: usize = 64;
+
+/// Header fields of one request; one past it is answered 431.
+pub const HEADERS_MAX: usize = 64;
+
+/// Bytes of one request's head; one past it is answered 431.
+pub const HEAD_BYTES_MAX: usize = 16 << 10;
+
+/// Longest time for a request's head to arrive, and for a connection to wait for the next.
+pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Longest life of a connection, so that a client that does not read cannot hold one for ever.
+pub const CONNECTION_TIME_MAX: Duration = Duration::from_secs(300);
+
+/// Wait after the system could not give a socket.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+const PATHS: [&str; 5] = ["/livez", "/readyz", "/metrics", "/api/v1/backends", "/api/v1/config"];
+
+/// What the administration interface shows.
+#[derive(Debug)]
+pub struct AdminState {
+    current: Current,
+    readiness: Arc<Readiness>,
+    status: Arc<Status>,
+    metrics: Metrics,
+}
+
+impl AdminState {
+    /// Over the sources of one process.
+    #[must_use]
+    pub fn new(
+        current: Current,
+        workers: Vec<Arc<Counters>>,
+        readiness: Arc<Readiness>,
+        applier: &Applier,
+    ) -> Self {
+        let status = applier.status();
+        let metrics = Metrics::new(workers, Arc::clone(&status), Arc::clone(&readiness));
+        Self { current, readiness, status, metrics }
+    }
+}
+
+/// Serves until `shutdown` completes; requests under way are cut then.
+pub async fn serve(listener: TcpListener, state: AdminState, shutdown: impl Future<Output = ()>) {
+    let state = Arc::new(state);
+    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut connections = JoinSet::new();
+    let mut shutdown = std::pin::pin!(shutdown);
+    loop {
+        while connections.try_join_next().is_some() {}
+        let accept = async {
+            let permit = Arc::clone(&permits).acquire_owned().await.expect("the semaphore is never closed");
+            (permit, listener.accept().await)
+        };
+        let (permit, accepted) = tokio::select! {
+            () = &mut shutdown => return,
+            accepted = accept => accepted,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                let state = Arc::clone(&state);
+                connections.spawn(async move {
+                    connection(stream, state).await;
+                    drop(permit);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection for administration");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn connection(stream: TcpStream, state: Arc<AdminState>) {
+    let service = service_fn(move |request: Request<Incoming>| {
+        let response = respond(&state, &request);
+        async move { Ok::<_, Infallible>(response) }
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_headers(HEADERS_MAX)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .serve_connection(TokioIo::new(stream), service);
+    match tokio::time::timeout(CONNECTION_TIME_MAX, connection).await {
+        Ok(Ok(())) | Err(_) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "a connection for administration failed"),
+    }
+}
+
+fn respond<B: hyper::body::Body>(state: &AdminState, request: &Request<B>) -> Response<Full<Bytes>> {
+    let path = request.uri().path();
+    if !PATHS.contains(&path) {
+        let message = format!("there is nothing at {path}; try {}", PATHS.join(", "));
+        return failure(StatusCode::NOT_FOUND, &message);
+    }
+    if request.method() != Method::GET && request.method() != Method::HEAD {
+        let message =
+            format!("{} is not answered here: this interface only reads, use GET", request.method());
+        let mut response = failure(StatusCode::METHOD_NOT_ALLOWED, &message);
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return response;
+    }
+    if !request.body().is_end_stream() {
+        return failure(StatusCode::PAYLOAD_TOO_LARGE, "a request for administration has no body: send none");
+    }
+    match path {
+        "/livez" => text(StatusCode::OK, "ok\n"),
+        "/readyz" => readyz(state.readiness.phase()),
+        "/metrics" => scrape(state),
+        "/api/v1/backends" => json_body(StatusCode::OK, &backends(&state.status)),
+        _ => json_body(StatusCode::OK, &config(state)),
+    }
+}
+
+fn readyz(phase: Phase) -> Response<Full<Bytes>> {
+    match phase {
+        Phase::Ready => text(StatusCode::OK, "ok\n"),
+        Phase::Starting => text(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "starting: no complete configuration has been applied yet\n",
+        ),
+        Phase::Draining => text(StatusCode::SERVICE_UNAVAILABLE, "draining: this proxy is shutting down\n"),
+    }
+}
+
+fn scrape(state: &AdminState) -> Response<Full<Bytes>> {
+    match state.metrics.text() {
+        Ok(body) => response(StatusCode::OK, metrics::CONTENT_TYPE, body),
+        Err(error) => {
+            failure(StatusCode::INTERNAL_SERVER_ERROR, &format!("cannot write the metrics: {error}"))
+        }
+    }
+}
+
+fn backends(status: &Status) -> Value {
+    let backend = |backend: &lb_core::backend::Backend| {
+        json!({
+            "id": &*backend.id,
+            "address": backend.address.to_string(),
+            "weight": backend.weight,
+            "zone": &*backend.zone,
+            "state": match backend.state {
+                BackendState::Ready => "ready",
+                BackendState::Draining => "draining",
+            },
+            "in_flight": backend.live.in_flight(),
+            "requests": backend.live.requests(),
+        })
+    };
+    let pools = status.pools().into_iter().map(|(name, pool)| {
+        let sets = pool.sets.iter().map(|(name, set)| {
+            let members = set.members();
+            json!({ "name": name, "backends": members.backends().iter().map(backend).collect::<Vec<_>>() })
+        });
+        json!({ "name": name, "sets": sets.collect::<Vec<_>>() })
+    });
+    json!({ "pools": pools.collect::<Vec<_>>() })
+}
+
+fn config(state: &AdminState) -> Value {
+    let snapshot = state.current.load();
+    let listeners = snapshot.listeners.values().map(|listener| {
+        let protocol = match listener.protocol {
+            Protocol::Http => "HTTP",
+            Protocol::Https(_) => "HTTPS",
+        };
+        json!({ "port": listener.port, "protocol": protocol })
+    });
+    let pools = state.status.pools();
+    let pools = pools.iter().map(|(name, pool)| pool_config(name, pool));
+    json!({
+        "version": snapshot.version,
+        "in_step": state.status.is_in_step(),
+        "config_age_seconds": state.status.config_age().map(|age| age.as_secs_f64()),
+        "listeners": listeners.collect::<Vec<_>>(),
+        "pools": pools.collect::<Vec<_>>(),
+    })
+}
+
+/// Digests and the epoch are 64-bit numbers, which JSON readers round: they are written in hexadecimal.
+fn pool_config(name: &str, pool: &PoolStatus) -> Value {
+    let hex = |n: u64| format!("{n:016x}");
+    let sets = pool.set_digests.iter().map(|set| json!({ "name": set.set, "digest": hex(set.digest) }));
+    json!({
+        "name": name,
+        "version": pool.version.map(|v| json!({ "epoch": hex(v.epoch), "sequence": v.sequence })),
+        "config_digest": pool.config_digest.map(hex),
+        "sets": sets.collect::<Vec<_>>(),
+        "refusal": pool.refusal.as_ref().map(|r| json!({ "field": r.field, "reason": r.reason })),
+    })
+}
+
+fn failure(status: StatusCode, message: &str) -> Response<Full<Bytes>> {
+    let mut response = json_body(status, &json!({ "error": message }));
+    // A refused request may have a body on its way, which nobody reads.
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+fn json_body(status: StatusCode, body: &Value) -> Response<Full<Bytes>> {
+    response(status, "application/json", format!("{body}\n"))
+}
+
+fn text(status: StatusCode, body: &'static str) -> Response<Full<Bytes>> {
+    response(status, "text/plain; charset=utf-8", body)
+}
+
+fn response(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::listener::Sockets;
+    use http_body_util::{BodyExt as _, Empty};
+
+    fn state() -> AdminState {
+        let current = Current::default();
+        let sockets = Sockets::new([127, 0, 0, 1].into(), Vec::new());
+        let applier = Applier::new(Arc::clone(&current), sockets);
+        AdminState::new(current, vec![Arc::default()], Arc::default(), &applier)
+    }
+
+    fn ask(state: &AdminState, method: Method, path: &str) -> (StatusCode, String) {
+        let request = Request::builder().method(method).uri(path).body(Empty::<Bytes>::new()).expect("valid");
+        let response = respond(state, &request);
+        let status = response.status();
+        let body = response.into_body().collect();
+        let body = tokio::runtime::Builder::new_current_thread().build().expect("a runtime").block_on(body);
+        (status, String::from_utf8(body.expect("a full body").to_bytes().to_vec()).expect("text"))
+    }
+
+    #[test]
+    fn readiness_follows_the_phase_and_liveness_does_not() {
+        let state = state();
+        assert_eq!(ask(&state, Method::GET, "/readyz").0, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(ask(&state, Method::GET, "/livez").0, StatusCode::OK);
+        state.readiness.ready();
+        assert_eq!(ask(&state, Method::GET, "/readyz").0, StatusCode::OK);
+        state.readiness.drain();
+        let (status, body) = ask(&state, Method::GET, "/readyz");
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        assert!(body.contains("shutting down"), "{body}");
+        assert_eq!(ask(&state, Method::GET, "/livez").0, StatusCode::OK);
+    }
+
+    #[test]
+    fn what_is_not_there_is_answered_with_what_is() {
+        let (status, body) = ask(&state(), Method::GET, "/api");
+        assert_eq!(status, StatusCode::NOT_FOUND);
+        for path in PATHS {
+            assert!(body.contains(path), "{body}");
+        }
+        assert_eq!(ask(&state(), Method::POST, "/api/v1/config").0, StatusCode::METHOD_NOT_ALLOWED);
+    }
+
+    #[test]
+    fn a_body_is_refused_unread() {
+        let body = Full::new(Bytes::from_static(b"x"));
+        let request = Request::builder().uri("/metrics").body(body).expect("valid");
+        let response = respond(&state(), &request);
+        assert_eq!(response.status(), StatusCode::PAYLOAD_TOO_LARGE);
+        assert_eq!(response.headers()[CONNECTION], "close");
+    }
+
+    #[test]
+    fn both_views_are_json_before_any_configuration() {
+        for path in ["/api/v1/backends", "/api/v1/config"] {
+            let (status, body) = ask(&state(), Method::GET, path);
+            let parsed: Value = serde_json::from_str(&body).expect("JSON");
+            assert_eq!((status, &parsed["pools"]), (StatusCode::OK, &json!([])));
+        }
+    }
+}
