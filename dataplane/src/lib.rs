@@ -22,3 +22,8 @@ mod tunnel;
 mod upstream;
 mod wire;
 mod worker;
+pub mod config;
+pub mod readiness;
+pub mod tls;
+pub mod admin;
+pub mod metrics;
