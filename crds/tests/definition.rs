@@ -1,0 +1,165 @@
+//! The generated definition: equal to the types, described, small, and strict.
+
+use kube_cel::Validator;
+use serde_json::{Value, json};
+use std::path::Path;
+
+fn schema() -> Value {
+    let mut definition = weir_crds::definition().expect("the definition can be written as JSON");
+    definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"].take()
+}
+
+#[test]
+fn the_definition_equals_the_types() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(weir_crds::DEFINITION_FILE);
+    let kept = std::fs::read_to_string(&path).unwrap_or_default();
+    let generated = weir_crds::definition_yaml().expect("the definition can be written as YAML");
+    assert!(
+        kept == generated,
+        "{} is not what the types generate: run `cargo run -p weir-crds --bin weir-crdgen` and commit the file",
+        path.display()
+    );
+}
+
+#[test]
+fn the_definition_leaves_room_to_grow() {
+    let generated = weir_crds::definition_yaml().expect("the definition can be written as YAML");
+    assert!(generated.len() < weir_crds::DEFINITION_BYTES_MAX, "{} bytes", generated.len());
+}
+
+#[test]
+fn every_property_is_described() {
+    let mut bare = Vec::new();
+    visit(&schema(), "", &mut |path, property| {
+        if property["description"].as_str().is_none_or(str::is_empty) {
+            bare.push(path.to_owned());
+        }
+    });
+    assert_eq!(bare, Vec::<String>::new(), "add a doc comment to each of these fields");
+}
+
+#[test]
+fn only_scalars_have_defaults_and_nothing_is_nullable() {
+    let mut wrong = Vec::new();
+    visit(&schema(), "", &mut |path, property| {
+        let default = &property["default"];
+        if default.is_object() || default.is_array() || !property["nullable"].is_null() {
+            wrong.push(path.to_owned());
+        }
+    });
+    assert_eq!(wrong, Vec::<String>::new());
+}
+
+#[test]
+fn every_list_and_text_of_the_specification_is_bounded() {
+    // The API server multiplies the cost of each rule by these bounds, and refuses a definition without them.
+    let mut unbounded = Vec::new();
+    visit(&schema()["properties"]["spec"], "spec", &mut |path, property| {
+        let is_bounded = match property["type"].as_str() {
+            Some("array") => property["maxItems"].is_number(),
+            Some("string") => property["maxLength"].is_number() || property["enum"].is_array(),
+            _ => true,
+        };
+        if !is_bounded {
+            unbounded.push(path.to_owned());
+        }
+    });
+    assert_eq!(unbounded, Vec::<String>::new());
+}
+
+fn visit(schema: &Value, path: &str, found: &mut impl FnMut(&str, &Value)) {
+    for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+        let path = format!("{path}.{name}");
+        found(&path, property);
+        visit(property, &path, found);
+        visit(&property["items"], &format!("{path}[]"), found);
+    }
+}
+
+fn pool() -> Value {
+    json!({
+        "apiVersion": "weir.dev/v1alpha1",
+        "kind": "LoadBalancerPool",
+        "metadata": {"name": "shop"},
+        "spec": {
+            "listeners": [
+                {"name": "http", "port": 80, "protocol": "HTTP"},
+                {"name": "https", "port": 443, "protocol": "HTTPS", "tls": {"certificateRefs": [{"name": "c"}]}},
+            ],
+            "rules": [{
+                "matches": [{"path": {"value": "/api"}}],
+                "backendSets": [{"name": "web", "weight": 3}, {"name": "static"}],
+                "timeouts": {"request": "1m30s"},
+            }],
+            "backendSets": [
+                {"name": "web", "service": {"name": "web", "port": "http"}},
+                {"name": "static", "static": {"backends": [{"address": "10.0.0.1", "port": 80}]}},
+            ],
+            "timeouts": {"connect": "3s"},
+            "connectionPool": {},
+        },
+    })
+}
+
+/// Sentences of the rules that refuse an object, after defaults.
+fn refusals(pool: &Value) -> Vec<String> {
+    match Validator::new().validate_with_defaults(&schema(), pool, None) {
+        Ok(()) => Vec::new(),
+        Err(errors) => errors
+            .into_vec()
+            .into_iter()
+            .map(|error| format!("{}: {}", error.field_path, error.message))
+            .collect(),
+    }
+}
+
+#[test]
+fn a_good_pool_passes_every_rule() {
+    assert_eq!(refusals(&pool()), Vec::<String>::new());
+    let mut minimal = pool();
+    minimal["spec"].as_object_mut().expect("an object").remove("rules");
+    assert_eq!(refusals(&minimal), Vec::<String>::new());
+}
+
+#[test]
+fn each_rule_refuses_what_it_is_for() {
+    let cases = [
+        (
+            "/spec/listeners/0/tls",
+            json!({"certificateRefs": [{"name": "c"}]}),
+            "protocol HTTP must not have tls",
+        ),
+        ("/spec/listeners/0/protocol", json!("HTTPS"), "protocol HTTPS must have tls.certificateRefs"),
+        ("/spec/listeners/1/port", json!(80), "two listeners must not have the same port"),
+        ("/spec/rules/0/backendSets/1/name", json!("nowhere"), "must be a name in spec.backendSets"),
+        ("/spec/rules/0/backendSets", json!([{"name": "web", "weight": 0}]), "must have a weight above 0"),
+        ("/spec/rules/0/matches/0/path/value", json!("/a//b"), "empty segment"),
+        ("/spec/rules/0/matches/0/path/value", json!("/a/../b"), "segment . or .."),
+        ("/spec/rules/0/matches/0/path/value", json!("/a/.."), "segment . or .."),
+        ("/spec/rules/0/matches/0/path/value", json!("/a%2fb"), "encoded slash"),
+        ("/spec/backendSets/0/static", json!({"backends": []}), "exactly one of service and static"),
+        ("/spec/backendSets/1", json!({"name": "static"}), "exactly one of service and static"),
+        ("/spec/timeouts/connect", json!("0s"), "connect timeout must be above 0s"),
+        ("/spec/connectionPool/idleTimeout", json!("0m"), "idle timeout must be above 0s"),
+    ];
+    for (path, value, expected) in cases {
+        let mut changed = pool();
+        let (parent, name) = path.rsplit_once('/').expect("a path below the root");
+        let parent = changed.pointer_mut(parent).expect("a path that is there");
+        match parent {
+            Value::Array(entries) => entries[name.parse::<usize>().expect("an index")] = value.clone(),
+            parent => parent[name] = value.clone(),
+        }
+        let refusals = refusals(&changed);
+        assert!(refusals.iter().any(|refusal| refusal.contains(expected)), "{path} = {value}: {refusals:?}");
+    }
+}
+
+#[test]
+fn the_types_read_what_the_schema_accepts() {
+    let read: weir_crds::LoadBalancerPool = serde_json::from_value(pool()).expect("the pool is good");
+    assert_eq!(read.spec.timeouts.map(|timeouts| timeouts.request.as_millis()), Some(30_000));
+    assert_eq!(read.spec.connection_pool, Some(weir_crds::pool::ConnectionPool::default()));
+    assert_eq!(read.spec.rules[0].backend_sets[1].weight, 1);
+    assert_eq!(read.spec.rules[0].matches[0].path.kind, weir_crds::pool::PathMatchType::PathPrefix);
+}
