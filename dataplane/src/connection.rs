@@ -52,6 +52,9 @@ pub(crate) enum Scheme {
 }
 
 /// Serves one client until either side ends the connection.
+///
+/// Whatever is large and not needed by an idle HTTP/1 connection is boxed where it begins (a handshake, HTTP/2, a
+/// request): the size of this future is what every idle connection costs.
 pub(crate) async fn serve(worker: Rc<Worker>, port: u16, stream: TcpStream, address: SocketAddr) {
     let snapshot = worker.snapshot();
     // Accepted while the listener was being removed.
@@ -94,7 +97,7 @@ async fn plain(worker: Rc<Worker>, peer: Peer, io: Io) {
     }
     drop(deadline);
     if received.starts_with(PREFACE) {
-        http2::serve(worker, peer, wire.into_inner(), received.freeze()).await;
+        Box::pin(http2::serve(worker, peer, wire.into_inner(), received.freeze())).await;
     } else {
         http1::server::serve(&worker, &peer, wire, received).await;
     }
@@ -103,7 +106,6 @@ async fn plain(worker: Rc<Worker>, peer: Peer, io: Io) {
 async fn tls(worker: Rc<Worker>, peer: Peer, stream: TcpStream, config: Arc<rustls::ServerConfig>) {
     let deadline = worker.timers.deadline();
     deadline.set(Some(HANDSHAKE_TIMEOUT));
-    // Boxed: a handshake's state is large and needed once.
     let handshake = Box::pin(TlsAcceptor::from(config).accept(stream));
     let accepted = tokio::select! { biased;
         accepted = handshake => accepted.ok(),
@@ -117,7 +119,7 @@ async fn tls(worker: Rc<Worker>, peer: Peer, stream: TcpStream, config: Arc<rust
     let speaks_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let io = Io::Tls(Box::new(stream));
     if speaks_http2 {
-        http2::serve(worker, peer, io, bytes::Bytes::new()).await;
+        Box::pin(http2::serve(worker, peer, io, bytes::Bytes::new())).await;
     } else {
         http1::server::serve(&worker, &peer, Wire::new(io), BytesMut::new()).await;
     }

@@ -75,7 +75,8 @@ impl Counters {
         let class = usize::from(status / 100).clamp(1, 5) - 1;
         self.responses[class].add(1);
         let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        let bucket = LATENCY_BOUNDS_US.iter().position(|&bound| us <= bound).unwrap_or(LATENCY_BOUNDS_US.len());
+        let bucket =
+            LATENCY_BOUNDS_US.iter().position(|&bound| us <= bound).unwrap_or(LATENCY_BOUNDS_US.len());
         self.latency[bucket].add(1);
         self.latency_sum_us.add(us);
     }

@@ -9,7 +9,7 @@ use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode};
 
 /// Carries the reason code of an answer that Weir made itself.
-pub const REASON_HEADER: HeaderName = HeaderName::from_static("x-weir-reason");
+pub(crate) const REASON_HEADER: HeaderName = HeaderName::from_static("x-weir-reason");
 
 /// Why a request was not answered by a backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

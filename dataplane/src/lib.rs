@@ -1,29 +1,37 @@
 //! Weir's data plane: a client's request to a backend, by configuration that is pushed.
 //!
-//! A request goes through these modules from top to bottom; [`request`] is the one that knows them all:
-//! `listener` -> `worker` -> `connection` -> `http1` or `http2` -> `request` -> `forwarding` -> `balance` ->
-//! `pool` -> `upstream`.
+//! [`proxy`] says what runs in the process. A request goes through these modules in this order; [`request`] is the
+//! one that knows them all: `listener` -> `worker` -> `connection` -> `http1` or `http2` -> `request` ->
+//! `forwarding` -> `balance` -> `pool` -> `upstream`.
+//!
+//! A configuration change comes in by [`config`], becomes a [`snapshot`] and is in force with one pointer swap.
+//! [`admin`] and [`metrics`] show what happens; they read, and nothing on the request path waits for them.
 
-pub mod counters;
-pub mod listener;
-pub mod snapshot;
+pub mod proxy;
+pub mod signals;
 
-mod balance;
 pub mod connection;
-mod failure;
-mod forwarding;
 pub mod http1;
 pub mod http2;
+pub mod listener;
+pub mod request;
+
+mod balance;
+mod failure;
+mod forwarding;
 mod message;
 mod pool;
-pub mod request;
 mod timer;
 mod tunnel;
 mod upstream;
 mod wire;
 mod worker;
+
 pub mod config;
-pub mod readiness;
+pub mod snapshot;
 pub mod tls;
+
 pub mod admin;
+pub mod counters;
 pub mod metrics;
+pub mod readiness;

@@ -65,7 +65,8 @@ impl Sockets {
             return Ok(());
         }
         let address = SocketAddr::new(self.address, port);
-        let sockets = bind_all(address, self.workers.len()).map_err(|source| BindError { address, source })?;
+        let sockets =
+            bind_all(address, self.workers.len()).map_err(|source| BindError { address, source })?;
         self.bound.insert(port, sockets);
         Ok(())
     }

@@ -52,11 +52,6 @@ impl Idle {
             !kept.is_empty()
         });
     }
-
-    /// Connections kept now, to all backends.
-    pub(crate) fn len(&self) -> usize {
-        self.by_address.borrow().values().map(VecDeque::len).sum()
-    }
 }
 
 /// What may be kept of one backend's connections.

@@ -15,7 +15,6 @@ use std::collections::BTreeMap;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, watch};
@@ -50,6 +49,8 @@ pub(crate) struct Seat {
     pub(crate) counters: Arc<Counters>,
     pub(crate) listeners: mpsc::UnboundedReceiver<ListenerChange>,
     pub(crate) phase: watch::Receiver<Phase>,
+    /// Held until the worker has ended.
+    pub(crate) alive: mpsc::Sender<()>,
 }
 
 /// State of one worker, within reach of all its connections.
@@ -84,23 +85,33 @@ impl Worker {
     }
 }
 
-/// Starts a worker's thread. It ends as [`Phase`] says, or at once when the system gives it no event queue.
+/// Starts a worker's thread and waits until it can serve. It ends as [`Phase`] says.
 ///
 /// # Errors
-/// When the system gives no thread.
-pub(crate) fn spawn(seat: Seat) -> io::Result<JoinHandle<io::Result<()>>> {
-    std::thread::Builder::new().name(format!("worker-{}", seat.index)).spawn(move || {
+/// When the system gives no thread or no event queue.
+pub(crate) fn spawn(seat: Seat) -> io::Result<()> {
+    let name = format!("worker-{}", seat.index);
+    let (started, starting) = std::sync::mpsc::sync_channel(1);
+    let work = move || {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()
             .enable_time()
-            .build_local(tokio::runtime::LocalOptions::default())?;
-        runtime.block_on(run(seat));
-        Ok(())
-    })
+            .build_local(tokio::runtime::LocalOptions::default());
+        // Whoever started us waits for this one message.
+        match runtime {
+            Ok(runtime) => {
+                let _ = started.send(Ok(()));
+                runtime.block_on(run(seat));
+            }
+            Err(error) => drop(started.send(Err(error))),
+        }
+    };
+    std::thread::Builder::new().name(name).spawn(work)?;
+    starting.recv().map_err(io::Error::other)?
 }
 
 async fn run(seat: Seat) {
-    let Seat { index, count, current, counters, mut listeners, mut phase } = seat;
+    let Seat { index, count, current, counters, mut listeners, mut phase, alive } = seat;
     let held = RefCell::new(Rc::new(current.load_full()));
     let worker = Rc::new(Worker {
         count,
@@ -150,6 +161,7 @@ async fn run(seat: Seat) {
         }
     }
     upkeep.abort();
+    drop(alive);
 }
 
 /// Moves the timers and sweeps what is forgotten.

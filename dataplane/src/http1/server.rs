@@ -34,9 +34,11 @@ pub(crate) async fn serve(worker: &Worker, peer: &Peer, wire: Wire, mut received
             Requests { worker, peer, wire: &wire, deadline: &deadline, buf: received, out: Vec::new() };
         match Box::pin(requests.run()).await {
             Next::Wait => received = BytesMut::new(),
-            Next::Tunnel(backend, early) => return tunnel::run(worker, &wire, early, *backend).await,
+            Next::Tunnel(backend, early) => {
+                return Box::pin(tunnel::run(worker, &wire, early, *backend)).await;
+            }
             Next::Close => break,
-            Next::Linger => return linger(&wire, &deadline).await,
+            Next::Linger => return Box::pin(linger(&wire, &deadline)).await,
         }
     }
     let _ = wire.shutdown().await;

@@ -1,0 +1,168 @@
+//! The proxy as a process: what is started, in which order, and how it ends.
+//!
+//! Workers serve requests, each on a thread of its own. Configuration, metrics and administration run on the
+//! caller's runtime, so that a scrape or a large update never delays a request.
+
+use crate::admin::{self, AdminState};
+use crate::config::{Applier, client};
+use crate::counters::Counters;
+use crate::listener::Sockets;
+use crate::readiness::Readiness;
+use crate::snapshot::{Current, Snapshot};
+use crate::worker::{self, Phase, Seat};
+use arc_swap::ArcSwap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tonic::transport::Channel;
+
+/// What a proxy is started with.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Names this proxy to the controller; unique among running proxies, 1 to 253 bytes.
+    pub proxy_id: String,
+    /// Threads that serve requests.
+    pub workers: NonZeroUsize,
+    /// Address that listeners bind.
+    pub bind: IpAddr,
+    /// Address of administration and metrics.
+    pub admin: SocketAddr,
+    /// Time after the signal to end in which new connections are still accepted, while whoever sends them learns
+    /// that this proxy is no longer ready.
+    pub accept_floor: Duration,
+    /// Time after [`Self::accept_floor`] in which requests may finish; what is left is cut.
+    pub drain_limit: Duration,
+}
+
+/// Why a proxy could not start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ProxyError {
+    /// The administration address is taken or not ours.
+    #[error("cannot listen on {address} for administration: choose another address with --admin")]
+    Admin {
+        /// As asked for.
+        address: SocketAddr,
+        /// Why, as the system said it.
+        source: io::Error,
+    },
+    /// The system gave no thread or no event queue.
+    #[error("cannot start worker {index}")]
+    Worker {
+        /// Which, from 0.
+        index: usize,
+        /// Why, as the system said it.
+        source: io::Error,
+    },
+    /// A worker ended that was not told to.
+    #[error("a worker ended by itself: this is a defect, see the log above")]
+    WorkerEnded,
+}
+
+/// How far a shutdown has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stop {
+    /// Not asked for.
+    No,
+    /// Asked for: end when requests have finished.
+    Gently,
+    /// Asked for again: end now.
+    Now,
+}
+
+/// Runs a proxy, configured by `controller`, until `stop` says otherwise.
+///
+/// # Errors
+/// [`ProxyError`] at start; afterwards only when a worker dies.
+pub async fn run(
+    options: Options,
+    controller: Channel,
+    mut stop: watch::Receiver<Stop>,
+) -> Result<(), ProxyError> {
+    let address = options.admin;
+    let admin = TcpListener::bind(address).await.map_err(|source| ProxyError::Admin { address, source })?;
+    let current: Current = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
+    let mut workers = start_workers(&options, &current)?;
+    let readiness = Arc::new(Readiness::default());
+    let sockets = Sockets::new(options.bind, std::mem::take(&mut workers.listeners));
+    let applier = Applier::new(Arc::clone(&current), sockets);
+    let state =
+        AdminState::new(Arc::clone(&current), workers.counters.clone(), Arc::clone(&readiness), &applier);
+    let configuration = tokio::spawn(client::run(
+        controller,
+        options.proxy_id.clone(),
+        applier,
+        Arc::clone(&readiness),
+        std::future::pending(),
+    ));
+    let administration = tokio::spawn(admin::serve(admin, state, std::future::pending()));
+    tracing::info!(admin = %address, workers = options.workers, "proxy started");
+    let ended = tokio::select! {
+        _ = stop.wait_for(|stop| *stop > Stop::No) => Ok(()),
+        _ = workers.alive.recv() => Err(ProxyError::WorkerEnded),
+    };
+    if ended.is_ok() {
+        readiness.drain();
+        drain(&options, &mut workers, &mut stop).await;
+    }
+    configuration.abort();
+    administration.abort();
+    ended
+}
+
+/// Asks clients to leave, then waits for them, then stops waiting.
+async fn drain(options: &Options, workers: &mut Workers, stop: &mut watch::Receiver<Stop>) {
+    tracing::info!(limit = ?options.drain_limit, "draining: requests under way may finish");
+    let orderly = async {
+        workers.phase.send_replace(Phase::Ask);
+        tokio::time::sleep(options.accept_floor).await;
+        workers.phase.send_replace(Phase::Drain);
+        tokio::time::timeout(options.drain_limit, workers.alive.recv()).await.is_ok()
+    };
+    let finished = tokio::select! {
+        finished = orderly => finished,
+        _ = stop.wait_for(|stop| *stop == Stop::Now) => false,
+    };
+    if finished {
+        tracing::info!("drained: every request finished");
+    } else {
+        let open: u64 = workers.counters.iter().map(|worker| worker.connections_open.value()).sum();
+        tracing::warn!(connections = open, "stopped waiting: connections that were still open are cut");
+        workers.phase.send_replace(Phase::Stop);
+        workers.alive.recv().await;
+    }
+}
+
+struct Workers {
+    counters: Vec<Arc<Counters>>,
+    listeners: Vec<mpsc::UnboundedSender<crate::listener::ListenerChange>>,
+    phase: watch::Sender<Phase>,
+    /// Closed when the last worker has ended; nothing is ever sent.
+    alive: mpsc::Receiver<()>,
+}
+
+fn start_workers(options: &Options, current: &Current) -> Result<Workers, ProxyError> {
+    let (phase, phases) = watch::channel(Phase::Serve);
+    let (alive, all_ended) = mpsc::channel(1);
+    let mut workers = Workers { counters: Vec::new(), listeners: Vec::new(), phase, alive: all_ended };
+    for index in 0..options.workers.get() {
+        let (sender, listeners) = mpsc::unbounded_channel();
+        let counters = Arc::new(Counters::default());
+        let seat = Seat {
+            index,
+            count: options.workers.get(),
+            current: Arc::clone(current),
+            counters: Arc::clone(&counters),
+            listeners,
+            phase: phases.clone(),
+            alive: alive.clone(),
+        };
+        worker::spawn(seat).map_err(|source| ProxyError::Worker { index, source })?;
+        workers.counters.push(counters);
+        workers.listeners.push(sender);
+    }
+    Ok(workers)
+}
