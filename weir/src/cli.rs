@@ -1,6 +1,6 @@
 //! The command line.
 
-use crate::demo_backend;
+use crate::{demo_backend, run, validate};
 use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 use std::io;
@@ -17,6 +17,10 @@ pub struct Cli {
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Serve a folder of manifests: controller and proxy in one process
+    Run(run::Args),
+    /// Say what is wrong with manifests
+    Validate(validate::Args),
     /// Sample backends that answer everything with what arrived
     DemoBackend(demo_backend::Args),
     /// Print a completion script for a shell

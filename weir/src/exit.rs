@@ -10,6 +10,9 @@ pub const FAILED: u8 = 1;
 /// clap ends with the same code.
 pub const USAGE: u8 = 2;
 
+/// A second signal cut what was in flight; what a shell reports of a process that SIGINT ended.
+pub const FORCED: u8 = 130;
+
 /// Why a subcommand ended before its work was done.
 #[derive(Debug)]
 pub enum Failure {

@@ -4,25 +4,38 @@ use clap::Parser as _;
 use std::io::Write as _;
 use std::process::ExitCode;
 use weir::cli::{self, Cli, Command};
-use weir::exit::Failure;
-use weir::{demo_backend, logging};
+use weir::exit::{self, Failure};
+use weir::{demo_backend, logging, run, validate};
+
+// As in `weir-proxy`: what is measured there holds here.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    let ended = match Cli::parse().command {
-        Command::DemoBackend(args) => {
-            logging::start(logging::Format::Text);
-            demo_backend::run(&args)
-        }
-        Command::Completions { shell } => {
-            cli::completions(shell).map_err(|error| Failure::Failed(error.into()))
-        }
-    };
-    match ended {
-        Ok(()) => ExitCode::SUCCESS,
+    match dispatch(Cli::parse().command) {
+        Ok(code) => code,
         Err(failure) => {
             // With standard error closed there is nobody left to tell.
             let _ = writeln!(std::io::stderr(), "weir: {}", failure.sentence());
             failure.code()
+        }
+    }
+}
+
+fn dispatch(command: Command) -> Result<ExitCode, Failure> {
+    match command {
+        Command::Run(args) => run::run(&args),
+        Command::Validate(args) => {
+            Ok(ExitCode::from(if validate::run(&args)? { exit::GOOD } else { exit::FAILED }))
+        }
+        Command::DemoBackend(args) => {
+            logging::start(logging::Format::Text);
+            demo_backend::run(&args)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Completions { shell } => {
+            cli::completions(shell).map_err(|error| Failure::Failed(error.into()))?;
+            Ok(ExitCode::SUCCESS)
         }
     }
 }

@@ -9,12 +9,14 @@ mod websocket;
 
 pub use server::{Member, serve};
 
+use crate::duration;
 use crate::exit::Failure;
-use crate::{duration, signal};
 use anyhow::Context as _;
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 use tokio::sync::mpsc;
+use weir_proxy::proxy::Stop;
+use weir_proxy::signals;
 
 /// Longest delay that a request may ask for.
 pub const DELAY_MAX: Duration = Duration::from_secs(60);
@@ -59,25 +61,23 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         .build()
         .context("cannot start a runtime")?;
     runtime.block_on(async {
-        let mut signals = signal::EndSignals::new().context("cannot handle signals")?;
-        for member in &members {
-            tracing::info!("sample backend {} listens on http://{}", member.name(), member.address());
-        }
+        let mut stop = signals::stop_on_signals().context("cannot handle signals")?;
         let (sender, receiver) = mpsc::unbounded_channel();
         for member in members {
+            tracing::info!("sample backend {} listens on http://{}", member.name(), member.address());
             // The receiver is right here.
             let _ = sender.send(member);
         }
         let served = tokio::spawn(serve(receiver, args.delay));
-        let name = signals.next().await;
+        let _ = stop.wait_for(|stop| *stop > Stop::No).await;
         tracing::info!(
-            "{name}: closing once requests in flight are answered, in {} s at the latest",
+            "closing once requests in flight are answered, in {} s at the latest",
             DRAIN_LIMIT.as_secs()
         );
         drop(sender);
         tokio::select! {
             _ = tokio::time::timeout(DRAIN_LIMIT, served) => Ok(()),
-            never = signals.force_on_next() => never,
+            _ = stop.wait_for(|stop| *stop == Stop::Now) => Ok(()),
         }
     })
 }

@@ -14,9 +14,9 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use rcgen::{CertificateParams, DnType, KeyPair, PKCS_ECDSA_P256_SHA256, date_time_ymd};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 use tokio::sync::mpsc;
 use weir_controller::compile::{ObjectKey, Objects};
@@ -32,47 +32,93 @@ const CLOCK_SKEW: Duration = Duration::from_secs(60 * 60);
 /// What browsers accept at most.
 const CERTIFICATE_LIFE: Duration = Duration::from_secs(397 * 24 * 60 * 60);
 
-/// The sample backends and certificates of one process.
+/// What one process has supplied so far.
 ///
-/// What was supplied once stays until the end: a request may be on its way to a backend whose manifest is gone,
-/// and a certificate that changed with each edit would change the listener too.
+/// It stays until the end: a request may be on its way to a backend whose manifest is gone, and a certificate that
+/// changed with each edit would change the listener too.
 #[derive(Debug, Default)]
 pub struct Samples {
-    thread: Option<SampleThread>,
-    listening: BTreeSet<SocketAddr>,
-    certificates: BTreeMap<(ObjectKey, String), Certificate>,
+    backends: Backends,
+    certificates: Certificates,
 }
 
-#[derive(Debug)]
-struct SampleThread {
-    members: mpsc::UnboundedSender<Member>,
-    ended: JoinHandle<()>,
+impl Samples {
+    /// Starts the backends and fills the Secrets that `objects` ask for.
+    ///
+    /// What cannot be supplied is logged; the compile step then says what is missing where.
+    pub fn supply(&mut self, objects: &mut Objects) {
+        self.backends.start_missing(objects);
+        self.certificates.supply(objects);
+    }
 }
 
-/// PEM texts.
-#[derive(Debug, Clone)]
+/// Sample backends on a thread of their own, so that they never take a worker's time.
+#[derive(Debug, Default)]
+struct Backends {
+    thread: Option<mpsc::UnboundedSender<Member>>,
+    /// Addresses that were tried: one that somebody else has is left alone from then on.
+    tried: BTreeSet<SocketAddr>,
+}
+
+impl Backends {
+    fn start_missing(&mut self, objects: &Objects) {
+        for (key, pool) in &objects.pools {
+            for (name, address) in wanted_backends(pool) {
+                if self.tried.insert(address)
+                    && let Err(error) = self.start(key, name, address)
+                {
+                    tracing::warn!(
+                        "LoadBalancerPool {key}: no sample backend on {address}, who has it answers: {error:#}"
+                    );
+                }
+            }
+        }
+    }
+
+    fn start(&mut self, pool: &ObjectKey, name: String, address: SocketAddr) -> anyhow::Result<()> {
+        let member = demo_backend::listen(name, address)?;
+        let thread = match &self.thread {
+            Some(thread) => thread,
+            None => self.thread.insert(start_thread()?),
+        };
+        tracing::info!("sample backend {} of {pool} listens on http://{address}", member.name());
+        thread.send(member).context("the sample backends' thread ended")
+    }
+}
+
+/// Ends with the process: by then the proxy has answered everything that was asked of the samples.
+fn start_thread() -> anyhow::Result<mpsc::UnboundedSender<Member>> {
+    let (members, arriving) = mpsc::unbounded_channel();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.context("cannot start a runtime for the sample backends")?;
+    std::thread::Builder::new()
+        .name("samples".to_owned())
+        .spawn(move || runtime.block_on(demo_backend::serve(arriving, Duration::ZERO)))
+        .context("cannot start a thread for the sample backends")?;
+    Ok(members)
+}
+
+/// Self-signed certificates, each made once.
+#[derive(Debug, Default)]
+pub struct Certificates {
+    made: BTreeMap<(ObjectKey, String), Certificate>,
+}
+
+/// PEM texts. Never logged.
+#[derive(Clone)]
 struct Certificate {
     chain: String,
     key: String,
 }
 
-impl Samples {
-    /// Starts the backends and fills the Secrets that `objects` ask for. What cannot be supplied is logged; the
-    /// compile step then says what is missing where.
+impl Certificates {
+    /// Fills the Secrets that ask for a certificate. Names that no certificate can hold are logged.
     pub fn supply(&mut self, objects: &mut Objects) {
-        for (key, pool) in &objects.pools {
-            for (name, address) in wanted_backends(pool) {
-                if !self.listening.contains(&address) {
-                    self.start(key, name, address);
-                }
-            }
-        }
         for (key, secret) in &mut objects.secrets {
             let Some(names) = wanted_names(secret) else { continue };
             match self.certificate(key, names) {
                 Ok(certificate) => {
-                    let secret = Arc::make_mut(secret);
-                    let data = secret.data.get_or_insert_default();
+                    let data = Arc::make_mut(secret).data.get_or_insert_default();
                     data.insert("tls.crt".to_owned(), ByteString(certificate.chain.into_bytes()));
                     data.insert("tls.key".to_owned(), ByteString(certificate.key.into_bytes()));
                 }
@@ -81,51 +127,21 @@ impl Samples {
         }
     }
 
-    /// Ends the sample backends once what they are answering is answered.
-    pub fn end(&mut self) {
-        if let Some(thread) = self.thread.take() {
-            drop(thread.members);
-            let _ = thread.ended.join();
-        }
-    }
-
-    fn start(&mut self, pool: &ObjectKey, name: String, address: SocketAddr) {
-        let started = demo_backend::listen(name, address).and_then(|member| {
-            let thread = match &mut self.thread {
-                Some(thread) => thread,
-                None => self.thread.insert(SampleThread::start()?),
-            };
-            tracing::info!("sample backend {} of {pool} listens on http://{address}", member.name());
-            thread.members.send(member).context("the sample backends' thread ended")
-        });
-        match started {
-            Ok(()) => {
-                self.listening.insert(address);
-            }
-            Err(error) => tracing::warn!("{pool} gets no sample on {address}, who listens there answers: {error:#}"),
-        }
-    }
-
     fn certificate(&mut self, key: &ObjectKey, names: &str) -> anyhow::Result<Certificate> {
-        let made = (key.clone(), names.to_owned());
-        if let Some(certificate) = self.certificates.get(&made) {
+        let wanted = (key.clone(), names.to_owned());
+        if let Some(certificate) = self.made.get(&wanted) {
             return Ok(certificate.clone());
         }
         let certificate = self_signed(names, SystemTime::now())?;
         tracing::info!("Secret {key} gets a self-signed certificate for {names}");
-        self.certificates.insert(made, certificate.clone());
+        self.made.insert(wanted, certificate.clone());
         Ok(certificate)
     }
 }
 
-impl SampleThread {
-    fn start() -> anyhow::Result<Self> {
-        let (members, arriving) = mpsc::unbounded_channel();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.context("cannot start a runtime for the sample backends")?;
-        let work = move || runtime.block_on(demo_backend::serve(arriving, Duration::ZERO));
-        let ended = std::thread::Builder::new().name("samples".to_owned()).spawn(work);
-        Ok(Self { members, ended: ended.context("cannot start a thread for the sample backends")? })
+impl fmt::Debug for Certificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Certificate")
     }
 }
 
@@ -202,24 +218,29 @@ mod tests {
     fn only_loopback_addresses_of_a_pool_that_asks_get_samples() {
         let wanted = wanted_backends(&pool("true"));
         let expected = [("sample-1", "127.0.0.1:1"), ("six", "[::1]:2")];
-        assert_eq!(wanted, expected.map(|(name, address)| (name.to_owned(), address.parse().expect("valid"))));
+        assert_eq!(
+            wanted,
+            expected.map(|(name, address)| (name.to_owned(), address.parse().expect("valid")))
+        );
         assert_eq!(wanted_backends(&pool("false")), []);
     }
 
     fn objects(secret: serde_json::Value) -> (ObjectKey, Objects) {
         let key = ObjectKey::new("default", "s");
         let secret: Secret = serde_json::from_value(secret).expect("valid");
-        (key.clone(), Objects { secrets: [(key, Arc::new(secret))].into(), ..Objects::default() })
+        let mut objects = Objects::default();
+        objects.secrets.insert(key.clone(), Arc::new(secret));
+        (key, objects)
     }
 
     #[test]
     fn a_secret_that_asks_gets_the_same_certificate_each_time() {
-        let mut samples = Samples::default();
+        let mut certificates = Certificates::default();
         let asks = json!({ "metadata": { "annotations": { SELF_SIGNED: "localhost, 127.0.0.1" } } });
         let (key, mut first) = objects(asks.clone());
         let (_, mut second) = objects(asks);
-        samples.supply(&mut first);
-        samples.supply(&mut second);
+        certificates.supply(&mut first);
+        certificates.supply(&mut second);
         let data = first.secrets[&key].data.as_ref().expect("supplied");
         assert!(data["tls.crt"].0.starts_with(b"-----BEGIN CERTIFICATE"));
         assert!(data["tls.key"].0.starts_with(b"-----BEGIN PRIVATE KEY"));
@@ -236,7 +257,7 @@ mod tests {
         for secret in [own, bad] {
             let (_, before) = objects(secret);
             let mut after = before.clone();
-            Samples::default().supply(&mut after);
+            Certificates::default().supply(&mut after);
             assert_eq!(before, after);
         }
     }

@@ -1,0 +1,67 @@
+//! From what the folder holds to what the store serves, at the start and at each change.
+
+use crate::findings::{self, Finding, Severity};
+use crate::logging;
+use crate::run::samples::Samples;
+use std::collections::BTreeSet;
+use std::io::Write as _;
+use std::sync::Arc;
+use weir_controller::compile::{World, world};
+use weir_controller::source::Loaded;
+use weir_controller::store::Store;
+
+/// Compiles each state of the folder and says what is wrong with it.
+#[derive(Debug)]
+pub(super) struct Follower {
+    store: Arc<Store>,
+    samples: Samples,
+    world: Option<World>,
+    /// What was said about the state before, so that a change says what is new and not everything again.
+    said: BTreeSet<Finding>,
+    format: logging::Format,
+}
+
+impl Follower {
+    pub(super) fn new(store: Arc<Store>, format: logging::Format) -> Self {
+        Self { store, samples: Samples::default(), world: None, said: BTreeSet::new(), format }
+    }
+
+    /// Makes a new state of the folder the one in force. What is wrong in it keeps its last good state.
+    pub(super) fn take(&mut self, mut loaded: Loaded) {
+        self.samples.supply(&mut loaded.objects);
+        let world = world(&loaded.objects, self.world.as_ref());
+        let outcome = self.store.apply(&world);
+        self.say(findings::all(&loaded, &world));
+        let served = world.all_serving().count();
+        tracing::info!(
+            pools = served,
+            changed = outcome.changed,
+            removed = outcome.removed,
+            problems = self.said.iter().filter(|finding| finding.severity == Severity::Problem).count(),
+            "manifests read"
+        );
+        self.world = Some(world);
+    }
+
+    fn say(&mut self, all: Vec<Finding>) {
+        for finding in all.iter().filter(|finding| !self.said.contains(finding)) {
+            match self.format {
+                logging::Format::Text => {
+                    // With standard error closed there is nobody left to tell.
+                    let _ = writeln!(std::io::stderr().lock(), "{finding}");
+                }
+                logging::Format::Json => log(finding),
+            }
+        }
+        self.said = all.into_iter().collect();
+    }
+}
+
+fn log(finding: &Finding) {
+    let Finding { severity, file, line, column, field, message, pool } = finding;
+    let pool = pool.as_deref();
+    match severity {
+        Severity::Problem => tracing::error!(file, line, column, field, pool, "{message}"),
+        Severity::Warning => tracing::warn!(file, line, column, field, pool, "{message}"),
+    }
+}

@@ -1,0 +1,86 @@
+//! `weir run`: controller and proxy in one process, over the messages that they would exchange as two.
+//!
+//! ```text
+//! folder -> samples -> compile -> store -> push service -> (in memory) -> proxy
+//! ```
+//!
+//! The workers that carry requests are the proxy's own threads. All of the rest, administration included, shares
+//! this thread, so that a large change delays a scrape at most.
+
+mod follower;
+pub mod samples;
+mod summary;
+
+use crate::exit::{self, Failure};
+use crate::logging;
+use crate::serving::ServingArgs;
+use anyhow::Context as _;
+use follower::Follower;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use tokio::task::JoinSet;
+use weir_controller::folder::FolderSource;
+use weir_controller::push;
+use weir_controller::store::{Store, random_epoch};
+use weir_proxy::proxy::{self, Stop};
+use weir_proxy::signals;
+
+/// The only proxy's name.
+const PROXY_ID: &str = "weir-run";
+
+/// Flags of `weir run`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Folder (or one file) of manifests: LoadBalancerPool, Service, EndpointSlice, Secret
+    folder: PathBuf,
+    /// Address that listeners bind; 0.0.0.0 or [::] takes requests from other machines
+    #[arg(long, value_name = "ADDR", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+    bind: IpAddr,
+    #[command(flatten)]
+    serving: ServingArgs,
+    /// How log lines on standard error look
+    #[arg(long, value_enum, default_value = "text")]
+    log_format: logging::Format,
+}
+
+/// Serves until a signal asks for the end.
+///
+/// # Errors
+/// [`Failure::Usage`] where there is nothing to follow; [`Failure::Failed`] when the process cannot start.
+pub fn run(args: &Args) -> Result<ExitCode, Failure> {
+    logging::start(args.log_format);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.context("cannot start a runtime")?;
+    let ended = runtime.block_on(serve(args));
+    // A folder that is being read at this moment is of no use to anyone.
+    runtime.shutdown_background();
+    ended
+}
+
+async fn serve(args: &Args) -> Result<ExitCode, Failure> {
+    let stop = signals::stop_on_signals().context("cannot handle signals")?;
+    let source = FolderSource::open(&args.folder).map_err(|error| Failure::Usage(error.into()))?;
+    let store = Store::new(random_epoch());
+    let (service, channel) = push::in_process(Arc::clone(&store), std::future::pending());
+    let mut follower = Follower::new(Arc::clone(&store), args.log_format);
+
+    let options = args.serving.options(PROXY_ID.to_owned(), args.bind);
+
+    let mut controller = JoinSet::new();
+    controller.spawn(async move {
+        if let Err(error) = service.await {
+            tracing::error!("the push service ended: {error}");
+        }
+    });
+    controller.spawn(source.run(move |loaded| follower.take(loaded)));
+    controller.spawn(summary::print_once_served(
+        store,
+        summary::Addresses { bind: options.bind, admin: options.admin },
+    ));
+
+    proxy::run(options, channel, stop.clone()).await.map_err(anyhow::Error::new)?;
+    let is_forced = *stop.borrow() == Stop::Now;
+    Ok(if is_forced { ExitCode::from(exit::FORCED) } else { ExitCode::SUCCESS })
+}
