@@ -19,6 +19,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tonic::transport::Channel;
+pub use weir_proto::limits::PROXY_ID_BYTES_MAX;
 
 /// What a proxy is started with.
 #[derive(Debug, Clone)]

@@ -1,0 +1,76 @@
+//! `weir-proxy`: the data plane as a process of its own, configured by a controller.
+
+use anyhow::Context as _;
+use clap::Parser;
+use std::io::Write as _;
+use std::net::IpAddr;
+use std::process::ExitCode;
+use weir::exit::Failure;
+use weir::logging;
+use weir::serving::ServingArgs;
+use weir_proxy::config::client;
+use weir_proxy::{proxy, signals};
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// Weir's data plane: serves what a controller pushes, and goes on when the controller is away.
+#[derive(Debug, Parser)]
+#[command(name = "weir-proxy", version = weir::cli::version(), max_term_width = 100)]
+struct Args {
+    /// The controller, for example http://127.0.0.1:9901
+    #[arg(long, value_name = "URL", env = "WEIR_CONTROLLER")]
+    controller: String,
+    /// Address that listeners bind
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0", env = "WEIR_BIND")]
+    bind: IpAddr,
+    /// Name of this proxy, unique among those of the controller [default: HOSTNAME and the process's number]
+    #[arg(long, value_name = "NAME", env = "WEIR_PROXY_ID", value_parser = proxy_id)]
+    id: Option<String>,
+    #[command(flatten)]
+    serving: ServingArgs,
+    /// How log lines look
+    #[arg(long, value_enum, default_value_t = logging::Format::Text, env = "WEIR_LOG_FORMAT")]
+    log_format: logging::Format,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    logging::start(args.log_format);
+    let end = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the control runtime")
+        .map_err(Failure::Failed)
+        .and_then(|runtime| runtime.block_on(run(args)));
+    match end {
+        Ok(()) => ExitCode::from(weir::exit::GOOD),
+        Err(failure) => {
+            let _ = writeln!(std::io::stderr(), "weir-proxy: {}", failure.sentence());
+            failure.code()
+        }
+    }
+}
+
+async fn run(args: Args) -> Result<(), Failure> {
+    let channel = client::dial(&args.controller)
+        .with_context(|| {
+            format!("--controller `{}` is not a URL like http://127.0.0.1:9901", args.controller)
+        })
+        .map_err(Failure::Usage)?;
+    let stop = signals::stop_on_signals().context("cannot handle signals")?;
+    let id = args.id.unwrap_or_else(|| {
+        let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "proxy".to_owned());
+        format!("{host}-{}", std::process::id())
+    });
+    let options = args.serving.options(id, args.bind);
+    Ok(proxy::run(options, channel, stop).await.map_err(anyhow::Error::from)?)
+}
+
+fn proxy_id(text: &str) -> Result<String, String> {
+    let max = proxy::PROXY_ID_BYTES_MAX;
+    if text.is_empty() || text.len() > max {
+        return Err(format!("a proxy's name has 1 to {max} bytes, this one has {}", text.len()));
+    }
+    Ok(text.to_owned())
+}
