@@ -4,8 +4,8 @@ use clap::ValueEnum;
 use std::io::IsTerminal as _;
 use tracing_subscriber::EnvFilter;
 
-/// Variable that sets the level, as `debug` or `weir_proxy=debug,info`.
-const LEVEL_VARIABLE: &str = "WEIR_LOG";
+/// Variable that sets the level, as `debug` or `weir_proxy=debug,info`; the same for every binary.
+const LEVEL_VARIABLE: &str = "RUST_LOG";
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -143,5 +143,5 @@ fn the_command_says_what_listens_where_and_metrics_count() {
     }
     let metrics = client::fetch(quickstart.weir.admin, "/metrics").expect("an answer");
     assert_eq!(metrics.status, 200);
-    assert!(metrics.text().lines().any(|line| line.starts_with("# TYPE weir_")), "{}", metrics.text());
+    assert!(metrics.text().lines().any(|line| line.starts_with("http_requests_total")), "{}", metrics.text());
 }

@@ -1,0 +1,6 @@
+//! The push protocol with both ends of it: as two state machines with everything that can happen between them, and
+//! over real gRPC up to the snapshot that requests are served from.
+
+mod fixtures;
+mod pair;
+mod simulation;
