@@ -13,7 +13,7 @@ fn a_proxy_is_live_without_a_controller_and_ready_only_after_its_first_complete_
     wait_for_status(proxy.admin, LIVE, 200);
     let answer = client::fetch(proxy.admin, READY).expect("an answer");
     assert_eq!(answer.status, 503);
-    assert!(answer.text().contains("controller"), "the reason is in: {}", answer.text());
+    assert!(answer.text().contains("no complete configuration"), "the reason is in: {}", answer.text());
 
     let folder = Folder::new();
     folder.write("pool.yaml", &PoolText::new("first", port, &samples.equal()).yaml());
