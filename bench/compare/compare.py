@@ -75,6 +75,14 @@ def one(peer, scenario, seconds, run):
         running.stop()
 
 
+def fits(peer, step):
+    """Whether the peer speaks what a step asks for."""
+    scenario = load.SCENARIOS.get(step)
+    if step == "idle-tls" or scenario and scenario.tls:
+        return peer.secure is not None
+    return peer.closes or not (scenario and scenario.close)
+
+
 def rounds(options, compared, scenarios, run):
     results = report.Results()
     for number in range(options.rounds):
@@ -83,7 +91,7 @@ def rounds(options, compared, scenarios, run):
             # Every other round backwards, so that nobody always runs on the machine another has warmed.
             for peer in compared if number % 2 == 0 else reversed(compared):
                 for step in steps:
-                    if peer.secure is None and (step == "idle-tls" or step in load.SCENARIOS and load.SCENARIOS[step].tls):
+                    if not fits(peer, step):
                         continue
                     row = one(peer, step, options.seconds, run)
                     results.add(scenario, peer.name, row)

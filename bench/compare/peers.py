@@ -23,10 +23,13 @@ class Absent(Exception):
 
 
 class Peer:
-    """A proxy: its plain and TLS port, and the command that starts it. `secure` is None for one without TLS."""
+    """A proxy: its ports, and the command that starts it.
 
-    def __init__(self, name, plain, secure, command):
-        self.name, self.plain, self.secure, self.command = name, plain, secure, command
+    `secure` is None for one without TLS; `closes` says whether it understands `Connection: close`.
+    """
+
+    def __init__(self, name, plain, secure, command, closes=True):
+        self.name, self.plain, self.secure, self.command, self.closes = name, plain, secure, command, closes
 
     def ports(self):
         return [port for port in (self.plain, self.secure) if port]
@@ -111,7 +114,7 @@ def spike(run, _chroot):
 
 def raw(_run, _chroot):
     plain = 18105
-    return Peer("raw", plain, None, [spike_binary(), "raw", str(plain)])
+    return Peer("raw", plain, None, [spike_binary(), "raw", str(plain)], closes=False)
 
 
 def weir(_run, _chroot):

@@ -5,7 +5,7 @@ use std::{cell::RefCell, path::Path, rc::Rc, sync::Arc};
 use anyhow::Context as _;
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self as client, SendRequest};
-use hyper::header::{HOST, HeaderValue};
+use hyper::header::{CONNECTION, HOST, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Request, Response, Version, server::conn::http1 as server};
 use hyper_util::rt::TokioIo;
@@ -89,6 +89,8 @@ async fn forward(
             request.uri().path_and_query().context("an HTTP/2 request without a path")?.as_str().parse()?;
         *request.version_mut() = Version::HTTP_11;
     }
+    // The client's wish to close is about its own connection (RFC 9110 section 7.6.1), not about ours to the origin.
+    request.headers_mut().remove(CONNECTION);
     request.headers_mut().insert("x-forwarded-for", forwarded_for);
     request.headers_mut().insert("x-forwarded-proto", HeaderValue::from_static(scheme));
     let mut sender = connection(&upstream).await?;
