@@ -34,3 +34,6 @@ pub use world::{CompiledPool, CompiledSet, SetKey, World, world};
 
 /// The namespace of an object that names none.
 pub const DEFAULT_NAMESPACE: &str = "default";
+
+#[cfg(test)]
+mod tests;

@@ -14,7 +14,7 @@ pub use object::{Kind, Object};
 pub use problem::{Place, Problem};
 
 use crate::compile::ObjectKey;
-use node::{Node, Schema};
+use node::Schema;
 use object::Read;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -85,7 +85,7 @@ impl Reader {
 
     fn read_document(&self, place: &Place, text: &str) -> Result<Manifest, Vec<Problem>> {
         let read = Read { start: place, text };
-        let node: Node = read.typed("", object::syntax)?;
+        let node = read.tree()?;
         let kind = read.kind(&node)?;
         if kind == Kind::LoadBalancerPool {
             let unknown = self.schema.unknown_fields(&node);
@@ -96,7 +96,7 @@ impl Reader {
                     .collect());
             }
         }
-        let (key, object) = read.object(kind, &node)?;
+        let (key, object) = read.object(kind, &node, &self.schema)?;
         let mut fields = Fields::new();
         if kind == Kind::LoadBalancerPool {
             node.places(&mut |path, location| {
@@ -106,3 +106,6 @@ impl Reader {
         Ok(Manifest { key, object, place: place.clone(), fields: Arc::new(fields) })
     }
 }
+
+#[cfg(test)]
+mod tests;

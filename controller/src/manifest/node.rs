@@ -48,6 +48,17 @@ impl Node {
         self.visit("", visit);
     }
 
+    /// Where a field or entry is written.
+    pub(super) fn location_of(&self, path: &str) -> Option<Location> {
+        let mut found = None;
+        self.places(&mut |candidate, location| {
+            if candidate == path {
+                found = Some(location);
+            }
+        });
+        found
+    }
+
     fn visit(&self, path: &str, visit: &mut impl FnMut(&str, Location)) {
         match self {
             Self::Map(entries) => {
@@ -78,6 +89,32 @@ impl Schema {
             root["properties"][name] = Value::Object(serde_json::Map::new());
         }
         Ok(Self { root })
+    }
+
+    /// What a field takes, for its author; `None` for a field that the schema does not have.
+    pub(super) fn rule(&self, path: &str) -> Option<String> {
+        let mut schema = &self.root;
+        for step in path.split(['.', '[']) {
+            let next = if step.ends_with(']') { &schema["items"] } else { &schema["properties"][step] };
+            schema = Some(next).filter(|next| next.is_object())?;
+        }
+        if let Some(names) = schema["enum"].as_array() {
+            let names: Vec<_> = names.iter().filter_map(Value::as_str).collect();
+            return Some(format!("use {}", names.join(" or ")));
+        }
+        match (schema["type"].as_str(), &schema["minimum"], &schema["maximum"]) {
+            (Some("integer"), Value::Number(least), Value::Number(most)) => {
+                Some(format!("use a whole number from {least} to {most}"))
+            }
+            (Some("integer"), ..) => Some("use a whole number".to_owned()),
+            (Some("string"), ..) => Some("use text".to_owned()),
+            (Some("array"), ..) => Some("write a list".to_owned()),
+            (Some("object"), ..) => {
+                let names: Vec<_> = schema["properties"].as_object()?.keys().map(String::as_str).collect();
+                Some(format!("write fields: {}", names.join(", ")))
+            }
+            _ => None,
+        }
     }
 
     pub(super) fn unknown_fields(&self, document: &Node) -> Vec<UnknownField> {
@@ -144,7 +181,7 @@ fn distance(a: &str, b: &str) -> usize {
     row[b.len()]
 }
 
-fn join(path: &str, name: &str) -> String {
+pub(super) fn join(path: &str, name: &str) -> String {
     if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }
 

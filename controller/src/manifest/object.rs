@@ -1,13 +1,14 @@
 //! One document into one typed object.
 
-use super::node::Node;
+use super::node::{Node, Schema, join};
 use super::problem::{Place, Problem};
 use crate::compile::{DEFAULT_NAMESPACE, ObjectKey, is_object_name};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde::de::DeserializeOwned;
-use serde_saphyr::{DefaultMessageFormatter, Location, MessageFormatter as _, Spanned};
+use serde_saphyr::{DefaultMessageFormatter, Location, MessageFormatter as _, Spanned, UserMessageFormatter};
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use weir_crds::LoadBalancerPool;
@@ -84,22 +85,15 @@ pub(super) struct Read<'a> {
     pub(super) text: &'a str,
 }
 
-/// How the parser's message becomes a sentence.
-pub(super) type Sentence = fn(&str) -> String;
-
-/// Text that is not YAML.
-pub(super) fn syntax(message: &str) -> String {
-    format!("the document cannot be read as YAML: {message}")
-}
-
-fn field(message: &str) -> String {
-    message.to_owned()
-}
-
-/// The parser's message may hold what a field holds, which must not reach a log.
-fn secret(_: &str) -> String {
-    "is not what a Secret holds here: values under data are base64, values under stringData are text"
-        .to_owned()
+/// Why a document, or a field of it, could not be read, in the parser's words.
+pub(super) struct Fault {
+    location: Location,
+    /// Empty for the document as a whole.
+    field: String,
+    /// For the writer of a type.
+    message: String,
+    /// For the writer of a document.
+    plain: String,
 }
 
 impl Read<'_> {
@@ -113,14 +107,17 @@ impl Read<'_> {
         (self.start.line + location.line().max(1) - 1, location.column().max(1))
     }
 
-    /// The document as a `T`. `root` is the field that stands for the whole of it.
-    pub(super) fn typed<T: DeserializeOwned>(
-        &self,
-        root: &str,
-        sentence: Sentence,
-    ) -> Result<T, Vec<Problem>> {
+    /// The document as a tree.
+    pub(super) fn tree(&self) -> Result<Node, Vec<Problem>> {
+        self.typed().map_err(|Fault { location, plain, .. }| {
+            let sentence = format!("the document cannot be read as YAML: {plain}");
+            vec![self.problem(location, String::new(), sentence)]
+        })
+    }
+
+    fn typed<T: DeserializeOwned>(&self) -> Result<T, Fault> {
         let options = serde_saphyr::options! { with_snippet: false };
-        let mut field = root.to_owned();
+        let mut field = String::new();
         let read =
             serde_saphyr::with_deserializer_from_str_with_options(self.text, options, |deserializer| {
                 serde_path_to_error::deserialize(deserializer).map_err(|error| {
@@ -131,11 +128,41 @@ impl Read<'_> {
                 })
             });
         read.map_err(|error| {
-            let message = DefaultMessageFormatter
-                .format_message(error.without_snippet())
-                .replace(char::is_control, " ");
-            vec![self.problem(error.location().unwrap_or(Location::UNKNOWN), field, sentence(&message))]
+            let without_control = |message: Cow<'_, str>| message.replace(char::is_control, " ");
+            Fault {
+                location: error.location().unwrap_or(Location::UNKNOWN),
+                field,
+                message: without_control(DefaultMessageFormatter.format_message(&error)),
+                plain: without_control(UserMessageFormatter.format_message(&error)),
+            }
         })
+    }
+
+    /// The sentence for a field that is wrong. The schema, where there is one, says what would be right.
+    fn field_problem(&self, fault: Fault, document: &Node, schema: Option<&Schema>) -> Vec<Problem> {
+        let Fault { location, field, message, .. } = fault;
+        if let Some(name) = message.strip_prefix("missing field `").and_then(|rest| rest.split('`').next()) {
+            let location = document.location_of(&field).unwrap_or(location);
+            return vec![self.problem(location, join(&field, name), "is missing: add it".to_owned())];
+        }
+        // The message of a type of our own is a sentence already.
+        let rule = schema.filter(|_| !message.contains(": write ")).and_then(|schema| schema.rule(&field));
+        let sentence = match (rule, self.written(location)) {
+            (Some(rule), Some(written)) => format!("{written} cannot be used here: {rule}"),
+            (Some(rule), None) => format!("cannot be used here: {rule}"),
+            (None, Some(written)) if schema.is_none() => format!("{written} cannot be used here: {message}"),
+            (None, _) => message,
+        };
+        vec![self.problem(location, field, sentence)]
+    }
+
+    /// The scalar that is written at a place.
+    fn written(&self, location: Location) -> Option<&str> {
+        let line = self.text.lines().nth(usize::try_from(location.line()).ok()?.checked_sub(1)?)?;
+        let column = usize::try_from(location.column()).ok()?.checked_sub(1)?;
+        let (start, _) = line.char_indices().nth(column)?;
+        let written = line[start..].split([',', '}', ']', '#']).next().unwrap_or_default().trim_end();
+        (!written.is_empty() && !written.starts_with(['{', '[', '|', '>', '&', '*'])).then_some(written)
     }
 
     pub(super) fn kind(&self, document: &Node) -> Result<Kind, Vec<Problem>> {
@@ -169,19 +196,36 @@ impl Read<'_> {
         }
     }
 
-    pub(super) fn object(&self, kind: Kind, document: &Node) -> Result<(ObjectKey, Object), Vec<Problem>> {
+    pub(super) fn object(
+        &self,
+        kind: Kind,
+        document: &Node,
+        schema: &Schema,
+    ) -> Result<(ObjectKey, Object), Vec<Problem>> {
         let key = self.key(document)?;
+        let unreadable = |fault| self.field_problem(fault, document, None);
         let object = match kind {
             Kind::LoadBalancerPool => {
-                let mut pool: LoadBalancerPool = self.typed("", field)?;
+                let unreadable = |fault| self.field_problem(fault, document, Some(schema));
+                let mut pool: LoadBalancerPool = self.typed().map_err(unreadable)?;
                 pool.metadata.namespace = Some(key.namespace.clone());
                 Object::LoadBalancerPool(Arc::new(pool))
             }
-            Kind::Service => Object::Service(Arc::new(self.typed("", field)?)),
-            Kind::EndpointSlice => Object::EndpointSlice(Arc::new(self.typed("", field)?)),
-            Kind::Secret => Object::Secret(Arc::new(with_string_data(self.typed("", secret)?))),
+            Kind::Service => Object::Service(Arc::new(self.typed().map_err(unreadable)?)),
+            Kind::EndpointSlice => Object::EndpointSlice(Arc::new(self.typed().map_err(unreadable)?)),
+            Kind::Secret => {
+                let secret = self.typed().map_err(|fault| self.secret_problem(fault))?;
+                Object::Secret(Arc::new(with_string_data(secret)))
+            }
         };
         Ok((key, object))
+    }
+
+    /// What the parser says may hold what the field holds, which must not reach a log.
+    fn secret_problem(&self, fault: Fault) -> Vec<Problem> {
+        let sentence =
+            "is not what a Secret holds here: values under data are base64, values under stringData are text";
+        vec![self.problem(fault.location, fault.field, sentence.to_owned())]
     }
 
     fn key(&self, document: &Node) -> Result<ObjectKey, Vec<Problem>> {
