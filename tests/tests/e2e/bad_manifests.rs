@@ -111,3 +111,18 @@ fn a_port_that_another_process_has_is_named_by_field_and_the_pool_heals_once_it_
     folder.write("taken.yaml", &other.yaml());
     wait_for_status(taken, "/", 200);
 }
+
+#[test]
+fn two_pools_that_claim_one_port_leave_it_to_the_first_by_name_and_the_other_is_told() {
+    let (first, second) = (Samples::start("first", 1), Samples::start("second", 1));
+    let port = ports::free();
+    let folder = Folder::new();
+    folder.write("b.yaml", &PoolText::new("b", port, &second.equal()).yaml());
+    folder.write("a.yaml", &PoolText::new("a", port, &first.equal()).yaml());
+    let mut weir = Service::standalone(folder.path(), &[]);
+    wait_for_backend(port, "/", "first");
+    let problem = weir.process.wait_for_stderr("b.yaml:");
+    assert!(problem.contains("spec.listeners[0]") && problem.contains("default/a"), "{problem}");
+    std::fs::remove_file(folder.file("a.yaml")).expect("it is there");
+    wait_for_backend(port, "/", "second");
+}

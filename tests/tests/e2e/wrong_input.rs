@@ -86,10 +86,10 @@ fn bytes_that_are_no_http_get_400_and_a_sentence_and_reach_no_backend() {
 
 #[test]
 fn garbage_on_the_push_port_closes_that_connection_and_nothing_else() {
-    let samples = Samples::start("member", 1);
+    let (old, new) = (Samples::start("old", 1), Samples::start("new", 1));
     let (port, push) = (ports::free(), ports::free());
     let folder = Folder::new();
-    folder.write("pool.yaml", &PoolText::new("push", port, &samples.equal()).yaml());
+    folder.write("pool.yaml", &PoolText::new("push", port, &old.equal()).yaml());
     let mut controller = controller(folder.path(), push);
     let proxy = Service::proxy(push);
     proxy.wait_until_ready();
@@ -106,8 +106,9 @@ fn garbage_on_the_push_port_closes_that_connection_and_nothing_else() {
         let _ = stream.read_to_end(&mut said);
     }
     assert!(controller.is_running());
-    folder.write("pool.yaml", &PoolText::new("push", port, &[(samples.ports[0], 5)]).yaml());
-    wait_for_backend(port, "/", "member");
+    wait_for_backend(port, "/", "old");
+    folder.write("pool.yaml", &PoolText::new("push", port, &new.equal()).yaml());
+    wait_for_backend(port, "/", "new");
 }
 
 #[test]
@@ -182,4 +183,54 @@ fn the_quickstart_is_valid() {
     let example = binaries::workspace().join("examples/quickstart");
     let ended = run("weir", &["validate", "--strict", example.to_str().expect("text")]);
     assert_eq!(ended.status.code(), Some(0), "{}{}", ended.stdout, ended.stderr);
+}
+
+#[test]
+fn validate_reads_standard_input_for_pipelines() {
+    let folder = Folder::new();
+    for (port, code) in [(8080, 0), (0, 1)] {
+        folder.write("pool.yaml", &PoolText::new("piped", port, &[(9101, 1)]).yaml());
+        let manifests = std::fs::File::open(folder.file("pool.yaml")).expect("written above");
+        let ended = Command::new(binaries::path("weir")).args(["validate", "-"]).stdin(manifests).output();
+        let ended = ended.expect("it was built");
+        let said = String::from_utf8_lossy(&ended.stdout).into_owned();
+        assert_eq!(ended.status.code(), Some(code), "{said}");
+        assert_eq!(said.contains("-:11:7: spec.listeners[0].port: 0"), code == 1, "{said}");
+    }
+}
+
+#[test]
+fn strict_validation_fails_on_a_warning() {
+    let folder = Folder::new();
+    let pool = PoolText::new("early", 8080, &[]).yaml();
+    let (before, _) = pool.split_once("      static:").expect("the set");
+    folder.write("pool.yaml", &format!("{before}      service: {{ name: not-there-yet, port: 80 }}\n"));
+    let path = folder.path().to_str().expect("text").to_owned();
+    for (arguments, code) in [(&["validate", &path][..], 0), (&["validate", "--strict", &path], 1)] {
+        let ended = run("weir", arguments);
+        assert_eq!(ended.status.code(), Some(code), "{}", ended.stdout);
+        assert!(ended.stdout.contains("warning: spec.backendSets[0].service"), "{}", ended.stdout);
+        assert!(ended.stdout.contains("not-there-yet"), "{}", ended.stdout);
+    }
+}
+
+#[test]
+fn every_line_of_a_json_log_is_json_and_a_problem_has_its_place() {
+    let folder = Folder::new();
+    folder.write("pool.yaml", &PoolText::new("logged", 0, &[(9101, 1)]).yaml());
+    let weir = Service::standalone(folder.path(), &["--log-format", "json"]);
+    weir.process.terminate();
+    let ended = weir.process.wait();
+    let lines = ended.stderr.lines().map(|line| serde_json::from_str::<serde_json::Value>(line));
+    let lines: Vec<_> = lines.collect::<Result<_, _>>().expect("JSON");
+    let problem = lines.iter().find(|line| line["level"] == "ERROR").expect("a problem");
+    assert_eq!(problem["field"], "spec.listeners[0].port", "{problem}");
+    assert_eq!(problem["line"], 11, "{problem}");
+}
+
+#[test]
+fn completions_are_for_the_shell_that_was_named() {
+    let ended = run("weir", &["completions", "zsh"]);
+    assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
+    assert!(ended.stdout.starts_with("#compdef weir"), "{}", ended.stdout);
 }

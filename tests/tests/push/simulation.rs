@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 use weir_controller::push::{Report, Session};
-use weir_controller::store::Store;
+use weir_controller::store::{Contents, Store};
 use weir_proto::digest;
 use weir_proto::limits::CHUNKS_IN_FLIGHT_MAX;
 use weir_proto::push::controller_message::Body as ToProxy;
@@ -15,7 +15,7 @@ use weir_proto::push::{Backend, ControllerMessage, ProxyMessage};
 use weir_proxy::config::replica::{Event, Replica};
 
 const EPOCH: u64 = 99;
-const SEEDS: u64 = 300;
+const SEEDS: u64 = 40;
 const STEPS: usize = 400;
 
 /// A pool on this port is refused by the simulated proxy.
@@ -25,6 +25,7 @@ struct Simulation {
     random: Random,
     now: Instant,
     pools: BTreeMap<String, Pool>,
+    contents: BTreeMap<String, Contents>,
     store: Arc<Store>,
     session: Session,
     to_proxy: VecDeque<ControllerMessage>,
@@ -58,6 +59,7 @@ impl Simulation {
             random: Random(seed),
             now: Instant::now(),
             pools: BTreeMap::new(),
+            contents: BTreeMap::new(),
             store,
             session,
             to_proxy: VecDeque::new(),
@@ -71,7 +73,9 @@ impl Simulation {
     fn step(&mut self) {
         match self.random.below(16) {
             0..4 => self.change(),
-            4..9 => self.send(),
+            4..9 => {
+                self.send();
+            }
             9..12 => self.proxy_takes(),
             12..15 => self.controller_takes(),
             _ if self.random.one_in(8) => self.break_stream(),
@@ -99,8 +103,8 @@ impl Simulation {
             }
             4 => {
                 // More than a delta may name, and several chunks.
-                let count = random.below(8_000);
-                let many = (0..count).map(|n| backend(&format!("b{n}-{:040}", 0), 1)).collect();
+                let count = random.below(2_000);
+                let many = (0..count).map(|n| backend(&format!("b{n}-{:0200}", 0), 1)).collect();
                 pool.sets.insert("web".into(), many);
             }
             _ => {
@@ -117,24 +121,27 @@ impl Simulation {
             }
         }
         let before = self.store.pool(&name);
-        self.store.replace_all(self.pools.values().map(Pool::contents));
+        self.contents.remove(&name);
+        self.contents.extend(self.pools.get(&name).map(Pool::contents));
+        self.store.replace_all(self.contents.clone());
         let after = self.store.pool(&name);
         if before.as_ref().map(|pool| pool.version) != after.as_ref().map(|pool| pool.version) {
             self.session.changed(&name.as_str().into(), after);
         }
     }
 
-    fn send(&mut self) {
-        let Some(message) = self.session.next(self.now) else { return };
+    fn send(&mut self) -> bool {
+        let Some(message) = self.session.next(self.now) else { return false };
         if self.loses_deltas
             && matches!(message.body, Some(ToProxy::BackendDelta(_)))
             && self.random.one_in(10)
         {
-            return;
+            return true;
         }
         self.to_proxy.push_back(message);
         let chunks = |m: &&ControllerMessage| matches!(m.body, Some(ToProxy::ConfigChunk(_)));
         assert!(self.to_proxy.iter().filter(chunks).count() <= CHUNKS_IN_FLIGHT_MAX);
+        true
     }
 
     fn proxy_takes(&mut self) {
@@ -160,13 +167,12 @@ impl Simulation {
 
     fn settle(&mut self) {
         for _ in 0..100_000 {
-            let before = (self.to_proxy.len(), self.to_controller.len());
-            self.send();
-            self.proxy_takes();
-            self.controller_takes();
-            if before == (0, 0) && self.to_proxy.is_empty() && self.to_controller.is_empty() {
+            let is_quiet = self.to_proxy.is_empty() && self.to_controller.is_empty();
+            if !self.send() && is_quiet {
                 return;
             }
+            self.proxy_takes();
+            self.controller_takes();
         }
         panic!("the two never stop talking");
     }

@@ -1,0 +1,160 @@
+//! Services, EndpointSlices and Secrets in a folder mean what they mean in a cluster.
+
+use weir_tests::harness::folder::Folder;
+use weir_tests::harness::load::{Clients, Load};
+use weir_tests::harness::manifest::PoolText;
+use weir_tests::harness::services::{Samples, Service, wait_for_backend};
+use weir_tests::harness::{client, ports, tools, wait};
+
+const SERVICE: &str = "apiVersion: v1
+kind: Service
+metadata: { name: web, namespace: default }
+spec:
+  ports:
+    - { name: http, port: 80, protocol: TCP }
+";
+
+fn pool_of_service(port: u16) -> String {
+    let static_set = PoolText::new("sliced", port, &[]).yaml();
+    let (before, _) = static_set.split_once("      static:").expect("the set");
+    format!("{before}      service: {{ name: web, port: http }}\n")
+}
+
+/// A slice of the Service; each endpoint has its own port, so it gets a slice of its own.
+fn slice(name: &str, port: u16, conditions: &str) -> String {
+    format!(
+        "apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata:
+  name: {name}
+  namespace: default
+  labels: {{ kubernetes.io/service-name: web }}
+addressType: IPv4
+ports:
+  - {{ name: http, port: {port}, protocol: TCP }}
+endpoints:
+  - addresses: [127.0.0.1]
+    conditions: {{ {conditions} }}
+"
+    )
+}
+
+#[test]
+fn endpoint_slices_move_traffic_and_no_request_fails() {
+    let (old, new) = (Samples::start("old", 1), Samples::start("new", 1));
+    let port = ports::free();
+    let folder = Folder::new();
+    folder.write("pool.yaml", &pool_of_service(port));
+    folder.write("service.yaml", SERVICE);
+    folder.write("slice-old.yaml", &slice("web-old", old.ports[0], "ready: true"));
+    let _weir = Service::standalone(folder.path(), &[]);
+    wait_for_backend(port, "/", "old");
+    let load = Load::start(port, Clients { kept: 2, fresh: 2 });
+
+    // As in a rolling update: the new one becomes ready, the old one terminates, then is gone.
+    folder.write("slice-new.yaml", &slice("web-new", new.ports[0], "ready: true"));
+    wait::until("both should answer", || load.seen().first_answer.get("new").copied());
+    folder.write(
+        "slice-old.yaml",
+        &slice("web-old", old.ports[0], "ready: false, serving: true, terminating: true"),
+    );
+    wait::until("the terminating one should fall silent", || {
+        let before = load.seen();
+        wait::until("the load should flow", || (load.seen().good > before.good + 50).then_some(()));
+        (load.seen().answers["old"] == before.answers["old"]).then_some(())
+    });
+    std::fs::remove_file(folder.file("slice-old.yaml")).expect("it is there");
+    let before = load.seen().good;
+    wait::until("the load should flow on", || (load.seen().good > before + 50).then_some(()));
+    assert_eq!(load.stop().failures, Vec::<String>::new());
+}
+
+#[test]
+fn a_service_without_endpoints_answers_503_and_heals() {
+    let samples = Samples::start("member", 1);
+    let port = ports::free();
+    let folder = Folder::new();
+    folder.write("pool.yaml", &pool_of_service(port));
+    folder.write("service.yaml", SERVICE);
+    let _weir = Service::standalone(folder.path(), &[]);
+    let answer = client::fetch(port, "/").expect("an answer");
+    assert_eq!((answer.status, answer.json()["reason"].as_str()), (503, Some("no_backend")));
+    folder.write("slice.yaml", &slice("web-1", samples.ports[0], "ready: true"));
+    wait_for_backend(port, "/", "member");
+}
+
+fn secret(folder: &Folder, common_name: &str) -> String {
+    let [key, certificate] =
+        ["key.pem", "crt.pem"].map(|name| folder.file(name).to_str().expect("text").to_owned());
+    let subject = format!("/CN={common_name}");
+    let made = tools::run(
+        "openssl",
+        [
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-days",
+            "2",
+            "-subj",
+            &subject,
+            "-addext",
+            "subjectAltName=DNS:localhost",
+            "-keyout",
+            &key,
+            "-out",
+            &certificate,
+        ],
+    );
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let mut text = "apiVersion: v1
+kind: Secret
+metadata: { name: rotating, namespace: default }
+type: kubernetes.io/tls
+stringData:
+"
+    .to_owned();
+    for (field, file) in [("tls.crt", certificate), ("tls.key", key)] {
+        let pem = std::fs::read_to_string(file).expect("made above");
+        text.push_str(&format!("  {field}: |\n"));
+        for line in pem.lines() {
+            text.push_str(&format!("    {line}\n"));
+        }
+    }
+    text
+}
+
+fn subject(port: u16) -> String {
+    let connect = format!("127.0.0.1:{port}");
+    let shown = tools::run("openssl", ["s_client", "-connect", &connect, "-servername", "localhost"]);
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    shown.lines().find(|line| line.starts_with("subject=")).unwrap_or_default().replace(' ', "")
+}
+
+#[test]
+fn a_new_certificate_is_shown_to_new_connections_and_a_broken_one_keeps_the_last_good_one() {
+    let samples = Samples::start("member", 1);
+    let port = ports::free();
+    let (folder, keys) = (Folder::new(), Folder::new());
+    let pool = PoolText::new("tls", port, &samples.equal()).yaml();
+    let listener = "protocol: HTTPS\n      tls:\n        certificateRefs:\n          - name: rotating\n";
+    folder.write("pool.yaml", &pool.replace("protocol: HTTP\n", listener));
+    folder.write("secret.yaml", &secret(&keys, "first"));
+    let mut weir = Service::standalone(folder.path(), &[]);
+    assert_eq!(subject(port), "subject=CN=first");
+    folder.write("secret.yaml", &secret(&keys, "second"));
+    wait::until("the second certificate should be shown", || {
+        (subject(port) == "subject=CN=second").then_some(())
+    });
+    let broken = secret(&keys, "third").replace("BEGIN CERTIFICATE", "BEGIN NONSENSE");
+    folder.write("secret.yaml", &broken);
+    weir.process.wait_for_stderr("spec.listeners[0].tls.certificateRefs[0]");
+    assert_eq!(subject(port), "subject=CN=second");
+    folder.write("secret.yaml", &secret(&keys, "fourth"));
+    wait::until("the fourth certificate should be shown", || {
+        (subject(port) == "subject=CN=fourth").then_some(())
+    });
+}
