@@ -20,7 +20,7 @@ pub struct ObjectKey {
 }
 
 /// Every object that the compile step reads. Cloning copies pointers, not objects.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Clone, Default, PartialEq)]
 pub struct Objects {
     /// Pools.
     pub pools: BTreeMap<ObjectKey, Arc<LoadBalancerPool>>,
@@ -43,6 +43,18 @@ impl ObjectKey {
 impl fmt::Display for ObjectKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+impl fmt::Debug for Objects {
+    /// Names only: a Secret must not reach a log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Objects")
+            .field("pools", &self.pools.keys())
+            .field("services", &self.services.keys())
+            .field("secrets", &self.secrets.keys())
+            .field("slices", &self.slices.keys())
+            .finish()
     }
 }
 

@@ -35,3 +35,6 @@ pub enum FolderError {
     #[error("cannot read the schema of LoadBalancerPool: this build is broken")]
     Schema(#[from] serde_json::Error),
 }
+
+#[cfg(test)]
+mod tests;
