@@ -1,3 +1,6 @@
 //! What the tests of the whole stand on.
 
 pub mod harness;
+
+#[cfg(test)]
+mod ratchets;
