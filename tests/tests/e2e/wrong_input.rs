@@ -221,7 +221,7 @@ fn every_line_of_a_json_log_is_json_and_a_problem_has_its_place() {
     let weir = Service::standalone(folder.path(), &["--log-format", "json"]);
     weir.process.terminate();
     let ended = weir.process.wait();
-    let lines = ended.stderr.lines().map(|line| serde_json::from_str::<serde_json::Value>(line));
+    let lines = ended.stderr.lines().map(serde_json::from_str::<serde_json::Value>);
     let lines: Vec<_> = lines.collect::<Result<_, _>>().expect("JSON");
     let problem = lines.iter().find(|line| line["level"] == "ERROR").expect("a problem");
     assert_eq!(problem["field"], "spec.listeners[0].port", "{problem}");
