@@ -21,7 +21,7 @@ use weir_proto::push::{PoolConfig, Version};
 pub struct Pool {
     /// `namespace/name`.
     pub name: Arc<str>,
-    /// Of this store's epoch; a later version has a higher sequence.
+    /// Of this store's epoch. The sequence is even and grows with each version.
     pub version: Version,
     /// What it serves.
     pub contents: Contents,
@@ -49,7 +49,7 @@ pub struct Store {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Of the last change. One counter for all pools, so that a pool that comes back is newer than it was and
+    /// Of the last change, even. One counter for all pools, so that a pool that comes back is newer than it was and
     /// nothing needs to be kept of those that are gone.
     sequence: u64,
     pools: BTreeMap<Arc<str>, Arc<Pool>>,
@@ -216,7 +216,7 @@ impl State {
             contents.reuse(&before.contents);
         }
         let name = known.map_or_else(|| Arc::from(name), |(name, _)| Arc::clone(name));
-        self.sequence += 1;
+        self.sequence += 2;
         let version = Version { epoch, sequence: self.sequence };
         self.pools.insert(Arc::clone(&name), Arc::new(Pool { name: Arc::clone(&name), version, contents }));
         self.announce(&name);
@@ -234,6 +234,14 @@ impl State {
             mailbox.changed().insert(Arc::clone(name));
             mailbox.notify.notify_one();
         }
+    }
+}
+
+impl Pool {
+    /// The version of a proxy that has this one's backends and not yet its configuration: higher than every version
+    /// before, lower than this one.
+    pub(crate) fn version_ahead(&self) -> Version {
+        Version { sequence: self.version.sequence - 1, ..self.version }
     }
 }
 

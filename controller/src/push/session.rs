@@ -18,7 +18,7 @@ use weir_proto::push::controller_message::Body as ToProxy;
 use weir_proto::push::proxy_message::Body as FromProxy;
 use weir_proto::push::{
     Ack, BackendDelta, ChunkReceived, ConfigChunk, ControllerMessage, DigestReport, Hello, Nack, PoolRemoved,
-    ProxyMessage, Synced, Version, Welcome,
+    ProxyMessage, SetDelta, Synced, Version, Welcome,
 };
 
 pub(super) use super::update::{Sent, SentSet};
@@ -303,7 +303,7 @@ impl Session {
                 lane.is_queued = true;
                 self.updates.push_back(Arc::clone(name));
             }
-        } else {
+        } else if lane.update.is_none() {
             self.initial_done(name);
         }
         if let Some(delta) = &body
@@ -396,14 +396,10 @@ impl Session {
         let Some((pool, lane)) = self.lanes.get_key_value(&*ack.pool) else { return Ok(None) };
         let pool = Arc::clone(pool);
         let is_newest_config = lane.sent.as_ref().is_some_and(|sent| sent.config_digest == ack.config_digest);
-        // Otherwise it answers a delta that ran ahead of the update that is awaited.
-        let answers = is_newest_config || lane.is_refused || lane.is_queued;
         if is_newest_config && let Some(lane) = self.lanes.get_mut(&pool) {
             lane.is_refused = false;
         }
-        if answers {
-            self.answered(&pool, version);
-        }
+        self.answered(&pool, version);
         Ok(Some(Report::Acked { pool, version, config_digest: ack.config_digest, is_newest_config }))
     }
 
@@ -463,7 +459,7 @@ fn advance(sent: &mut Sent, target: &Pool) -> (Option<BackendDelta>, bool) {
             return (None, true);
         }
         *sent = Sent::all_of(target);
-        return (Some(delta(target, None, Vec::new())), false);
+        return (Some(delta(target, None, target.version, Vec::new())), false);
     };
     let mut needs_update = sent.config_digest != target.contents.config_digest;
     let mut deltas = Vec::new();
@@ -485,12 +481,12 @@ fn advance(sent: &mut Sent, target: &Pool) -> (Option<BackendDelta>, bool) {
             Some(SentSet::Digest(_)) | None => needs_update = true,
         }
     }
-    let message = delta(target, Some(base), deltas);
+    let version = if needs_update { target.version_ahead() } else { target.version };
+    let message = delta(target, Some(base), version, deltas);
     if prost::Message::encoded_len(&message) > MESSAGE_BYTES_MAX / 2 {
         return (None, true);
     }
-    let moves = sent.version != Some(target.version);
-    if (message.sets.is_empty() && needs_update) || !moves {
+    if (message.sets.is_empty() && needs_update) || base.sequence >= version.sequence {
         return (None, needs_update);
     }
     for set in &message.sets {
@@ -498,10 +494,322 @@ fn advance(sent: &mut Sent, target: &Pool) -> (Option<BackendDelta>, bool) {
             sent.sets.insert(set.set.clone(), SentSet::Content(Arc::clone(content)));
         }
     }
-    sent.version = Some(target.version);
+    sent.version = Some(version);
     (Some(message), needs_update)
 }
 
-fn delta(target: &Pool, base: Option<Version>, sets: Vec<weir_proto::push::SetDelta>) -> BackendDelta {
-    BackendDelta { pool: target.name.to_string(), base, version: Some(target.version), sets }
+fn delta(target: &Pool, base: Option<Version>, version: Version, sets: Vec<SetDelta>) -> BackendDelta {
+    BackendDelta { pool: target.name.to_string(), base, version: Some(version), sets }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compile::BackendSetContent;
+    use crate::store::Contents;
+    use weir_proto::limits::CHUNK_BYTES_MAX;
+    use weir_proto::push::{Backend, BackendSet, KnownPool, PoolConfig, SetDigest, SnapshotRequest};
+
+    const EPOCH: u64 = 7;
+
+    fn backend(id: &str) -> Backend {
+        Backend { id: id.into(), address: "10.0.0.1:80".into(), weight: 1, ..Backend::default() }
+    }
+
+    fn backends(count: usize) -> Vec<Backend> {
+        (0..count).map(|n| backend(&format!("b{n:05}"))).collect()
+    }
+
+    /// A pool "ns/p" whose configuration differs by `timeout`.
+    fn pool(sequence: u64, timeout: u64, sets: &[(&str, Vec<Backend>)]) -> Arc<Pool> {
+        let set = |name: &str| BackendSet {
+            name: name.into(),
+            connect_timeout_ms: timeout,
+            ..BackendSet::default()
+        };
+        let backend_sets = sets.iter().map(|(name, _)| set(name)).collect();
+        let config = PoolConfig { pool: "ns/p".into(), backend_sets, ..PoolConfig::default() };
+        let config_digest = weir_proto::digest::config(&config);
+        let sets = sets
+            .iter()
+            .map(|(name, members)| ((*name).to_owned(), Arc::new(BackendSetContent::new(members.clone()))));
+        let contents = Contents { config: Arc::new(config), config_digest, sets: sets.collect() };
+        let name: Arc<str> = "ns/p".into();
+        Arc::new(Pool { name, version: Version { epoch: EPOCH, sequence: 2 * sequence }, contents })
+    }
+
+    fn hello(known: Vec<KnownPool>) -> ProxyMessage {
+        from(FromProxy::Hello(Hello { proxy_id: "proxy".into(), known, ..Hello::default() }))
+    }
+
+    fn from(body: FromProxy) -> ProxyMessage {
+        ProxyMessage { body: Some(body) }
+    }
+
+    fn known(pool: &Pool) -> KnownPool {
+        let sets = pool.contents.sets.iter();
+        KnownPool {
+            pool: pool.name.to_string(),
+            config_digest: pool.contents.config_digest,
+            sets: sets.map(|(set, content)| SetDigest { set: set.clone(), digest: content.digest }).collect(),
+        }
+    }
+
+    struct Stream {
+        session: Session,
+        now: Instant,
+    }
+
+    impl Stream {
+        fn open(known: Vec<KnownPool>, pools: &[&Arc<Pool>]) -> Self {
+            let session = Session::open(hello(known), EPOCH, "c").expect("a proper Hello");
+            let mut stream = Self { session, now: Instant::now() };
+            for pool in pools {
+                stream.change(pool);
+            }
+            assert!(matches!(stream.next(), Some(ToProxy::Welcome(_))));
+            stream
+        }
+
+        fn change(&mut self, pool: &Arc<Pool>) {
+            self.session.changed(&pool.name, Some(Arc::clone(pool)));
+        }
+
+        fn next(&mut self) -> Option<ToProxy> {
+            self.session.next(self.now).and_then(|message| message.body)
+        }
+
+        fn say(&mut self, body: FromProxy) -> Option<Report> {
+            self.session.on_message(self.now, from(body)).expect("no breach")
+        }
+
+        fn received(&mut self, chunk: &ConfigChunk) {
+            let (pool, version, index) = (chunk.pool.clone(), chunk.version, chunk.index);
+            self.say(FromProxy::ChunkReceived(ChunkReceived { pool, version, index }));
+        }
+
+        fn chunk(&mut self) -> ConfigChunk {
+            match self.next() {
+                Some(ToProxy::ConfigChunk(chunk)) => chunk,
+                other => panic!("a chunk was due, not {other:?}"),
+            }
+        }
+
+        fn delta(&mut self) -> BackendDelta {
+            match self.next() {
+                Some(ToProxy::BackendDelta(delta)) => delta,
+                other => panic!("a delta was due, not {other:?}"),
+            }
+        }
+
+        /// Sends and acknowledges everything about `pool`.
+        fn settle(&mut self, pool: &Pool) {
+            while let Some(body) = self.next() {
+                if let ToProxy::ConfigChunk(chunk) = body {
+                    self.received(&chunk);
+                }
+            }
+            self.ack(pool);
+        }
+
+        fn ack(&mut self, pool: &Pool) {
+            let config_digest = pool.contents.config_digest;
+            self.say(FromProxy::Ack(Ack { pool: "ns/p".into(), version: Some(pool.version), config_digest }));
+        }
+    }
+
+    fn update(chunk: &ConfigChunk) -> weir_proto::push::PoolUpdate {
+        prost::Message::decode(chunk.payload.clone()).expect("one whole chunk")
+    }
+
+    #[test]
+    fn an_equal_pool_is_confirmed_and_nothing_of_it_is_sent() {
+        let pool = pool(3, 1, &[("a", backends(2))]);
+        let mut stream = Stream::open(vec![known(&pool)], &[&pool]);
+        let delta = stream.delta();
+        assert_eq!((delta.base, delta.version, delta.sets.len()), (None, Some(pool.version), 0));
+        assert!(matches!(stream.next(), Some(ToProxy::Synced(Synced { pools: 1 }))));
+        assert_eq!(stream.next(), None);
+    }
+
+    #[test]
+    fn a_resumed_pool_gets_only_the_sets_that_differ() {
+        let old = pool(3, 1, &[("a", backends(2)), ("b", backends(1))]);
+        let new = pool(4, 1, &[("a", backends(2)), ("b", backends(9))]);
+        let mut stream = Stream::open(vec![known(&old)], &[&new]);
+        let update = update(&stream.chunk());
+        assert_eq!(update.kept.iter().map(|kept| &*kept.set).collect::<Vec<_>>(), ["a"]);
+        assert_eq!(update.sets.iter().map(|sent| &*sent.set).collect::<Vec<_>>(), ["b"]);
+        assert!(matches!(stream.next(), Some(ToProxy::Synced(_))));
+    }
+
+    #[test]
+    fn a_pool_that_is_gone_is_removed_from_a_proxy_that_still_has_it() {
+        let pool = pool(3, 1, &[]);
+        let mut stream = Stream::open(vec![known(&pool)], &[]);
+        assert!(matches!(stream.next(), Some(ToProxy::PoolRemoved(removed)) if removed.pool == "ns/p"));
+        assert!(matches!(stream.next(), Some(ToProxy::Synced(Synced { pools: 0 }))));
+    }
+
+    #[test]
+    fn a_change_of_backends_is_one_delta_from_what_was_sent_last() {
+        let old = pool(3, 1, &[("a", vec![backend("1"), backend("2"), backend("3")]), ("b", backends(1))]);
+        let mut stream = Stream::open(Vec::new(), &[&old]);
+        stream.settle(&old);
+        let heavy = Backend { weight: 9, ..backend("2") };
+        stream.change(&pool(4, 1, &[("a", Vec::new()), ("b", backends(1))]));
+        let new = pool(5, 1, &[("a", vec![heavy.clone(), backend("3"), backend("4")]), ("b", backends(1))]);
+        stream.change(&new);
+        let delta = stream.delta();
+        assert_eq!(
+            (delta.base, delta.version),
+            (Some(old.version), Some(new.version)),
+            "4 was conflated away"
+        );
+        let [set] = &delta.sets[..] else { panic!("one set differs: {delta:?}") };
+        assert_eq!(
+            (&set.upserted[..], &set.removed[..]),
+            (&[heavy, backend("4")][..], &["1".to_owned()][..])
+        );
+        assert_eq!(set.digest, new.contents.sets["a"].digest);
+        assert_eq!(stream.next(), None);
+    }
+
+    #[test]
+    fn a_delta_at_the_limit_is_one_message_and_one_past_it_is_an_update() {
+        let empty = pool(1, 1, &[("a", Vec::new()), ("b", Vec::new())]);
+        for (count, is_delta) in [(DELTA_BACKENDS_MAX, true), (DELTA_BACKENDS_MAX + 1, false)] {
+            let mut stream = Stream::open(Vec::new(), &[&empty]);
+            stream.settle(&empty);
+            stream.change(&pool(2, 1, &[("a", backends(count)), ("b", Vec::new())]));
+            assert_eq!(matches!(stream.next(), Some(ToProxy::BackendDelta(_))), is_delta, "{count}");
+        }
+        // The large set does not hold up the small one.
+        let mut stream = Stream::open(Vec::new(), &[&empty]);
+        stream.settle(&empty);
+        stream.change(&pool(2, 1, &[("a", backends(DELTA_BACKENDS_MAX + 1)), ("b", backends(1))]));
+        assert_eq!(stream.delta().sets.len(), 1);
+        let update = update(&stream.chunk());
+        assert_eq!((update.sets.len(), update.kept.len()), (1, 1));
+    }
+
+    #[test]
+    fn chunks_wait_for_the_window_and_deltas_do_not() {
+        // The set is large enough for more chunks than the window has room for.
+        let count = (CHUNKS_IN_FLIGHT_MAX + 2) * CHUNK_BYTES_MAX / 20;
+        let old = pool(1, 1, &[("big", backends(count)), ("small", backends(1))]);
+        let mut stream = Stream::open(Vec::new(), &[&old]);
+        let sent: Vec<_> = (0..CHUNKS_IN_FLIGHT_MAX).map(|_| stream.chunk()).collect();
+        assert!(sent.iter().all(|chunk| chunk.payload.len() == CHUNK_BYTES_MAX && !chunk.last));
+        assert_eq!(stream.next(), None, "the window is full");
+        let new = pool(2, 1, &[("big", backends(count)), ("small", backends(2))]);
+        stream.change(&new);
+        let delta = stream.delta();
+        assert_eq!((delta.base, delta.version), (Some(old.version), Some(new.version)));
+        assert_eq!(stream.next(), None);
+        stream.received(&sent[0]);
+        assert_eq!(stream.chunk().index, CHUNKS_IN_FLIGHT_MAX as u32);
+        assert_eq!(stream.next(), None);
+    }
+
+    #[test]
+    fn backends_overtake_a_configuration_that_waits() {
+        let old = pool(1, 1, &[("a", backends(1))]);
+        let mut stream = Stream::open(Vec::new(), &[&old]);
+        stream.settle(&old);
+        let new = pool(2, 2, &[("a", backends(2)), ("c", backends(1))]);
+        stream.change(&new);
+        let delta = stream.delta();
+        assert_eq!((delta.version, delta.sets[0].upserted.len()), (Some(new.version_ahead()), 1));
+        let update = update(&stream.chunk());
+        assert_eq!((&*update.kept[0].set, &*update.sets[0].set), ("a", "c"));
+        let early = Ack {
+            pool: "ns/p".into(),
+            version: Some(new.version_ahead()),
+            config_digest: old.contents.config_digest,
+        };
+        let report = stream.say(FromProxy::Ack(early));
+        assert!(matches!(report, Some(Report::Acked { is_newest_config: false, .. })));
+        assert!(stream.session.stuck_at().is_some(), "the configuration itself is not answered");
+        stream.ack(&new);
+        assert_eq!(stream.session.stuck_at(), None);
+    }
+
+    #[test]
+    fn a_snapshot_request_starts_an_update_again_with_every_set() {
+        let old = pool(1, 1, &[("a", backends(20_000)), ("b", backends(1))]);
+        let mut stream = Stream::open(Vec::new(), &[&old]);
+        let first = stream.chunk();
+        stream.received(&first);
+        stream.chunk();
+        let request = SnapshotRequest { pool: "ns/p".into(), reason: "test".into() };
+        let report = stream.say(FromProxy::SnapshotRequest(request));
+        assert!(matches!(report, Some(Report::SnapshotRequested { .. })));
+        assert_eq!(stream.chunk().index, 0);
+    }
+
+    #[test]
+    fn a_report_with_another_digest_brings_the_whole_pool_and_a_late_one_does_not() {
+        let old = pool(1, 1, &[("a", backends(1))]);
+        let mut stream = Stream::open(Vec::new(), &[&old]);
+        stream.settle(&old);
+        let report = |version, digest| {
+            FromProxy::DigestReport(DigestReport {
+                pool: "ns/p".into(),
+                version: Some(version),
+                config_digest: old.contents.config_digest,
+                sets: vec![SetDigest { set: "a".into(), digest }],
+            })
+        };
+        assert_eq!(stream.say(report(old.version, old.contents.sets["a"].digest)), None);
+        assert_eq!(stream.say(report(Version { epoch: EPOCH, sequence: 0 }, 1)), None);
+        let diverged = stream.say(report(old.version, 1));
+        assert!(matches!(diverged, Some(Report::Diverged { .. })), "{diverged:?}");
+        assert_eq!(update(&stream.chunk()).sets.len(), 1);
+    }
+
+    #[test]
+    fn a_stream_is_stuck_when_nothing_is_acknowledged_in_time() {
+        let old = pool(1, 1, &[("a", backends(1))]);
+        let mut stream = Stream::open(Vec::new(), &[&old]);
+        assert_eq!(stream.session.stuck_at(), None, "nothing is in flight");
+        let begun = stream.now;
+        let chunk = stream.chunk();
+        assert_eq!(stream.session.stuck_at(), Some(begun + STUCK_STREAM_TIMEOUT));
+        stream.now += Duration::from_secs(10);
+        stream.received(&chunk);
+        assert_eq!(
+            stream.session.stuck_at(),
+            Some(stream.now + STUCK_STREAM_TIMEOUT),
+            "the pool is not acknowledged"
+        );
+        stream.ack(&old);
+        assert_eq!(stream.session.stuck_at(), None);
+    }
+
+    #[test]
+    fn what_breaks_the_protocol_is_answered_with_a_sentence() {
+        let open = |message| Session::open(message, EPOCH, "c").expect_err("refused");
+        let named = |proxy_id: String| from(FromProxy::Hello(Hello { proxy_id, ..Hello::default() }));
+        assert_eq!(open(from(FromProxy::Ack(Ack::default()))), Breach::HelloMissing);
+        assert_eq!(open(ProxyMessage { body: None }), Breach::HelloMissing);
+        assert_eq!(open(named(String::new())), Breach::ProxyId(0));
+        assert_eq!(open(named("x".repeat(PROXY_ID_BYTES_MAX + 1))), Breach::ProxyId(PROXY_ID_BYTES_MAX + 1));
+        assert!(Session::open(named("x".repeat(PROXY_ID_BYTES_MAX)), EPOCH, "c").is_ok());
+        assert_eq!(
+            open(hello(vec![KnownPool::default(); POOLS_MAX + 1])),
+            Breach::TooManyPools(POOLS_MAX + 1)
+        );
+
+        let mut session = Session::open(hello(Vec::new()), EPOCH, "c").expect("proper");
+        let mut say = |message| session.on_message(Instant::now(), message);
+        assert_eq!(say(hello(Vec::new())), Err(Breach::HelloAgain));
+        assert_eq!(say(ProxyMessage { body: None }), Err(Breach::Unknown));
+        let chunk = say(from(FromProxy::ChunkReceived(ChunkReceived::default())));
+        assert!(matches!(chunk, Err(Breach::ChunkOutOfOrder { .. })));
+        let foreign = Ack { version: Some(Version { epoch: 1, sequence: 1 }), ..Ack::default() };
+        assert!(matches!(say(from(FromProxy::Ack(foreign))), Err(Breach::ForeignVersion(_))));
+        let crossed = Nack { pool: "gone/pool".into(), ..Nack::default() };
+        assert_eq!(say(from(FromProxy::Nack(crossed))), Ok(None), "it may have crossed the removal");
+    }
 }

@@ -52,8 +52,9 @@ pub struct Version {
     /// epochs do not compare.
     #[prost(fixed64, tag = "1")]
     pub epoch: u64,
-    /// Grows by at least one with each change of the pool. Sequences that a
-    /// stream skips were conflated into the next message.
+    /// Even for a version of the whole pool; grows by two or more with each change.
+    /// Odd for a delta that overtakes the configuration of the version that follows.
+    /// Sequences that a stream skips were conflated into the next message.
     #[prost(uint64, tag = "2")]
     pub sequence: u64,
 }
