@@ -65,7 +65,9 @@ impl Report {
         self.problems.is_empty() && self.rejections.is_empty()
     }
 
-    fn of(loaded: &Loaded, world: &World) -> Self {
+    /// What there is to say about what was loaded and what it compiled to.
+    #[must_use]
+    pub fn of(loaded: &Loaded, world: &World) -> Self {
         let placed = |rejection: &Rejection| (loaded.place_of(rejection), rejection.clone());
         Self {
             problems: loaded.problems.clone(),
@@ -76,11 +78,19 @@ impl Report {
     }
 }
 
-/// Reads a folder, or one file, once and compiles it.
+/// Reads a folder, or one file, once.
 ///
 /// # Errors
 /// Where there is nothing at `path`, or it cannot be read.
+pub fn load(path: &Path) -> Result<Loaded, FolderError> {
+    Folder::open(path)?.load()
+}
+
+/// Reads a folder, or one file, once and compiles it.
+///
+/// # Errors
+/// As [`load`].
 pub fn validate(path: &Path) -> Result<Report, FolderError> {
-    let loaded = Folder::open(path)?.load()?;
+    let loaded = load(path)?;
     Ok(Report::of(&loaded, &world(&loaded.objects, None)))
 }

@@ -13,9 +13,11 @@
 
 mod duration;
 pub mod pool;
+mod status;
 
 pub use duration::{Duration, DurationError};
-pub use pool::{LoadBalancerPool, LoadBalancerPoolSpec, LoadBalancerPoolStatus};
+pub use pool::{LoadBalancerPool, LoadBalancerPoolSpec};
+pub use status::{LoadBalancerPoolStatus, StatusSummary};
 
 use kube::CustomResourceExt as _;
 use serde_json::Value;

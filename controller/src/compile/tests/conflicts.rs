@@ -1,0 +1,76 @@
+//! Pools that want one port and host.
+
+use super::*;
+
+fn claimant(name: &str, created: &str, listener: &str) -> LoadBalancerPool {
+    yaml(&format!(
+        "apiVersion: weir.dev/v1alpha1\nkind: LoadBalancerPool\nmetadata: {{name: {name}, creationTimestamp: {created}}}\n\
+         spec: {{listeners: [{listener}], backendSets: [{{name: s, static: {{backends: []}}}}]}}"
+    ))
+}
+
+#[test]
+fn the_older_then_the_smaller_name_gets_a_port_and_host() {
+    const OLD: &str = "2026-01-01T00:00:00Z";
+    const NEW: &str = "2026-02-01T00:00:00Z";
+    let http = "{name: l, port: 80, protocol: HTTP}";
+    let shop = "{name: l, port: 80, protocol: HTTP, hostnames: [a.b, shop]}";
+    let api = "{name: l, port: 80, protocol: HTTP, hostnames: [api]}";
+    let shop_too = "{name: l, port: 80, protocol: HTTP, hostnames: [c, shop]}";
+    let star = "{name: l, port: 80, protocol: HTTP, hostnames: ['*.b']}";
+    let https =
+        "{name: l, port: 80, protocol: HTTPS, hostnames: [x], tls: {certificateRefs: [{name: none}]}}";
+    let elsewhere = "{name: l, port: 81, protocol: HTTP}";
+    let conflict = |value: &str| {
+        Some(format!(
+            "spec.listeners[0].hostnames: {value} is claimed on port 80 by LoadBalancerPool default/"
+        ))
+    };
+    let protocol =
+        Some("spec.listeners[0].port: 80 speaks another protocol in LoadBalancerPool default/".to_owned());
+    let cases = [
+        ((OLD, http), (NEW, http), Some("b"), conflict("every host")),
+        ((NEW, http), (OLD, http), Some("a"), conflict("every host")),
+        ((OLD, http), (OLD, http), Some("b"), conflict("every host")),
+        (("null", http), ("null", http), Some("b"), conflict("every host")),
+        (("null", http), (NEW, http), Some("a"), conflict("every host")),
+        ((OLD, shop), (NEW, shop_too), Some("b"), conflict("\"shop\"")),
+        ((OLD, shop), (NEW, https), Some("b"), protocol),
+        ((OLD, shop), (NEW, api), None, None),
+        ((OLD, shop), (NEW, star), None, None),
+        ((OLD, shop), (NEW, http), None, None),
+        ((OLD, http), (NEW, elsewhere), None, None),
+    ];
+    for (index, (a, b, loser, expected)) in cases.into_iter().enumerate() {
+        let mut objects = Objects::default();
+        for (name, (created, listener)) in [("a", a), ("b", b)] {
+            objects.pools.insert(key(name), Arc::new(claimant(name, created, listener)));
+        }
+        let world = world(&objects, None);
+        let refused: Vec<_> = world.rejections.keys().map(|key| key.name.as_str()).collect();
+        assert_eq!(refused, loser.into_iter().collect::<Vec<_>>(), "case {index}");
+        for rejection in world.rejections.values().flatten() {
+            let winner = if rejection.pool.name == "a" { "b" } else { "a" };
+            let expected = format!(
+                "default/{}: {}{winner}",
+                rejection.pool.name,
+                expected.as_deref().unwrap_or_default()
+            );
+            assert_eq!(rejection.reason, Reason::Conflicted);
+            assert!(rejection.to_string().starts_with(&expected), "case {index}: {rejection}");
+        }
+    }
+}
+
+#[test]
+fn a_pool_that_serves_on_keeps_its_claims() {
+    let mut objects = Objects::default();
+    let http = "{name: l, port: 80, protocol: HTTP}";
+    objects.pools.insert(key("a"), Arc::new(claimant("a", "null", http)));
+    let good = world(&objects, None);
+    objects.pools.insert(key("a"), Arc::new(claimant("a", "null", "{name: L, port: 80, protocol: HTTP}")));
+    objects.pools.insert(key("b"), Arc::new(claimant("b", "null", http)));
+    let world = world(&objects, Some(&good));
+    assert_eq!(world.rejections[&key("b")][0].reason, Reason::Conflicted);
+    assert!(world.pools.is_empty() && world.last_good.contains_key(&key("a")));
+}
