@@ -164,6 +164,11 @@ impl Applier {
             cell.replace_members(members);
         }
         let before = self.current.load_full();
+        if self.touched.is_empty() {
+            // Only a port that was bound for a pool that was refused has to be given back.
+            self.sockets.open_exactly(&before.listeners.keys().copied().collect());
+            return;
+        }
         let mut listeners = before.listeners.clone();
         for port in std::mem::take(&mut self.touched) {
             match self.listener(port) {
@@ -358,5 +363,236 @@ fn narrower<'a>(a: &'a str, b: &'a str) -> Option<&'a str> {
         () if a == b || covers(a, b) => Some(b),
         () if covers(b, a) => Some(a),
         () => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::listener::ListenerChange;
+    use crate::tls::tests::certificate;
+    use std::net::TcpListener;
+    use tokio::sync::mpsc;
+
+    struct Fixture {
+        applier: Applier,
+        current: Current,
+        worker: mpsc::UnboundedReceiver<ListenerChange>,
+    }
+
+    impl Fixture {
+        fn new() -> Self {
+            let (sender, worker) = mpsc::unbounded_channel();
+            let sockets = Sockets::new([127, 0, 0, 1].into(), vec![sender]);
+            let current = Current::default();
+            Self { applier: Applier::new(Arc::clone(&current), sockets), current, worker }
+        }
+
+        fn apply(&mut self, config: &push::PoolConfig) -> Result<(), Rejection> {
+            let backend = wire_backend("b");
+            let staged = self.applier.stage(config, |_| vec![&backend]);
+            self.applier.commit();
+            staged
+        }
+
+        fn rule(&self, port: u16, host: &str, path: &str) -> Option<(String, usize)> {
+            let snapshot = self.current.load();
+            let route = snapshot.listeners.get(&port)?.routes.find(host, path)?;
+            Some((route.pool.to_string(), route.rule))
+        }
+    }
+
+    fn wire_backend(id: &str) -> push::Backend {
+        let state = push::BackendState::Ready.into();
+        push::Backend {
+            id: id.into(),
+            address: "10.0.0.1:80".into(),
+            weight: 1,
+            state,
+            ..push::Backend::default()
+        }
+    }
+
+    fn free_port() -> u16 {
+        TcpListener::bind(("127.0.0.1", 0))
+            .and_then(|socket| socket.local_addr())
+            .expect("a free port")
+            .port()
+    }
+
+    fn listener(port: u16, hostnames: &[&str], certificates: Vec<push::Certificate>) -> push::Listener {
+        let protocol = if certificates.is_empty() { push::Protocol::Http } else { push::Protocol::Https };
+        push::Listener {
+            name: "l".into(),
+            port: port.into(),
+            protocol: protocol.into(),
+            hostnames: hostnames.iter().map(|host| (*host).to_owned()).collect(),
+            tls: (!certificates.is_empty()).then_some(push::Tls { certificates }),
+        }
+    }
+
+    fn rule(hostnames: &[&str], path: &str) -> push::Rule {
+        push::Rule {
+            hostnames: hostnames.iter().map(|host| (*host).to_owned()).collect(),
+            paths: vec![push::PathMatch { kind: push::PathMatchKind::Prefix.into(), value: path.into() }],
+            backend_sets: vec![push::WeightedSet { set: "web".into(), weight: 1 }],
+            request_timeout_ms: 0,
+        }
+    }
+
+    fn config(pool: &str, listeners: Vec<push::Listener>, rules: Vec<push::Rule>) -> push::PoolConfig {
+        let set = push::BackendSet {
+            name: "web".into(),
+            algorithm: push::Algorithm::RoundRobin.into(),
+            connect_timeout_ms: 1,
+            ..push::BackendSet::default()
+        };
+        push::PoolConfig { pool: pool.into(), listeners, rules, backend_sets: vec![set] }
+    }
+
+    #[test]
+    fn hosts_are_those_that_listener_and_rule_both_accept() {
+        let cases: [(&[&str], &[&str], &[Option<&str>]); 8] = [
+            (&[], &[], &[None]),
+            (&["a.org"], &[], &[Some("a.org")]),
+            (&[], &["a.org"], &[Some("a.org")]),
+            (&["*.a.org"], &["x.a.org", "b.org", "a.org"], &[Some("x.a.org")]),
+            (&["x.a.org"], &["*.a.org"], &[Some("x.a.org")]),
+            (&["*.a.org"], &["*.x.a.org"], &[Some("*.x.a.org")]),
+            (&["*.a.org"], &["*.a.org"], &[Some("*.a.org")]),
+            (&["a.org"], &["b.org"], &[]),
+        ];
+        for (listener, rule, expected) in cases {
+            let owned = |hosts: &[&str]| hosts.iter().map(|host| (*host).to_owned()).collect::<Vec<_>>();
+            assert_eq!(common_hosts(&owned(listener), &owned(rule)), expected, "{listener:?} {rule:?}");
+        }
+    }
+
+    #[test]
+    fn pools_share_a_port_by_host_and_leave_it_together() {
+        let (mut fixture, port) = (Fixture::new(), free_port());
+        let shop = config("ns/shop", vec![listener(port, &["shop.org"], vec![])], vec![rule(&[], "/")]);
+        let blog = config("ns/blog", vec![listener(port, &["blog.org"], vec![])], vec![rule(&[], "/")]);
+        fixture.apply(&shop).expect("accepted");
+        fixture.apply(&blog).expect("accepted");
+        assert!(matches!(fixture.worker.try_recv(), Ok(ListenerChange::Open { .. })));
+        assert!(fixture.worker.try_recv().is_err(), "the port is opened once");
+        assert_eq!(fixture.rule(port, "shop.org", "/"), Some(("ns/shop".into(), 0)));
+        assert_eq!(fixture.rule(port, "blog.org", "/"), Some(("ns/blog".into(), 0)));
+        fixture.applier.remove("ns/shop");
+        fixture.applier.commit();
+        assert_eq!(fixture.rule(port, "shop.org", "/"), None);
+        assert!(fixture.worker.try_recv().is_err(), "the other pool still wants the port");
+        fixture.applier.remove("ns/blog");
+        fixture.applier.commit();
+        assert!(matches!(fixture.worker.try_recv(), Ok(ListenerChange::Close { .. })));
+    }
+
+    #[test]
+    fn a_port_speaks_one_protocol_and_a_refused_pool_leaves_no_trace() {
+        let (mut fixture, port, other) = (Fixture::new(), free_port(), free_port());
+        fixture.apply(&config("ns/a", vec![listener(port, &[], vec![])], vec![])).expect("accepted");
+        let version = fixture.current.load().version;
+        let tls = certificate("ns/secret", &["a.org"]);
+        let mixed = vec![listener(other, &[], vec![]), listener(port, &[], vec![tls])];
+        let refused = fixture.apply(&config("ns/b", mixed, vec![])).expect_err("refused");
+        assert_eq!(refused.field, "spec.listeners[1].protocol");
+        assert!(refused.reason.contains("ns/a"), "{refused}");
+        assert_eq!(fixture.current.load().version, version);
+        let taken = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+        let taken_port = taken.local_addr().expect("bound").port();
+        let half = vec![listener(other, &[], vec![]), listener(taken_port, &[], vec![])];
+        let refused = fixture.apply(&config("ns/b", half, vec![])).expect_err("refused");
+        assert_eq!(refused.field, "spec.listeners[1].port");
+        assert_eq!(fixture.current.load().version, version, "nothing is swapped");
+        TcpListener::bind(("127.0.0.1", other)).expect("the port that was bound before is given back");
+    }
+
+    #[test]
+    fn an_unchanged_certificate_keeps_its_configuration_and_a_new_one_its_ticket_keys() {
+        let (mut fixture, port) = (Fixture::new(), free_port());
+        let tls = certificate("ns/secret", &["a.org"]);
+        let server = |fixture: &Fixture| match &fixture.current.load().listeners[&port].protocol {
+            Protocol::Https(server) => Arc::clone(server),
+            Protocol::Http => panic!("the listener has a certificate"),
+        };
+        let with = |tls: &push::Certificate, path| {
+            config("ns/a", vec![listener(port, &[], vec![tls.clone()])], vec![rule(&[], path)])
+        };
+        fixture.apply(&with(&tls, "/")).expect("accepted");
+        let first = server(&fixture);
+        fixture.apply(&with(&tls, "/other")).expect("accepted");
+        assert!(Arc::ptr_eq(&first, &server(&fixture)));
+        fixture.apply(&with(&certificate("ns/secret", &["a.org"]), "/")).expect("accepted");
+        assert!(!Arc::ptr_eq(&first, &server(&fixture)));
+        assert!(Arc::ptr_eq(&first.ticketer, &server(&fixture).ticketer), "sessions resume");
+    }
+
+    #[test]
+    fn cells_outlive_new_routes_and_live_counts_a_new_policy() {
+        let (mut fixture, port) = (Fixture::new(), free_port());
+        let mut pool = config("ns/a", vec![listener(port, &[], vec![])], vec![rule(&[], "/")]);
+        let set = |fixture: &Fixture| fixture.applier.sets("ns/a").map(|(_, set)| Arc::clone(set)).next();
+        fixture.apply(&pool).expect("accepted");
+        let first = set(&fixture).expect("one set");
+        let request = first.members().backends()[0].live.enter();
+        pool.rules = vec![rule(&[], "/other")];
+        fixture.apply(&pool).expect("accepted");
+        assert!(Arc::ptr_eq(&first, &set(&fixture).expect("one set")));
+        pool.backend_sets[0].connect_timeout_ms = 2;
+        fixture.apply(&pool).expect("accepted");
+        let second = set(&fixture).expect("one set");
+        assert!(!Arc::ptr_eq(&first, &second) && first.id != second.id);
+        assert_eq!(second.members().backends()[0].live.in_flight(), 1);
+        drop(request);
+        assert_eq!(second.members().backends()[0].live.in_flight(), 0);
+    }
+
+    #[test]
+    fn an_unusable_backend_is_left_out_and_the_others_are_in_place() {
+        let (mut fixture, port) = (Fixture::new(), free_port());
+        let pool = config("ns/a", vec![listener(port, &[], vec![])], vec![rule(&[], "/")]);
+        fixture.apply(&pool).expect("accepted");
+        let bad = push::Backend { address: "no address".into(), ..wire_backend("bad") };
+        let good = wire_backend("good");
+        let refused =
+            fixture.applier.replace_backends("ns/a", "web", vec![&bad, &good]).expect_err("one is bad");
+        assert!(refused.reason.contains("no address"), "{refused}");
+        let (_, set) = fixture.applier.sets("ns/a").next().expect("one set");
+        assert_eq!(set.members().eligible().map(|b| b.id.to_string()).collect::<Vec<_>>(), ["good"]);
+        for (what, count) in [("to none", 0), ("and back", 1)] {
+            let backends = vec![&good; count];
+            fixture.applier.replace_backends("ns/a", "web", backends).expect("usable");
+            let (_, set) = fixture.applier.sets("ns/a").next().expect("one set");
+            assert_eq!(set.members().eligible().len(), count, "{what}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_by_its_field() {
+        type Break = fn(&mut push::PoolConfig);
+        let cases: [(&str, Break); 12] = [
+            ("spec.listeners[0].port", |c| c.listeners[0].port = 0),
+            ("spec.listeners[0].port", |c| c.listeners[0].port = 65_536),
+            ("spec.listeners[0].protocol", |c| c.listeners[0].protocol = 99),
+            ("spec.listeners[0].hostnames", |c| c.listeners[0].hostnames = vec!["a.*.org".into()]),
+            ("spec.listeners[0].tls", |c| c.listeners[0].tls = Some(push::Tls::default())),
+            ("spec.listeners[0].tls.certificateRefs", |c| {
+                c.listeners[0].protocol = push::Protocol::Https.into()
+            }),
+            ("spec.rules[0].matches[0].path.value", |c| c.rules[0].paths[0].value = "a".into()),
+            ("spec.rules[0].matches[0].path.type", |c| c.rules[0].paths[0].kind = 99),
+            ("spec.rules[0].backendSets", |c| c.rules[0].backend_sets.clear()),
+            ("spec.rules[0].backendSets[0].name", |c| c.rules[0].backend_sets[0].set = "none".into()),
+            ("spec.backendSets[web].loadBalancing.algorithm", |c| c.backend_sets[0].algorithm = 99),
+            ("spec.backendSets[web].timeouts.connect", |c| c.backend_sets[0].connect_timeout_ms = 0),
+        ];
+        let port = free_port();
+        for (field, spoil) in cases {
+            let mut pool = config("ns/a", vec![listener(port, &[], vec![])], vec![rule(&[], "/")]);
+            spoil(&mut pool);
+            let refused = Fixture::new().apply(&pool).expect_err(field);
+            assert_eq!(refused.field, field, "{refused}");
+        }
     }
 }

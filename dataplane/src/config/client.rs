@@ -268,6 +268,9 @@ impl Follower {
             }
         }
         self.show_move(pool);
+        if self.replica.candidate(pool).is_none() {
+            self.status.healed(pool);
+        }
     }
 
     /// Stages the pool's candidate and queues the acknowledgement.

@@ -126,6 +126,13 @@ impl Status {
         self.lock().entry(name.into()).or_default().refusal = Some(rejection);
     }
 
+    /// The refused configuration was taken back.
+    pub(super) fn healed(&self, name: &str) {
+        if let Some(pool) = self.lock().get_mut(name) {
+            pool.refusal = None;
+        }
+    }
+
     pub(super) fn removed(&self, name: &str) {
         self.lock().remove(name);
     }
