@@ -10,6 +10,7 @@ pub mod load;
 pub mod manifest;
 pub mod ports;
 pub mod process;
+pub mod scripted;
 pub mod services;
 pub mod tools;
 pub mod wait;

@@ -2,6 +2,7 @@
 
 mod bad_manifests;
 mod demo_backend;
+mod exchange;
 mod kept_connections;
 mod kubernetes_manifests;
 mod live_changes;
