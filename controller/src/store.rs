@@ -318,3 +318,77 @@ impl Drop for Subscription {
         self.store.state().subscribers.remove(&self.id);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use weir_proto::push::Backend;
+
+    fn contents(config_digest: u64, backends: &[&str]) -> Contents {
+        let backend = |id: &&str| Backend { id: (*id).into(), ..Backend::default() };
+        let set = |ids: &[&str]| Arc::new(BackendSetContent::new(ids.iter().map(backend).collect()));
+        let sets = [("moves".to_owned(), set(backends)), ("stays".to_owned(), set(&["s"]))];
+        Contents { config: Arc::default(), config_digest, sets: sets.into() }
+    }
+
+    fn put(store: &Store, pools: &[(&str, Contents)]) -> Outcome {
+        store.replace_all(pools.iter().map(|(name, contents)| ((*name).to_owned(), contents.clone())))
+    }
+
+    #[test]
+    fn an_equal_pool_is_not_touched_and_a_changed_one_shares_what_is_equal() {
+        let store = Store::new(1);
+        put(&store, &[("ns/a", contents(1, &["x"])), ("ns/b", contents(1, &["x"]))]);
+        let (a, b) = (store.pool("ns/a").expect("a"), store.pool("ns/b").expect("b"));
+        let outcome = put(&store, &[("ns/a", contents(1, &["x", "y"])), ("ns/b", contents(1, &["x"]))]);
+        assert_eq!(outcome, Outcome { changed: 1, removed: 0 });
+        assert!(Arc::ptr_eq(&b, &store.pool("ns/b").expect("b")));
+        let newer = store.pool("ns/a").expect("a");
+        assert!(newer.version.sequence > b.version.sequence && newer.version.sequence % 2 == 0);
+        assert!(Arc::ptr_eq(&a.contents.config, &newer.contents.config));
+        assert!(Arc::ptr_eq(&a.contents.sets["stays"], &newer.contents.sets["stays"]));
+        assert!(!Arc::ptr_eq(&a.contents.sets["moves"], &newer.contents.sets["moves"]));
+    }
+
+    #[test]
+    fn a_pool_that_comes_back_is_newer_than_it_was() {
+        let store = Store::new(1);
+        put(&store, &[("ns/a", contents(1, &[]))]);
+        let before = store.pool("ns/a").expect("a").version.sequence;
+        assert_eq!(put(&store, &[]), Outcome { changed: 0, removed: 1 });
+        put(&store, &[("ns/a", contents(1, &[]))]);
+        assert!(store.pool("ns/a").expect("a").version.sequence > before);
+    }
+
+    #[test]
+    fn a_slow_subscriber_finds_one_pending_state_for_each_pool() {
+        let store = Store::new(1);
+        put(&store, &[("ns/a", contents(1, &[])), ("ns/b", contents(1, &[]))]);
+        let subscription = store.subscribe();
+        assert_eq!(subscription.take().len(), 2, "all that is there");
+        for digest in 2..50 {
+            put(&store, &[("ns/a", contents(digest, &[])), ("ns/b", contents(1, &[]))]);
+        }
+        put(&store, &[("ns/a", contents(99, &[]))]);
+        let changes = subscription.take();
+        let newest: Vec<_> = changes
+            .iter()
+            .map(|(name, pool)| (&**name, pool.as_ref().map(|p| p.contents.config_digest)))
+            .collect();
+        assert_eq!(newest, [("ns/a", Some(99)), ("ns/b", None)]);
+        assert!(subscription.take().is_empty());
+        drop(subscription);
+        assert!(store.state().subscribers.is_empty());
+    }
+
+    #[test]
+    fn single_pools_are_applied_after_the_first_world_only() {
+        let (store, world) = (Store::new(1), World::default());
+        let key = ObjectKey::new("ns", "a");
+        assert_eq!(store.apply_pools(&world, [&key]), Outcome::default());
+        assert!(!*store.loaded.borrow());
+        put(&store, &[("ns/a", contents(1, &[])), ("ns/b", contents(1, &[]))]);
+        assert_eq!(store.apply_pools(&world, [&key]), Outcome { changed: 0, removed: 1 });
+        assert!(store.pool("ns/b").is_some(), "others are not looked at");
+    }
+}

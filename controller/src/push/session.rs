@@ -9,7 +9,7 @@ use super::update::{Update, is_complete, set_difference};
 use crate::store::{Pool, Refusal};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use weir_proto::limits::{
     CHUNKS_IN_FLIGHT_MAX, DELTA_BACKENDS_MAX, MESSAGE_BYTES_MAX, POOLS_MAX, PROXY_ID_BYTES_MAX,
     STUCK_STREAM_TIMEOUT,
@@ -237,12 +237,6 @@ impl Session {
     #[must_use]
     pub fn stuck_at(&self) -> Option<Instant> {
         self.progress.map(|progress| progress + STUCK_STREAM_TIMEOUT)
-    }
-
-    /// How long nothing has been acknowledged while something was in flight.
-    #[must_use]
-    pub fn lag(&self, now: Instant) -> Duration {
-        self.progress.map_or(Duration::ZERO, |progress| now.saturating_duration_since(progress))
     }
 
     /// Pools that could not be sent since the last call.
@@ -507,6 +501,7 @@ mod tests {
     use super::*;
     use crate::compile::BackendSetContent;
     use crate::store::Contents;
+    use std::time::Duration;
     use weir_proto::limits::CHUNK_BYTES_MAX;
     use weir_proto::push::{Backend, BackendSet, KnownPool, PoolConfig, SetDigest, SnapshotRequest};
 
@@ -708,7 +703,7 @@ mod tests {
         assert_eq!((delta.base, delta.version), (Some(old.version), Some(new.version)));
         assert_eq!(stream.next(), None);
         stream.received(&sent[0]);
-        assert_eq!(stream.chunk().index, CHUNKS_IN_FLIGHT_MAX as u32);
+        assert_eq!(usize::try_from(stream.chunk().index), Ok(CHUNKS_IN_FLIGHT_MAX));
         assert_eq!(stream.next(), None);
     }
 

@@ -452,7 +452,8 @@ mod tests {
 
     #[test]
     fn hosts_are_those_that_listener_and_rule_both_accept() {
-        let cases: [(&[&str], &[&str], &[Option<&str>]); 8] = [
+        type Case = (&'static [&'static str], &'static [&'static str], &'static [Option<&'static str>]);
+        let cases: [Case; 8] = [
             (&[], &[], &[None]),
             (&["a.org"], &[], &[Some("a.org")]),
             (&[], &["a.org"], &[Some("a.org")]),
@@ -578,7 +579,7 @@ mod tests {
             ("spec.listeners[0].hostnames", |c| c.listeners[0].hostnames = vec!["a.*.org".into()]),
             ("spec.listeners[0].tls", |c| c.listeners[0].tls = Some(push::Tls::default())),
             ("spec.listeners[0].tls.certificateRefs", |c| {
-                c.listeners[0].protocol = push::Protocol::Https.into()
+                c.listeners[0].protocol = push::Protocol::Https.into();
             }),
             ("spec.rules[0].matches[0].path.value", |c| c.rules[0].paths[0].value = "a".into()),
             ("spec.rules[0].matches[0].path.type", |c| c.rules[0].paths[0].kind = 99),

@@ -134,13 +134,13 @@ impl Replica {
             FromController::Welcome(welcome) => {
                 Ok(vec![Event::Welcomed { controller_id: welcome.controller_id }])
             }
-            FromController::ConfigChunk(chunk) => self.on_chunk(chunk),
+            FromController::ConfigChunk(chunk) => self.on_chunk(&chunk),
             FromController::BackendDelta(delta) => self.on_delta(delta),
-            FromController::PoolRemoved(removed) => Ok(self.remove(removed.pool).into_iter().collect()),
+            FromController::PoolRemoved(removed) => Ok(self.remove(&removed.pool).into_iter().collect()),
             FromController::Synced(_) => {
                 let forgotten = std::mem::take(&mut self.unconfirmed);
                 let mut events: Vec<Event> =
-                    forgotten.into_iter().filter_map(|pool| self.remove(pool)).collect();
+                    forgotten.into_iter().filter_map(|pool| self.remove(&pool)).collect();
                 events.push(Event::Synced);
                 Ok(events)
             }
@@ -221,14 +221,14 @@ impl Replica {
         })
     }
 
-    fn remove(&mut self, name: String) -> Option<Event> {
-        self.unconfirmed.remove(&name);
-        let pool = self.pools.remove(&name)?;
+    fn remove(&mut self, name: &str) -> Option<Event> {
+        self.unconfirmed.remove(name);
+        let pool = self.pools.remove(name)?;
         self.assembling_bytes -= pool.update.map_or(0, |update| update.payload.len());
-        Some(Event::Removed { pool: name })
+        Some(Event::Removed { pool: name.into() })
     }
 
-    fn on_chunk(&mut self, chunk: ConfigChunk) -> Result<Vec<Event>, Breach> {
+    fn on_chunk(&mut self, chunk: &ConfigChunk) -> Result<Vec<Event>, Breach> {
         let limit = |what, limit| Breach::Limit { what, pool: chunk.pool.clone(), limit };
         if chunk.payload.len() > CHUNK_BYTES_MAX {
             return Err(limit("a chunk", CHUNK_BYTES_MAX));
@@ -246,7 +246,7 @@ impl Replica {
             index: chunk.index,
         }))];
         let before = pool.update.as_ref().map_or(0, |update| update.payload.len());
-        events.extend(pool.on_chunk(&chunk));
+        events.extend(pool.on_chunk(chunk));
         let after = pool.update.as_ref().map_or(0, |update| update.payload.len());
         self.assembling_bytes = self.assembling_bytes - before + after;
         if chunk.last {
