@@ -344,7 +344,7 @@ mod tests {
         assert_eq!(outcome, Outcome { changed: 1, removed: 0 });
         assert!(Arc::ptr_eq(&b, &store.pool("ns/b").expect("b")));
         let newer = store.pool("ns/a").expect("a");
-        assert!(newer.version.sequence > b.version.sequence && newer.version.sequence % 2 == 0);
+        assert!(newer.version.sequence > b.version.sequence && newer.version.sequence.is_multiple_of(2));
         assert!(Arc::ptr_eq(&a.contents.config, &newer.contents.config));
         assert!(Arc::ptr_eq(&a.contents.sets["stays"], &newer.contents.sets["stays"]));
         assert!(!Arc::ptr_eq(&a.contents.sets["moves"], &newer.contents.sets["moves"]));

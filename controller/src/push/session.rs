@@ -716,8 +716,10 @@ mod tests {
         stream.change(&new);
         let delta = stream.delta();
         assert_eq!((delta.version, delta.sets[0].upserted.len()), (Some(new.version_ahead()), 1));
-        let update = update(&stream.chunk());
+        let chunk = stream.chunk();
+        let update = update(&chunk);
         assert_eq!((&*update.kept[0].set, &*update.sets[0].set), ("a", "c"));
+        stream.received(&chunk);
         let early = Ack {
             pool: "ns/p".into(),
             version: Some(new.version_ahead()),
