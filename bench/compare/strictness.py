@@ -28,6 +28,7 @@ def get(*lines, target=b"/"):
 
 TE = b"Transfer-Encoding: "
 CASES = {
+    "nothing wrong": post(TE + b"chunked", body=CHUNKED),
     "Content-Length, then chunked": post(b"Content-Length: 4", TE + b"chunked", body=CHUNKED),
     "chunked, then Content-Length": post(TE + b"chunked", b"Content-Length: 4", body=CHUNKED),
     "two equal lengths": post(b"Content-Length: 5", b"Content-Length: 5", body=b"hello"),
