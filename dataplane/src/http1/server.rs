@@ -96,13 +96,10 @@ impl Requests<'_> {
                 Err(failure) => return self.refuse(failure).await,
             };
             self.worker.counters.requests_http1.add(1);
-            let mut persistence = request.persistence;
-            if self.worker.is_draining() {
-                persistence = Persistence::Close;
-            }
             let mut decoder = Decoder::new(request.framing);
             let mut body = Body(BodyReader { wire: self.wire, buf: &mut self.buf, decoder: &mut decoder });
-            let mut sink = Sink::new(self.wire, &mut self.out, persistence, request.minor_version);
+            let mut sink = Sink::new(self.worker, self.wire, &mut self.out, request.persistence);
+            sink.minor_version = request.minor_version;
             let outcome =
                 request::serve(self.worker, self.peer, request.head, &mut body, &mut sink, self.deadline)
                     .await;
@@ -168,7 +165,7 @@ impl Requests<'_> {
             return Next::Close;
         }
         self.worker.counters.requests_refused.add(1);
-        let mut sink = Sink::new(self.wire, &mut self.out, Persistence::Close, 1);
+        let mut sink = Sink::new(self.worker, self.wire, &mut self.out, Persistence::Close);
         match request::answer(&mut sink, failure, None).await {
             Ok(()) => Next::Linger,
             Err(_) => Next::Close,
@@ -189,6 +186,7 @@ impl RequestBody for Body<'_> {
 
 /// The response of one request.
 struct Sink<'a> {
+    worker: &'a Worker,
     wire: &'a Wire,
     out: &'a mut Vec<u8>,
     persistence: Persistence,
@@ -198,9 +196,10 @@ struct Sink<'a> {
 }
 
 impl<'a> Sink<'a> {
-    fn new(wire: &'a Wire, out: &'a mut Vec<u8>, persistence: Persistence, minor_version: u8) -> Self {
+    /// For an answer to HTTP/1.1.
+    fn new(worker: &'a Worker, wire: &'a Wire, out: &'a mut Vec<u8>, persistence: Persistence) -> Self {
         out.clear();
-        Self { wire, out, persistence, minor_version, chunked: false, has_begun: false }
+        Self { worker, wire, out, persistence, minor_version: 1, chunked: false, has_begun: false }
     }
 
     async fn write_through(&mut self, data: &[u8]) -> Result<(), Failure> {
@@ -235,6 +234,10 @@ impl ResponseSink for Sink<'_> {
             BodyLength::Unknown => Framing::Chunked,
         };
         self.chunked = framing == Framing::Chunked;
+        // Asked here and not when the request came: a drain may have begun since.
+        if self.worker.is_draining() {
+            self.persistence = Persistence::Close;
+        }
         let persistence = match self.persistence {
             Persistence::Close => Some(Persistence::Close),
             Persistence::Keep if self.minor_version == 0 => Some(Persistence::Keep),
