@@ -14,9 +14,12 @@ use std::sync::{Arc, Weak};
 #[derive(Debug, Default)]
 pub(crate) struct Turns {
     seed: u64,
-    splits: RefCell<HashMap<u64, (Weak<Route>, Schedule<usize>)>>,
-    pickers: RefCell<HashMap<u64, (Weak<BackendSet>, Picker)>>,
+    splits: ById<Route, Schedule<usize>>,
+    pickers: ById<BackendSet, Picker>,
 }
+
+/// State for each `K` that is still in some snapshot, by its id.
+type ById<K, S> = RefCell<HashMap<u64, (Weak<K>, S)>>;
 
 /// A backend that was chosen; the request counts as on it for as long as this lives.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 use crate::snapshot::Protocol;
 use crate::wire::{Io, Wire};
 use crate::worker::Worker;
-use crate::{http1, http2};
+use crate::{http1, http2, tunnel};
 use bytes::BytesMut;
 use http::HeaderValue;
 use std::net::SocketAddr;
@@ -99,7 +99,14 @@ async fn plain(worker: Rc<Worker>, peer: Peer, io: Io) {
     if received.starts_with(PREFACE) {
         Box::pin(http2::serve(worker, peer, wire.into_inner(), received.freeze())).await;
     } else {
-        http1::server::serve(&worker, &peer, wire, received).await;
+        http1(&worker, &peer, wire, received).await;
+    }
+}
+
+async fn http1(worker: &Worker, peer: &Peer, wire: Wire, received: BytesMut) {
+    if let Some(upgraded) = http1::server::serve(worker, peer, wire, received).await {
+        let http1::server::Upgraded { client, early, backend } = upgraded;
+        Box::pin(tunnel::run(worker, &client, early, *backend)).await;
     }
 }
 
@@ -121,6 +128,6 @@ async fn tls(worker: Rc<Worker>, peer: Peer, stream: TcpStream, config: Arc<rust
     if speaks_http2 {
         Box::pin(http2::serve(worker, peer, io, bytes::Bytes::new())).await;
     } else {
-        http1::server::serve(&worker, &peer, Wire::new(io), BytesMut::new()).await;
+        http1(&worker, &peer, Wire::new(io), BytesMut::new()).await;
     }
 }

@@ -182,8 +182,8 @@ fn request_head(
         (Some(named), Some(host)) if !host.as_bytes().eq_ignore_ascii_case(named.as_str().as_bytes()) => {
             return Err(Failure::BadRequest("The :authority and the Host header name different hosts."));
         }
-        (Some(named), _) => head::authority(Bytes::copy_from_slice(named.as_str().as_bytes())),
-        (None, Some(host)) => head::authority(Bytes::copy_from_slice(host.as_bytes())),
+        (Some(named), _) => head::authority(&Bytes::copy_from_slice(named.as_str().as_bytes())),
+        (None, Some(host)) => head::authority(&Bytes::copy_from_slice(host.as_bytes())),
         (None, None) => Err("The :authority is missing."),
     };
     let authority = authority.map_err(Failure::BadRequest)?;

@@ -99,7 +99,7 @@ fn bind_all(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
     (0..count).map(|_| socket(address, Sharing::BetweenWorkers)).collect()
 }
 
-#[derive(PartialEq)]
+#[derive(Clone, Copy, PartialEq)]
 enum Sharing {
     Exclusive,
     BetweenWorkers,

@@ -53,6 +53,11 @@ pub(crate) struct Seat {
     pub(crate) alive: mpsc::Sender<()>,
 }
 
+/// A snapshot as one worker's requests share it: taking it writes to this worker's memory only, where another `Arc`
+/// would have all workers write to one counter.
+#[allow(clippy::redundant_allocation, reason = "the outer count is the point")]
+pub(crate) type Held = Rc<Arc<Snapshot>>;
+
 /// State of one worker, within reach of all its connections.
 #[derive(Debug)]
 pub(crate) struct Worker {
@@ -62,7 +67,7 @@ pub(crate) struct Worker {
     pub(crate) turns: Turns,
     pub(crate) idle: Idle,
     current: Current,
-    held: RefCell<Rc<Arc<Snapshot>>>,
+    held: RefCell<Held>,
     draining: Cell<bool>,
     connections: Cell<usize>,
     ended: Notify,
@@ -70,7 +75,7 @@ pub(crate) struct Worker {
 
 impl Worker {
     /// The configuration in force. Held for one request; costs no shared write while nothing changes.
-    pub(crate) fn snapshot(&self) -> Rc<Arc<Snapshot>> {
+    pub(crate) fn snapshot(&self) -> Held {
         let current = self.current.load();
         let mut held = self.held.borrow_mut();
         if !Arc::ptr_eq(&held, &current) {

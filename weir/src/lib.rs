@@ -8,6 +8,7 @@ pub mod demo_backend;
 pub mod duration;
 pub mod exit;
 pub mod findings;
+pub mod follower;
 pub mod logging;
 pub mod run;
 pub mod serving;

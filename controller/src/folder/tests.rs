@@ -2,8 +2,8 @@
 
 use super::files::{EMPTY_AFTER, Events};
 use super::*;
-use crate::compile::ObjectKey;
-use crate::source::{Loaded, validate};
+use crate::compile::{ObjectKey, world};
+use crate::source::{Loaded, load};
 use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
@@ -180,24 +180,25 @@ fn files_past_the_limit_are_not_read() {
 }
 
 #[test]
-fn validate_names_the_line_of_each_fault() {
+fn what_is_wrong_with_a_pool_has_the_place_of_its_field() {
     let temp = temp();
     write(temp.path(), "a.yaml", &pool("a", 0));
     let web = pool("b", 81).replace("static: {backends: []}", "service: {name: web, port: 80}");
     write(temp.path(), "b.yaml", &web);
     write(temp.path(), "c.yaml", "kind: x");
-    let report = validate(temp.path()).expect("the folder is there");
-    assert!(!report.is_valid());
-    assert_eq!((report.problems.len(), report.pools), (1, 1));
-    let (place, rejection) = &report.rejections[0];
+    let loaded = load(temp.path()).expect("the folder is there");
+    let world = world(&loaded.objects, None);
+    assert_eq!((loaded.problems.len(), world.pools.len()), (1, 1));
+    let rejection = world.rejections.values().flatten().next().expect("one is refused");
     assert_eq!(rejection.field, "spec.listeners[0].port");
-    assert_eq!(place.as_ref().map(|place| (place.line, place.column)), Some((4, 30)));
-    let (place, warning) = &report.warnings[0];
+    let place = loaded.place_of(rejection).expect("it was written");
+    assert_eq!((place.line, place.column), (4, 30));
+    let warning = world.warnings().next().expect("one misses its service");
     assert_eq!(warning.field, "spec.backendSets[0].service.name");
-    assert_eq!(place.as_ref().map(|place| place.line), Some(4));
-    let one = validate(&temp.path().join("b.yaml")).expect("the file is there");
-    assert!(one.is_valid() && one.pools == 1 && one.warnings.len() == 1);
-    assert!(validate(&temp.path().join("nothing")).is_err());
+    assert_eq!(loaded.place_of(warning).map(|place| place.line), Some(4));
+    let one = load(&temp.path().join("b.yaml")).expect("the file is there");
+    assert!(one.problems.is_empty() && one.objects.pools.len() == 1);
+    assert!(load(&temp.path().join("nothing")).is_err());
 }
 
 /// A running source and what it delivers.

@@ -171,7 +171,7 @@ impl Fields {
                 if self.host.is_some() {
                     return Err("There are two Host headers; send one.");
                 }
-                self.host = Some(authority(bytes.slice_ref(field.value))?);
+                self.host = Some(authority(&bytes.slice_ref(field.value))?);
             }
             header::CONTENT_LENGTH => {
                 if self.length.is_some() {
@@ -289,7 +289,7 @@ fn split_target(
     }
     let path_at = rest.find(['/', '?']).unwrap_or(rest.len());
     let (named, path) = rest.split_at(path_at);
-    let named = authority(bytes.slice_ref(named.as_bytes()))?;
+    let named = authority(&bytes.slice_ref(named.as_bytes()))?;
     let path = match path.as_bytes().first() {
         None => PathAndQuery::from_static("/"),
         Some(b'/') => {
@@ -301,14 +301,14 @@ fn split_target(
 }
 
 /// A host with an optional port and nothing else (RFC 9110, section 7.2).
-pub(crate) fn authority(bytes: Bytes) -> Result<Authority, &'static str> {
+pub(crate) fn authority(bytes: &Bytes) -> Result<Authority, &'static str> {
     const RULE: &str = "The host is not a name or address with an optional port.";
     let (host, port) = match bytes.first() {
         Some(b'[') => {
-            let end = memchr::memchr(b']', &bytes).ok_or(RULE)?;
+            let end = memchr::memchr(b']', bytes).ok_or(RULE)?;
             (&bytes[..=end], &bytes[end + 1..])
         }
-        _ => bytes.split_at(memchr::memchr(b':', &bytes).unwrap_or(bytes.len())),
+        _ => bytes.split_at(memchr::memchr(b':', bytes).unwrap_or(bytes.len())),
     };
     let named = match host {
         [b'[', address @ .., b']'] => {

@@ -214,6 +214,6 @@ proptest! {
         let _ = request(&bytes);
         let _ = response(&bytes, &Method::GET);
         let _ = trailers(&bytes);
-        let _ = authority(Bytes::from(input));
+        let _ = authority(&Bytes::from(input));
     }
 }

@@ -12,14 +12,27 @@ use crate::http1::client;
 use crate::message::{BodyLength, Frame, RequestBody, ResponseHead, ResponseSink};
 use crate::request::{self, Outcome};
 use crate::timer::Deadline;
-use crate::tunnel;
 use crate::wire::Wire;
 use crate::worker::Worker;
 use bytes::{Buf as _, Bytes, BytesMut};
 use http::{HeaderMap, StatusCode};
 
-/// Serves a connection until either side ends it. `received` is what was read from it already.
-pub(crate) async fn serve(worker: &Worker, peer: &Peer, wire: Wire, mut received: BytesMut) {
+/// A connection on which both sides agreed to speak another protocol.
+pub(crate) struct Upgraded {
+    pub(crate) client: Wire,
+    /// What the client sent behind its request.
+    pub(crate) early: BytesMut,
+    pub(crate) backend: Box<client::Connection>,
+}
+
+/// Serves a connection until either side ends it, or until it is upgraded. `received` is what was read from it
+/// already.
+pub(crate) async fn serve(
+    worker: &Worker,
+    peer: &Peer,
+    wire: Wire,
+    mut received: BytesMut,
+) -> Option<Upgraded> {
     let deadline = worker.timers.deadline();
     loop {
         if received.is_empty() {
@@ -34,14 +47,16 @@ pub(crate) async fn serve(worker: &Worker, peer: &Peer, wire: Wire, mut received
             Requests { worker, peer, wire: &wire, deadline: &deadline, buf: received, out: Vec::new() };
         match Box::pin(requests.run()).await {
             Next::Wait => received = BytesMut::new(),
-            Next::Tunnel(backend, early) => {
-                return Box::pin(tunnel::run(worker, &wire, early, *backend)).await;
-            }
+            Next::Tunnel(backend, early) => return Some(Upgraded { client: wire, early, backend }),
             Next::Close => break,
-            Next::Linger => return Box::pin(linger(&wire, &deadline)).await,
+            Next::Linger => {
+                Box::pin(linger(&wire, &deadline)).await;
+                return None;
+            }
         }
     }
     let _ = wire.shutdown().await;
+    None
 }
 
 /// What follows when no whole request is left in the buffer.

@@ -25,7 +25,7 @@ const CRATE_EXCEPTIONS: &[&str] = &["weir -> weir-crds", "weir -> weir-proto"];
 const STAGES: &[&str] =
     &["listener", "tls", "http1::server", "http2", "forwarding", "balance", "pool", "upstream", "tunnel"];
 /// Stages that name another for now, as `stage -> stage`.
-const STAGE_EXCEPTIONS: &[&str] = &["http1::server -> tunnel"];
+const STAGE_EXCEPTIONS: &[&str] = &[];
 
 /// Modules of the request path that are no stages: they call stages, or carry a connection to them.
 const SPINE: &[&str] = &["request", "connection", "worker"];

@@ -271,7 +271,7 @@ fn a_head_at_the_limit_passes_and_one_past_it_is_431() {
     const HEAD_BYTES_MAX: usize = 32 << 10;
     let through = before(|_, exchange| {
         while exchange.read_head().is_some() {
-            exchange.write(OK)
+            exchange.write(OK);
         }
     });
     let frame = "GET / HTTP/1.1\r\nHost: a\r\nX: \r\n\r\n".len();

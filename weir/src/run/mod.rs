@@ -7,15 +7,14 @@
 //! The workers that carry requests are the proxy's own threads. All of the rest, administration included, shares
 //! this thread, so that a large change delays a scrape at most.
 
-mod follower;
 pub mod samples;
 mod summary;
 
 use crate::exit::{self, Failure};
+use crate::follower::Follower;
 use crate::logging;
 use crate::serving::ServingArgs;
 use anyhow::Context as _;
-use follower::Follower;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -64,7 +63,7 @@ async fn serve(args: &Args) -> Result<ExitCode, Failure> {
     let source = FolderSource::open(&args.folder).map_err(|error| Failure::Usage(error.into()))?;
     let store = Store::new(random_epoch());
     let (service, channel) = push::in_process(Arc::clone(&store), std::future::pending());
-    let mut follower = Follower::new(Arc::clone(&store), args.log_format);
+    let mut follower = Follower::with_samples(Arc::clone(&store), args.log_format);
 
     let options = args.serving.options(PROXY_ID.to_owned(), args.bind);
 

@@ -12,9 +12,9 @@ use weir_controller::store::Store;
 
 /// Compiles each state of the folder and says what is wrong with it.
 #[derive(Debug)]
-pub(super) struct Follower {
+pub struct Follower {
     store: Arc<Store>,
-    samples: Samples,
+    samples: Option<Samples>,
     world: Option<World>,
     /// What was said about the state before, so that a change says what is new and not everything again.
     said: BTreeSet<Finding>,
@@ -22,13 +22,23 @@ pub(super) struct Follower {
 }
 
 impl Follower {
-    pub(super) fn new(store: Arc<Store>, format: logging::Format) -> Self {
-        Self { store, samples: Samples::default(), world: None, said: BTreeSet::new(), format }
+    /// Puts what it compiles into `store`, and says what is wrong on standard error.
+    #[must_use]
+    pub fn new(store: Arc<Store>, format: logging::Format) -> Self {
+        Self { store, samples: None, world: None, said: BTreeSet::new(), format }
+    }
+
+    /// The same, with the samples that manifests ask for.
+    #[must_use]
+    pub fn with_samples(store: Arc<Store>, format: logging::Format) -> Self {
+        Self { samples: Some(Samples::default()), ..Self::new(store, format) }
     }
 
     /// Makes a new state of the folder the one in force. What is wrong in it keeps its last good state.
-    pub(super) fn take(&mut self, mut loaded: Loaded) {
-        self.samples.supply(&mut loaded.objects);
+    pub fn take(&mut self, mut loaded: Loaded) {
+        if let Some(samples) = &mut self.samples {
+            samples.supply(&mut loaded.objects);
+        }
         let world = world(&loaded.objects, self.world.as_ref());
         let outcome = self.store.apply(&world);
         self.say(findings::all(&loaded, &world));
