@@ -19,7 +19,6 @@ use http::{HeaderMap, StatusCode};
 
 /// A connection on which both sides agreed to speak another protocol.
 pub(crate) struct Upgraded {
-    pub(crate) client: Wire,
     /// What the client sent behind its request.
     pub(crate) early: BytesMut,
     pub(crate) backend: Box<client::Connection>,
@@ -30,7 +29,7 @@ pub(crate) struct Upgraded {
 pub(crate) async fn serve(
     worker: &Worker,
     peer: &Peer,
-    wire: Wire,
+    wire: &Wire,
     mut received: BytesMut,
 ) -> Option<Upgraded> {
     let deadline = worker.timers.deadline();
@@ -43,14 +42,13 @@ pub(crate) async fn serve(
             }
         }
         // Boxed: the state of a request is large, and is held only while there is one.
-        let requests =
-            Requests { worker, peer, wire: &wire, deadline: &deadline, buf: received, out: Vec::new() };
+        let requests = Requests { worker, peer, wire, deadline: &deadline, buf: received, out: Vec::new() };
         match Box::pin(requests.run()).await {
             Next::Wait => received = BytesMut::new(),
-            Next::Tunnel(backend, early) => return Some(Upgraded { client: wire, early, backend }),
+            Next::Tunnel(backend, early) => return Some(Upgraded { early, backend }),
             Next::Close => break,
             Next::Linger => {
-                Box::pin(linger(&wire, &deadline)).await;
+                Box::pin(linger(wire, &deadline)).await;
                 return None;
             }
         }
