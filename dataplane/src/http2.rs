@@ -148,9 +148,9 @@ async fn stream(
     let deadline = worker.timers.deadline();
     let outcome = request::serve(&worker, &peer, head, &mut body, &mut sink, &deadline).await;
     match outcome {
-        Outcome::Answered if body.stream.is_end_stream() => {}
-        // The answer is complete and the rest of the request is of no use (RFC 9113, section 8.1).
-        Outcome::Answered => sink.respond.send_reset(Reason::NO_ERROR),
+        // Where the client is still sending, h2 tells it to stop once the answer has gone out (NO_ERROR; RFC 9113,
+        // section 8.1). A reset by us would overtake the answer.
+        Outcome::Answered => {}
         Outcome::Aborted | Outcome::Upgraded(_) => sink.reset(Reason::INTERNAL_ERROR),
     }
 }
