@@ -26,8 +26,8 @@ type ById<K, S> = RefCell<HashMap<u64, (Weak<K>, S)>>;
 pub(crate) struct Target<'a> {
     pub(crate) set: &'a BackendSet,
     pub(crate) address: SocketAddr,
-    /// Held, not read: counts the request out when it is dropped.
-    _in_flight: InFlight,
+    /// Counts the request out when it is dropped.
+    pub(crate) in_flight: InFlight,
 }
 
 impl Turns {
@@ -65,7 +65,7 @@ impl Turns {
             pickers.entry(set.id).or_insert_with(|| (Arc::downgrade(set), Picker::new(self.seed)));
         let members = set.members();
         let backend = picker.pick(&members)?;
-        Some(Target { set, address: backend.address, _in_flight: backend.live.enter() })
+        Some(Target { set, address: backend.address, in_flight: backend.live.enter() })
     }
 
     /// Forgets routes and sets that are gone.

@@ -1,6 +1,6 @@
 //! HTTP/2 towards the client, on the `h2` crate: each stream is a request of its own.
 
-use crate::connection::{IDLE_TIMEOUT, Peer, Scheme};
+use crate::connection::{IDLE_TIMEOUT, LINGER_TIMEOUT, Peer, Scheme};
 use crate::failure::Failure;
 use crate::http1::HEAD_BYTES_MAX;
 use crate::http1::head;
@@ -32,6 +32,9 @@ pub const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
 
 /// Response bytes of one stream that wait in memory for the client.
 const SEND_BUFFER_BYTES_MAX: usize = 128 << 10;
+
+/// A piece of a response up to this size is copied, so that it does not keep a read buffer alive.
+const COPIED_BYTES_MAX: usize = 4 << 10;
 
 /// Serves a connection until either side ends it. `received` was read from it already.
 pub(crate) async fn serve(worker: Rc<Worker>, peer: Peer, io: Io, received: Bytes) {
@@ -66,13 +69,17 @@ pub(crate) async fn serve(worker: Rc<Worker>, peer: Peer, io: Io, received: Byte
                 // The connection is over; h2 has told the client why.
                 Some(Err(_)) | None => return,
             },
-            () = deadline.passed(), if !closing => {
-                if worker.is_draining() || !connection.has_streams() {
-                    closing = true;
-                    // GOAWAY: streams that are open end in peace.
-                    connection.graceful_shutdown();
-                }
-            }
+            // Streams that are open end in peace, each within its own limits; then nothing is left to wait for.
+            () = deadline.passed() => if closing && !connection.has_streams() { return },
+        }
+        let is_over = worker.is_draining() || (deadline.has_passed() && !connection.has_streams());
+        if is_over && !closing {
+            closing = true;
+            // GOAWAY.
+            connection.graceful_shutdown();
+        }
+        if closing {
+            deadline.set(Some(LINGER_TIMEOUT));
         }
     }
 }
@@ -96,6 +103,10 @@ impl AsyncRead for Received {
         let size = self.first.len().min(buf.remaining());
         buf.put_slice(&self.first[..size]);
         self.first.advance(size);
+        if self.first.is_empty() {
+            // What is empty still holds what it was cut from.
+            self.first = Bytes::new();
+        }
         Poll::Ready(Ok(()))
     }
 }
@@ -137,15 +148,15 @@ async fn stream(
     let method = parts.method.clone();
     let mut sink = Sink { respond, stream: None, pending: Bytes::new(), left: None };
     let mut body = Body { stream: body, data_done: false };
+    let deadline = worker.timers.deadline();
     let head = match request_head(parts, &body.stream, peer.scheme) {
         Ok(head) => head,
         Err(failure) => {
             worker.counters.requests_refused.add(1);
-            let _ = request::answer(&mut sink, failure, Some(&method)).await;
+            let _ = request::answer(&mut sink, failure, Some(&method), &deadline).await;
             return;
         }
     };
-    let deadline = worker.timers.deadline();
     let outcome = request::serve(&worker, &peer, head, &mut body, &mut sink, &deadline).await;
     match outcome {
         // Where the client is still sending, h2 tells it to stop once the answer has gone out (NO_ERROR; RFC 9113,
@@ -165,6 +176,7 @@ fn request_head(
     if method == Method::CONNECT {
         return Err(Failure::MethodRefused);
     }
+    join_cookies(&mut headers);
     if headers.len() > crate::http1::HEADERS_MAX {
         return Err(Failure::TooManyHeaders);
     }
@@ -193,8 +205,11 @@ fn request_head(
         Some(length) => BodyLength::Known(length),
         None => BodyLength::Unknown,
     };
-    join_cookies(&mut headers);
     let target = uri.path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
+    let is_target = target.as_str().starts_with('/') || (target == "*" && method == Method::OPTIONS);
+    if !is_target {
+        return Err(Failure::BadRequest("The :path does not begin with a slash."));
+    }
     Ok(RequestHead { method, authority: Some(authority), target, headers, body, upgrade: Upgrade::No })
 }
 
@@ -238,6 +253,10 @@ impl RequestBody for Body {
             Ok(trailers) => Ok(trailers.map(Frame::Trailers)),
             Err(_) => Err(Failure::ClientGone),
         }
+    }
+
+    fn has_ended(&self) -> bool {
+        self.stream.is_end_stream()
     }
 }
 
@@ -312,7 +331,8 @@ impl ResponseSink for Sink {
 
     async fn data(&mut self, data: Bytes) -> Result<(), Failure> {
         self.send_pending(false).await?;
-        self.pending = data;
+        // h2 counts the bytes that wait, not the buffer that they were cut from: a small piece takes its own.
+        self.pending = if data.len() < COPIED_BYTES_MAX { Bytes::copy_from_slice(&data) } else { data };
         if let Some(left) = &mut self.left {
             *left = left.saturating_sub(self.pending.len() as u64);
             if *left == 0 {
@@ -340,8 +360,15 @@ impl ResponseSink for Sink {
         }
     }
 
+    fn close_after(&mut self) {
+        // The connection has other streams; h2 ends this one.
+    }
+
     async fn gone(&mut self) {
-        let _ = poll_fn(|cx| self.respond.poll_reset(cx)).await;
+        let _ = match &mut self.stream {
+            Some(stream) => poll_fn(|cx| stream.poll_reset(cx)).await,
+            None => poll_fn(|cx| self.respond.poll_reset(cx)).await,
+        };
     }
 
     fn has_begun(&self) -> bool {

@@ -114,6 +114,9 @@ fn socket(address: SocketAddr, sharing: Sharing) -> io::Result<TcpListener> {
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     if sharing == Sharing::BetweenWorkers {
+        // What is accepted inherits both.
+        socket.set_tcp_nodelay(true)?;
+        socket.set_tcp_keepalive(&crate::wire::keep_alive())?;
         socket.listen(ACCEPT_BACKLOG)?;
     }
     Ok(socket.into())

@@ -32,6 +32,14 @@ pub(crate) enum Upgrade {
 }
 
 impl RequestHead {
+    /// What routes are matched against. `OPTIONS *` asks about the server as a whole, which is its root.
+    pub(crate) fn path(&self) -> &str {
+        match self.target.path() {
+            "*" => "/",
+            path => path,
+        }
+    }
+
     /// The host in lower case, without port; empty for HTTP/1.0 without `Host`.
     pub(crate) fn host(&self) -> Cow<'_, str> {
         let host = self.authority.as_ref().map_or("", Authority::host);
@@ -80,6 +88,8 @@ pub(crate) trait RequestBody {
     /// # Errors
     /// A [`Failure`] of the client's side.
     async fn next(&mut self) -> Result<Option<Frame>, Failure>;
+    /// Whether its end was seen.
+    fn has_ended(&self) -> bool;
 }
 
 /// The downstream side's response. Small writes are gathered until [`Self::flush`] or [`Self::end`].
@@ -96,6 +106,8 @@ pub(crate) trait ResponseSink {
     async fn flush(&mut self) -> Result<(), Failure>;
     /// The response is complete; sends what was gathered.
     async fn end(&mut self, trailers: Option<HeaderMap>) -> Result<(), Failure>;
+    /// The client will not be listened to after this answer: say so, where the protocol can. Before the head.
+    fn close_after(&mut self);
     /// Waits until the client is gone; may never return. Cancellation safe.
     async fn gone(&mut self);
     /// Whether [`Self::head`] was called: no other answer can be given any more.

@@ -7,16 +7,24 @@ use crate::connection::Peer;
 use crate::failure::Failure;
 use crate::forwarding;
 use crate::http1::client::Connection;
-use crate::message::{BodyLength, RequestBody, RequestHead, ResponseSink};
+use crate::message::{BodyLength, Frame, RequestBody, RequestHead, ResponseSink};
 use crate::pool;
 use crate::timer::Deadline;
 use crate::upstream::{self, Exchanged, Then};
+use crate::wire::poll_once;
 use crate::worker::Worker;
 use http::{Method, StatusCode};
-use std::time::Instant;
+use lb_core::backend::InFlight;
+use std::time::{Duration, Instant};
 
 /// Backends that are tried while none accepts a connection. Nothing has been sent then, so any method may move on.
 pub const CONNECT_ATTEMPTS_MAX: usize = 3;
+
+/// Longest time that a client may take to receive an answer of ours.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Most bytes of a refused request's body that are read for the sake of its connection.
+pub const SKIPPED_BYTES_MAX: usize = 64 << 10;
 
 /// How a request ended, for the connection that it came by.
 #[derive(Debug)]
@@ -26,7 +34,15 @@ pub(crate) enum Outcome {
     /// The response broke off, or the client is gone: the connection (or stream) can only be cut.
     Aborted,
     /// Both sides agreed on another protocol; bytes go both ways from here.
-    Upgraded(Box<Connection>),
+    Upgraded(Box<Tunnel>),
+}
+
+/// What a request leaves behind that became a tunnel.
+#[derive(Debug)]
+pub(crate) struct Tunnel {
+    pub(crate) backend: Connection,
+    /// The tunnel counts as a request on its backend for as long as it is open.
+    pub(crate) in_flight: InFlight,
 }
 
 /// Serves one request.
@@ -41,17 +57,36 @@ pub(crate) async fn serve(
     let began = Instant::now();
     let (status, outcome) = match forward(worker, peer, &mut head, body, sink, deadline).await {
         Ok((status, None)) => (status, Outcome::Answered),
-        Ok((status, Some(connection))) => (status, Outcome::Upgraded(connection)),
+        Ok((status, Some(tunnel))) => (status, Outcome::Upgraded(tunnel)),
         Err(failure) if sink.has_begun() || failure == Failure::ClientGone => {
             (failure.answer().0, Outcome::Aborted)
         }
-        Err(failure) => match answer(sink, failure, Some(&head.method)).await {
-            Ok(()) => (failure.answer().0, Outcome::Answered),
-            Err(gone) => (gone.answer().0, Outcome::Aborted),
-        },
+        Err(failure) => {
+            skip_what_came(body).await;
+            if !body.has_ended() {
+                sink.close_after();
+            }
+            match answer(sink, failure, Some(&head.method), deadline).await {
+                Ok(()) => (failure.answer().0, Outcome::Answered),
+                Err(gone) => (gone.answer().0, Outcome::Aborted),
+            }
+        }
     };
     worker.counters.answered(status.as_u16(), began.elapsed());
     outcome
+}
+
+/// Takes a body that nobody wants, as far as it is there already, so that its connection can go on.
+async fn skip_what_came(body: &mut impl RequestBody) {
+    let mut left = SKIPPED_BYTES_MAX;
+    while let Some(Ok(Some(frame))) = poll_once(body.next()).await {
+        if let Frame::Data(data) = frame {
+            left = left.saturating_sub(data.len());
+        }
+        if left == 0 {
+            return;
+        }
+    }
 }
 
 /// Answers in place of a backend. `method` is the request's, where it is known.
@@ -59,19 +94,23 @@ pub(crate) async fn answer(
     sink: &mut impl ResponseSink,
     failure: Failure,
     method: Option<&Method>,
+    deadline: &Deadline,
 ) -> Result<(), Failure> {
     let (mut head, body) = failure.response();
-    if method == Some(&Method::HEAD) {
-        head.body = BodyLength::Announced(Some(body.len() as u64));
-        sink.head(head).await?;
-    } else {
-        sink.head(head).await?;
-        sink.data(body).await?;
-    }
-    sink.end(None).await
+    let write = async {
+        if method == Some(&Method::HEAD) {
+            head.body = BodyLength::Announced(Some(body.len() as u64));
+            sink.head(head).await?;
+        } else {
+            sink.head(head).await?;
+            sink.data(body).await?;
+        }
+        sink.end(None).await
+    };
+    deadline.within(ANSWER_TIMEOUT, write).await.unwrap_or(Err(Failure::ClientGone))
 }
 
-/// The stages. Gives the status and, after an upgrade, the connection to the backend.
+/// The stages. Gives the status and, after an upgrade, the tunnel to the backend.
 async fn forward(
     worker: &Worker,
     peer: &Peer,
@@ -79,12 +118,12 @@ async fn forward(
     body: &mut impl RequestBody,
     sink: &mut impl ResponseSink,
     deadline: &Deadline,
-) -> Result<(StatusCode, Option<Box<Connection>>), Failure> {
+) -> Result<(StatusCode, Option<Box<Tunnel>>), Failure> {
     // 1. Configuration: one load, and everything below is of that version.
     let snapshot = worker.snapshot();
     let listener = snapshot.listeners.get(&peer.port).ok_or(Failure::NoRoute)?;
     // 2. Route: host and path say which backend sets may answer.
-    let route = listener.routes.find(&head.host(), head.target.path()).ok_or(Failure::NoRoute)?;
+    let route = listener.routes.find(&head.host(), head.path()).ok_or(Failure::NoRoute)?;
     // 3. Policy: the backend learns who asks, and the client's own claims end here.
     forwarding::describe_client(head, peer);
     let mut fresh_only = false;
@@ -93,8 +132,8 @@ async fn forward(
         // 4. Balance: the set by share, the backend by the set's algorithm.
         let target = worker.turns.pick(route).ok_or(Failure::NoBackend)?;
         // 5. Pool: a kept connection, or a new one.
-        let (mut connection, kept) = match connection(worker, &target, deadline, fresh_only).await {
-            Ok(connection) => connection,
+        let (mut backend, kept) = match connection(worker, &target, deadline, fresh_only).await {
+            Ok(backend) => backend,
             Err(_) if attempts < CONNECT_ATTEMPTS_MAX => {
                 attempts += 1;
                 continue;
@@ -104,13 +143,13 @@ async fn forward(
         // 6. Upstream: request up, response down.
         worker.counters.upstream_in_flight.add(1);
         let limit = route.request_timeout;
-        let exchanged = upstream::exchange(&mut connection, head, body, sink, deadline, limit).await;
+        let exchanged = upstream::exchange(&mut backend, head, body, sink, deadline, limit).await;
         worker.counters.upstream_in_flight.sub(1);
         match exchanged {
-            Ok(exchanged) => return Ok(settle(worker, &target, connection, exchanged)),
+            Ok(exchanged) => return Ok(settle(worker, target, backend, exchanged)),
             // A backend may close a kept connection at the moment we use it. Then, and only where repeating the
             // request does no harm, it goes out once more, on a new connection.
-            Err(broken) if kept && broken.can_be_sent_again && head.method.is_idempotent() && !fresh_only => {
+            Err(broken) if kept && broken.can_be_sent_again && head.method.is_idempotent() => {
                 worker.counters.upstream_stale.add(1);
                 fresh_only = true;
             }
@@ -145,17 +184,18 @@ async fn connection(
 /// Puts the connection where it is of use.
 fn settle(
     worker: &Worker,
-    target: &Target<'_>,
-    connection: Connection,
+    target: Target<'_>,
+    backend: Connection,
     exchanged: Exchanged,
-) -> (StatusCode, Option<Box<Connection>>) {
-    match exchanged.then {
+) -> (StatusCode, Option<Box<Tunnel>>) {
+    let tunnel = match exchanged.then {
         Then::Keep => {
             let limits = pool::Limits::of(worker, &target.set.policy);
-            worker.idle.keep(target.address, connection, Instant::now(), limits);
-            (exchanged.status, None)
+            worker.idle.keep(target.address, backend, Instant::now(), limits);
+            None
         }
-        Then::Close => (exchanged.status, None),
-        Then::Tunnel => (exchanged.status, Some(Box::new(connection))),
-    }
+        Then::Close => None,
+        Then::Tunnel => Some(Box::new(Tunnel { backend, in_flight: target.in_flight })),
+    };
+    (exchanged.status, tunnel)
 }

@@ -101,17 +101,31 @@ impl Deadline {
         }
     }
 
+    /// What the future gives, or `None` once `limit` has passed. Leaves the deadline set.
+    pub(crate) async fn within<T>(&self, limit: Duration, future: impl Future<Output = T>) -> Option<T> {
+        self.set(Some(limit));
+        tokio::select! { biased;
+            value = future => Some(value),
+            () = self.passed() => None,
+        }
+    }
+
+    /// Whether it has been reached.
+    pub(crate) fn has_passed(&self) -> bool {
+        self.timers.slots.borrow()[self.key].at <= self.timers.now.get()
+    }
+
     /// Waits until the deadline is reached. Cancellation safe.
     pub(crate) async fn passed(&self) {
         poll_fn(|cx| self.poll_passed(cx)).await;
     }
 
     fn poll_passed(&self, cx: &Context<'_>) -> Poll<()> {
-        let mut slots = self.timers.slots.borrow_mut();
-        let slot = &mut slots[self.key];
-        if slot.at <= self.timers.now.get() {
+        if self.has_passed() {
             return Poll::Ready(());
         }
+        let mut slots = self.timers.slots.borrow_mut();
+        let slot = &mut slots[self.key];
         match &mut slot.waker {
             Some(waker) => waker.clone_from(cx.waker()),
             None => slot.waker = Some(cx.waker().clone()),

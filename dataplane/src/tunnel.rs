@@ -1,31 +1,44 @@
-//! After an upgrade: bytes both ways until either side ends, without looking at them.
+//! After an upgrade: bytes both ways until both sides have ended, without looking at them.
 
-use crate::http1::client;
+use crate::connection::STALL_TIMEOUT;
+use crate::request::Tunnel;
 use crate::wire::Wire;
 use crate::worker::Worker;
 use bytes::BytesMut;
 use std::io;
+use std::pin::pin;
 
-/// Room for a read, in bytes. Held for as long as the tunnel is open, in each direction that has carried data.
+/// Room for a read, in bytes. Held only while data is on its way.
 const READ_BYTES: usize = 8 << 10;
 
-/// Carries bytes between a client and a backend until both directions ended or one broke. `early` is what the
-/// client sent behind its request.
-pub(crate) async fn run(worker: &Worker, client: &Wire, early: BytesMut, backend: client::Connection) {
-    let client::Connection { wire: backend, buf: greeting } = backend;
+/// Carries bytes between a client and a backend. `early` is what the client sent behind its request.
+///
+/// A half-close is passed on, and the other direction then has [`STALL_TIMEOUT`] to end; an error ends both, since
+/// no protocol goes on after it. A peer that vanished is noticed by keep-alive probes.
+pub(crate) async fn run(worker: &Worker, client: &Wire, early: BytesMut, tunnel: Tunnel) {
+    let Tunnel { backend, in_flight } = tunnel;
+    let (backend, greeting) = (backend.wire, backend.buf);
+    backend.keep_alive();
     worker.counters.tunnels_open.add(1);
-    let up = copy(client, &backend, early);
-    let down = copy(&backend, client, greeting);
-    // Half-close is passed on; an error ends both, since no protocol goes on after it.
-    let _ = tokio::try_join!(up, down);
+    let deadline = worker.timers.deadline();
+    let mut up = pin!(copy(client, &backend, early));
+    let mut down = pin!(copy(&backend, client, greeting));
+    tokio::select! {
+        end = &mut up => if end.is_ok() {
+            let _ = deadline.within(STALL_TIMEOUT, down).await;
+        },
+        end = &mut down => if end.is_ok() {
+            let _ = deadline.within(STALL_TIMEOUT, up).await;
+        },
+    }
     worker.counters.tunnels_open.sub(1);
+    drop(in_flight);
 }
 
 async fn copy(from: &Wire, to: &Wire, mut buf: BytesMut) -> io::Result<()> {
     loop {
         if !buf.is_empty() {
             to.write(&buf, &[]).await?;
-            buf.clear();
         }
         // An idle tunnel holds no buffer: most WebSockets are idle most of the time.
         buf = BytesMut::new();

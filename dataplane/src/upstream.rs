@@ -2,7 +2,7 @@
 
 use crate::connection::STALL_TIMEOUT;
 use crate::failure::Failure;
-use crate::http1::body::{BodyError, Decoder};
+use crate::http1::body::{BodyError, BodyReader, Decoder};
 use crate::http1::client::{self, Connection, HeadError};
 use crate::http1::encode;
 use crate::http1::head::{ParsedResponse, Persistence};
@@ -68,7 +68,7 @@ impl From<Failure> for Broken {
 }
 
 /// Sends a request and passes its response on. `limit` is the time until the response's head, from when the
-/// request last moved.
+/// request last moved; `None` waits for ever once the request is sent.
 pub(crate) async fn exchange(
     connection: &mut Connection,
     head: &RequestHead,
@@ -77,49 +77,54 @@ pub(crate) async fn exchange(
     deadline: &Deadline,
     limit: Option<Duration>,
 ) -> Result<Exchanged, Broken> {
-    deadline.set(limit);
     let Connection { wire, buf } = connection;
-    let touched = Cell::new(false);
-    let progress = || {
-        touched.set(true);
-        deadline.set(limit);
-    };
-    let mut upload = pin!(upload(wire, head, body, progress));
-    let mut sent: Option<Sent> = None;
+    let progress = Progress::new(deadline, limit);
+    let mut sent = None;
+    let mut upload = pin!(upload(wire, head, body, &progress));
     // 1. The response's head. The request's body may still be on its way when it comes.
     let response = loop {
         let received = tokio::select! { biased;
             end = &mut upload, if sent.is_none() => {
                 sent = Some(end?);
+                progress.request_sent();
                 continue;
             }
             received = client::read_head(wire, buf, &head.method) => received,
             () = sink.gone(), if sent.is_some() => return Err(Failure::ClientGone.into()),
-            () = deadline.passed() => return Err(Failure::BackendTimeout.into()),
+            () = deadline.passed() => return Err(progress.stalled().into()),
         };
-        let response = received.map_err(|error| no_head(error, touched.get()))?;
+        let response = received.map_err(|error| no_head(error, &progress))?;
         match interim_or_final(response, head.upgrade)? {
-            Answer::Interim(response) => sink.interim(response.head.status, response.head.headers).await?,
+            Answer::Interim(ParsedResponse { head, .. }) => {
+                progress.answer_began.set(true);
+                let passed_on = deadline.within(STALL_TIMEOUT, sink.interim(head.status, head.headers)).await;
+                passed_on.ok_or(Failure::ClientGone)??;
+                progress.moved();
+            }
             Answer::Final(response) => break response,
         }
     };
     // 2. Its body.
-    let status = response.head.status;
-    let persistence = response.persistence;
+    let (status, persistence) = (response.head.status, response.persistence);
+    if sent.is_none() {
+        // Whether the rest of the request will still be read is not known when the head goes out.
+        sink.close_after();
+    }
+    progress.response_began();
     sink.head(response.head).await?;
     if status == StatusCode::SWITCHING_PROTOCOLS {
-        sink.flush().await?;
+        deadline.within(STALL_TIMEOUT, sink.flush()).await.ok_or(Failure::ClientGone)??;
         return Ok(Exchanged { status, then: Then::Tunnel });
     }
     let mut decoder = Decoder::new(response.framing);
     {
         let reader = client::body(wire, buf, &mut decoder);
-        let mut download = pin!(download(reader, sink, deadline));
+        let mut download = pin!(download(reader, sink, &progress));
         loop {
             tokio::select! { biased;
                 end = &mut download => break end?,
                 end = &mut upload, if sent.is_none() => sent = Some(end?),
-                () = deadline.passed() => return Err(Failure::BackendTimeout.into()),
+                () = deadline.passed() => return Err(progress.stalled().into()),
             }
         }
     }
@@ -129,6 +134,51 @@ pub(crate) async fn exchange(
         *buf = bytes::BytesMut::new();
     }
     Ok(Exchanged { status, then: if reusable { Then::Keep } else { Then::Close } })
+}
+
+/// How far an exchange has come, and how long it may stand still there.
+struct Progress<'a> {
+    deadline: &'a Deadline,
+    /// Until the response's head, once the request is sent.
+    limit: Option<Duration>,
+    /// How long nothing may move, at present.
+    patience: Cell<Option<Duration>>,
+    /// Some of the request's body was used up.
+    body_began: Cell<bool>,
+    /// Something of the response was seen.
+    answer_began: Cell<bool>,
+    /// What stands still is the client.
+    waits_for_client: Cell<bool>,
+}
+
+impl<'a> Progress<'a> {
+    fn new(deadline: &'a Deadline, limit: Option<Duration>) -> Self {
+        let no = || Cell::new(false);
+        let patience = Cell::new(limit.or(Some(STALL_TIMEOUT)));
+        let progress =
+            Self { deadline, limit, patience, body_began: no(), answer_began: no(), waits_for_client: no() };
+        progress.moved();
+        progress
+    }
+
+    fn moved(&self) {
+        self.deadline.set(self.patience.get());
+    }
+
+    fn request_sent(&self) {
+        self.patience.set(self.limit);
+        self.moved();
+    }
+
+    fn response_began(&self) {
+        self.patience.set(Some(STALL_TIMEOUT));
+        self.moved();
+    }
+
+    /// Whose fault it is that the deadline passed.
+    fn stalled(&self) -> Failure {
+        if self.waits_for_client.get() { Failure::RequestSlow } else { Failure::BackendTimeout }
+    }
 }
 
 /// How much of the request the backend took.
@@ -144,12 +194,12 @@ async fn upload(
     wire: &Wire,
     head: &RequestHead,
     body: &mut impl RequestBody,
-    progress: impl Fn(),
+    progress: &Progress<'_>,
 ) -> Result<Sent, Failure> {
     let taken = |written: io::Result<()>| if written.is_ok() { Sent::Whole } else { Sent::Part };
     let mut out = Vec::with_capacity(1024);
     client::encode_head(&mut out, head);
-    if head.body == BodyLength::Empty {
+    if matches!(head.body, BodyLength::Empty | BodyLength::Known(0)) {
         return Ok(taken(wire.write(&out, &[]).await));
     }
     let chunked = head.body == BodyLength::Unknown;
@@ -162,10 +212,14 @@ async fn upload(
                     return Ok(Sent::Part);
                 }
                 out.clear();
-                body.next().await?
+                progress.waits_for_client.set(true);
+                let next = body.next().await?;
+                progress.waits_for_client.set(false);
+                next
             }
         };
-        progress();
+        progress.moved();
+        progress.body_began.set(progress.body_began.get() || next.is_some());
         match next {
             Some(Frame::Data(data)) if data.is_empty() => {}
             Some(Frame::Data(data)) => {
@@ -197,20 +251,23 @@ async fn upload(
 
 /// Passes the response's body on. Whatever is there already goes out together with the head.
 async fn download(
-    mut reader: crate::http1::body::BodyReader<'_>,
+    mut reader: BodyReader<'_>,
     sink: &mut impl ResponseSink,
-    deadline: &Deadline,
+    progress: &Progress<'_>,
 ) -> Result<(), Failure> {
     let mut trailers = None;
     loop {
-        deadline.set(Some(STALL_TIMEOUT));
         let next = match poll_once(reader.next()).await {
             Some(next) => next,
             None => {
                 sink.flush().await?;
-                reader.next().await
+                tokio::select! { biased;
+                    next = reader.next() => next,
+                    () = sink.gone() => return Err(Failure::ClientGone),
+                }
             }
         };
+        progress.moved();
         let next = next.map_err(|error| match error {
             BodyError::Invalid(what) => Failure::BackendInvalid(what),
             BodyError::Cut => Failure::BackendClosed,
@@ -239,9 +296,12 @@ fn interim_or_final(response: ParsedResponse, upgrade: Upgrade) -> Result<Answer
     }
 }
 
-fn no_head(error: HeadError, touched: bool) -> Broken {
+fn no_head(error: HeadError, progress: &Progress<'_>) -> Broken {
     match error {
-        HeadError::Nothing => Broken { failure: Failure::BackendClosed, can_be_sent_again: !touched },
+        HeadError::Nothing => {
+            let can_be_sent_again = !progress.body_began.get() && !progress.answer_began.get();
+            Broken { failure: Failure::BackendClosed, can_be_sent_again }
+        }
         HeadError::Cut => Failure::BackendClosed.into(),
         HeadError::Invalid(what) => Failure::BackendInvalid(what).into(),
     }

@@ -4,11 +4,13 @@
 //! duration. That is what lets a request's body go up while its response comes down, without a second task.
 
 use bytes::BytesMut;
+use socket2::{SockRef, TcpKeepalive};
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
@@ -18,6 +20,23 @@ use tokio_rustls::server::TlsStream;
 pub(crate) enum Io {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Io {
+    fn socket(&self) -> &TcpStream {
+        match self {
+            Self::Plain(io) => io,
+            Self::Tls(io) => io.get_ref().0,
+        }
+    }
+}
+
+/// A vanished peer is noticed within two minutes.
+pub(crate) fn keep_alive() -> TcpKeepalive {
+    TcpKeepalive::new()
+        .with_time(Duration::from_secs(60))
+        .with_interval(Duration::from_secs(15))
+        .with_retries(4)
 }
 
 impl AsyncRead for Io {
@@ -127,6 +146,18 @@ impl Wire {
         poll_fn(|cx| Pin::new(&mut *self.io.borrow_mut()).poll_shutdown(cx)).await
     }
 
+    /// Has the system find out by itself when the other side has vanished: nothing else would tell while both are
+    /// silent.
+    pub(crate) fn keep_alive(&self) {
+        // A socket that cannot be set up so still works.
+        let _ = SockRef::from(self.io.borrow().socket()).set_tcp_keepalive(&keep_alive());
+    }
+
+    /// Makes the close that follows a reset, so that what was sent cannot pass for whole.
+    pub(crate) fn reset_on_close(&self) {
+        let _ = SockRef::from(self.io.borrow().socket()).set_linger(Some(Duration::ZERO));
+    }
+
     /// Waits until there is something to read, an end or an error, without a buffer of the caller's. May return
     /// early; the read that follows decides.
     pub(crate) async fn readable(&self) {
@@ -158,9 +189,6 @@ impl Wire {
     pub(crate) fn is_quiet(&self) -> bool {
         match &mut *self.io.borrow_mut() {
             Io::Plain(io) => {
-                if io.poll_read_ready(&mut Context::from_waker(Waker::noop())).is_pending() {
-                    return true;
-                }
                 matches!(io.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
             }
             Io::Tls(_) => false,

@@ -10,15 +10,17 @@ use crate::listener::ListenerChange;
 use crate::pool::Idle;
 use crate::snapshot::{Current, Snapshot};
 use crate::timer::{TICK, Timers};
+use crate::wire::poll_once;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc, watch};
-use tokio::task::{AbortHandle, spawn_local};
+use tokio::task::spawn_local;
 
 /// How often idle upstream connections and forgotten state are swept.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -131,7 +133,7 @@ async fn run(seat: Seat) {
         ended: Notify::new(),
     });
     let upkeep = spawn_local(upkeep(Rc::clone(&worker)));
-    let mut accepting: BTreeMap<u16, AbortHandle> = BTreeMap::new();
+    let mut accepting: BTreeMap<u16, Rc<Notify>> = BTreeMap::new();
     loop {
         tokio::select! { biased;
             changed = phase.changed() => {
@@ -144,20 +146,23 @@ async fn run(seat: Seat) {
             Some(change) = listeners.recv() => match change {
                 ListenerChange::Open { port, socket } => match TcpListener::from_std(socket) {
                     Ok(socket) => {
-                        let task = spawn_local(accept(Rc::clone(&worker), port, socket));
-                        accepting.insert(port, task.abort_handle());
+                        let stop = Rc::default();
+                        spawn_local(accept(Rc::clone(&worker), port, socket, Rc::clone(&stop)));
+                        accepting.insert(port, stop);
                     }
                     Err(error) => tracing::error!(port, %error, "a listening socket cannot be used"),
                 },
                 ListenerChange::Close { port } => {
-                    if let Some(task) = accepting.remove(&port) {
-                        task.abort();
+                    if let Some(stop) = accepting.remove(&port) {
+                        stop.notify_one();
                     }
                 }
             },
         }
     }
-    accepting.values().for_each(AbortHandle::abort);
+    accepting.values().for_each(|stop| stop.notify_one());
+    // The accepting tasks take what is in their backlogs before this goes on.
+    tokio::task::yield_now().await;
     worker.timers.end_idle();
     while worker.connections.get() > 0 && *phase.borrow() < Phase::Stop {
         tokio::select! {
@@ -188,18 +193,14 @@ async fn upkeep(worker: Rc<Worker>) {
     }
 }
 
-async fn accept(worker: Rc<Worker>, port: u16, socket: TcpListener) {
+async fn accept(worker: Rc<Worker>, port: u16, socket: TcpListener, stop: Rc<Notify>) {
     loop {
-        match socket.accept().await {
-            Ok((stream, address)) => {
-                worker.counters.connections_accepted.add(1);
-                let open = Open::new(&worker);
-                let worker = Rc::clone(&worker);
-                spawn_local(async move {
-                    connection::serve(worker, port, stream, address).await;
-                    drop(open);
-                });
-            }
+        let accepted = tokio::select! { biased;
+            accepted = socket.accept() => accepted,
+            () = stop.notified() => break,
+        };
+        match accepted {
+            Ok((stream, address)) => serve(&worker, port, stream, address),
             Err(error) if is_about_one_connection(&error) => {}
             Err(error) => {
                 tracing::warn!(port, %error, "no connection can be accepted; trying again");
@@ -209,6 +210,20 @@ async fn accept(worker: Rc<Worker>, port: u16, socket: TcpListener) {
             }
         }
     }
+    // Closing the socket resets whoever is established in its backlog.
+    while let Some(Ok((stream, address))) = poll_once(socket.accept()).await {
+        serve(&worker, port, stream, address);
+    }
+}
+
+fn serve(worker: &Rc<Worker>, port: u16, stream: TcpStream, address: SocketAddr) {
+    worker.counters.connections_accepted.add(1);
+    let open = Open::new(worker);
+    let worker = Rc::clone(worker);
+    spawn_local(async move {
+        connection::serve(worker, port, stream, address).await;
+        drop(open);
+    });
 }
 
 /// The client gave up between its SYN and our accept; nothing is wrong here.

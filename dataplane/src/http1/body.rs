@@ -142,31 +142,32 @@ pub(crate) struct BodyReader<'a> {
     pub(crate) wire: &'a Wire,
     pub(crate) buf: &'a mut BytesMut,
     pub(crate) decoder: &'a mut Decoder,
+    room: usize,
 }
 
-impl BodyReader<'_> {
+impl<'a> BodyReader<'a> {
+    pub(crate) fn new(wire: &'a Wire, buf: &'a mut BytesMut, decoder: &'a mut Decoder) -> Self {
+        Self { wire, buf, decoder, room: READ_BYTES }
+    }
+
     /// The next piece, `None` at the end. Cancellation safe.
     pub(crate) async fn next(&mut self) -> Result<Option<Frame>, BodyError> {
-        let mut room = READ_BYTES;
         loop {
             match self.decoder.step(self.buf).map_err(BodyError::Invalid)? {
                 Step::Frame(frame) => return Ok(Some(frame)),
                 Step::End => return Ok(None),
                 Step::NeedMore => {}
             }
-            if let Decoder::Length(left) | Decoder::ChunkData(left) = *self.decoder
-                && left > READ_BYTES as u64
-            {
-                room = READ_BYTES_LARGE;
-            }
-            self.buf.reserve(room);
+            self.buf.reserve(self.room);
             match self.wire.read(self.buf).await {
                 Ok(0) if *self.decoder == Decoder::UntilClose => {
                     *self.decoder = Decoder::Done;
                     return Ok(None);
                 }
                 Ok(0) | Err(_) => return Err(BodyError::Cut),
-                Ok(_) => {}
+                // Only a body that fills what it is given gets more: a slow one would keep large buffers alive
+                // with small pieces in them.
+                Ok(n) => self.room = if n >= READ_BYTES { READ_BYTES_LARGE } else { READ_BYTES },
             }
         }
     }

@@ -73,5 +73,5 @@ pub(crate) async fn read_head(
 
 /// The body that follows a head.
 pub(crate) fn body<'a>(wire: &'a Wire, buf: &'a mut BytesMut, decoder: &'a mut Decoder) -> BodyReader<'a> {
-    BodyReader { wire, buf, decoder }
+    BodyReader::new(wire, buf, decoder)
 }

@@ -158,6 +158,7 @@ struct Fields {
     coding: Option<HeaderValue>,
     connection: Vec<HeaderValue>,
     upgrade: Option<HeaderValue>,
+    takes_trailers: bool,
 }
 
 impl Fields {
@@ -189,9 +190,8 @@ impl Fields {
             header::CONNECTION => self.connection.push(value),
             header::UPGRADE => self.upgrade = Some(value),
             _ if name == "keep-alive" || name == "proxy-connection" => {}
-            // The only coding of TE that is end to end in effect: gRPC asks for it.
-            header::TE if !has_token(&value, "trailers") => {}
-            header::TE => drop(self.map.insert(name, HeaderValue::from_static("trailers"))),
+            // The one member of TE that is end to end in effect: gRPC asks for it.
+            header::TE => self.takes_trailers |= has_token(&value, "trailers"),
             _ => drop(self.map.append(name, value)),
         }
         Ok(())
@@ -264,6 +264,9 @@ impl Fields {
                     self.map.remove(name);
                 }
             }
+        }
+        if self.takes_trailers {
+            self.map.insert(header::TE, HeaderValue::from_static("trailers"));
         }
         self.map
     }

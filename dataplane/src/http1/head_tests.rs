@@ -20,7 +20,7 @@ fn refused(text: &str) -> u16 {
 #[test]
 fn a_request_is_split_into_what_goes_on_and_what_does_not() {
     let parsed = parse(
-        "POST /a%20b?q=1 HTTP/1.1\r\nHost: Shop.Example:8080\r\nContent-Length: 5\r\nConnection: keep-alive, X-Hop\r\n\
+        "POST /a%20b?q=1 HTTP/1.1\r\nHost: Shop.Example:8080\r\nContent-Length: 5\r\nConnection: keep-alive, X-Hop, TE\r\n\
          X-Hop: 1\r\nKeep-Alive: 5\r\nProxy-Connection: close\r\nTE: gzip, trailers\r\nAccept: */*\r\nUpgrade: h2c\r\n\r\n",
     )
     .expect("valid");

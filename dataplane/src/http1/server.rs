@@ -8,11 +8,10 @@ use super::head::{self, Framing, ParsedRequest, Persistence};
 use super::{GATHER_BYTES_MAX, READ_BYTES, encode};
 use crate::connection::{HEAD_TIMEOUT, IDLE_TIMEOUT, LINGER_BYTES_MAX, LINGER_TIMEOUT, Peer};
 use crate::failure::Failure;
-use crate::http1::client;
 use crate::message::{BodyLength, Frame, RequestBody, ResponseHead, ResponseSink};
-use crate::request::{self, Outcome};
+use crate::request::{self, Outcome, Tunnel};
 use crate::timer::Deadline;
-use crate::wire::Wire;
+use crate::wire::{Wire, poll_once};
 use crate::worker::Worker;
 use bytes::{Buf as _, Bytes, BytesMut};
 use http::{HeaderMap, StatusCode};
@@ -21,7 +20,7 @@ use http::{HeaderMap, StatusCode};
 pub(crate) struct Upgraded {
     /// What the client sent behind its request.
     pub(crate) early: BytesMut,
-    pub(crate) backend: Box<client::Connection>,
+    pub(crate) tunnel: Box<Tunnel>,
 }
 
 /// Serves a connection until either side ends it, or until it is upgraded. `received` is what was read from it
@@ -45,7 +44,11 @@ pub(crate) async fn serve(
         let requests = Requests { worker, peer, wire, deadline: &deadline, buf: received, out: Vec::new() };
         match Box::pin(requests.run()).await {
             Next::Wait => received = BytesMut::new(),
-            Next::Tunnel(backend, early) => return Some(Upgraded { early, backend }),
+            Next::Tunnel(tunnel, early) => return Some(Upgraded { early, tunnel }),
+            Next::Cut => {
+                wire.reset_on_close();
+                return None;
+            }
             Next::Close => break,
             Next::Linger => {
                 Box::pin(linger(wire, &deadline)).await;
@@ -53,7 +56,7 @@ pub(crate) async fn serve(
             }
         }
     }
-    let _ = wire.shutdown().await;
+    let _ = deadline.within(LINGER_TIMEOUT, wire.shutdown()).await;
     None
 }
 
@@ -64,17 +67,20 @@ enum Next {
     Close,
     /// Close, though the client may still be sending.
     Linger,
+    /// Close so that nobody takes the part that was sent for the whole.
+    Cut,
     /// Carry bytes both ways; those are bytes that the client sent behind its request.
-    Tunnel(Box<client::Connection>, BytesMut),
+    Tunnel(Box<Tunnel>, BytesMut),
 }
 
 /// Closes so that the client still reads the answer: a reset, sent because unread bytes were there, would
 /// overtake it (RFC 9112, section 9.6).
 async fn linger(wire: &Wire, deadline: &Deadline) {
-    if wire.shutdown().await.is_err() {
-        return;
-    }
     deadline.set(Some(LINGER_TIMEOUT));
+    tokio::select! { biased;
+        end = wire.shutdown() => if end.is_err() { return },
+        () = deadline.passed() => return,
+    }
     let mut left = LINGER_BYTES_MAX;
     let mut scratch = BytesMut::with_capacity(READ_BYTES);
     while left > 0 {
@@ -110,7 +116,7 @@ impl Requests<'_> {
             };
             self.worker.counters.requests_http1.add(1);
             let mut decoder = Decoder::new(request.framing);
-            let mut body = Body(BodyReader { wire: self.wire, buf: &mut self.buf, decoder: &mut decoder });
+            let mut body = Body(BodyReader::new(self.wire, &mut self.buf, &mut decoder));
             let mut sink = Sink::new(self.worker, self.wire, &mut self.out, request.persistence);
             sink.minor_version = request.minor_version;
             let outcome =
@@ -118,9 +124,12 @@ impl Requests<'_> {
                     .await;
             let persistence = sink.persistence;
             match outcome {
-                Outcome::Upgraded(backend) => return Next::Tunnel(backend, self.buf),
-                Outcome::Aborted => return Next::Close,
+                Outcome::Upgraded(tunnel) => return Next::Tunnel(tunnel, self.buf),
+                Outcome::Aborted => return Next::Cut,
                 Outcome::Answered if !decoder.is_done() => return Next::Linger,
+                Outcome::Answered if persistence == Persistence::Close && !self.buf.is_empty() => {
+                    return Next::Linger;
+                }
                 Outcome::Answered if persistence == Persistence::Close => return Next::Close,
                 Outcome::Answered if self.buf.is_empty() => return Next::Wait,
                 Outcome::Answered => {}
@@ -130,6 +139,16 @@ impl Requests<'_> {
 
     /// The next request's head; `None` when the client closed, or has sent nothing after all.
     async fn read_head(&mut self) -> Result<Option<ParsedRequest>, Failure> {
+        if self.buf.is_empty() {
+            // Whoever woke us may have been wrong: hold no buffer while nothing comes.
+            self.buf.reserve(READ_BYTES);
+            match poll_once(self.wire.read(&mut self.buf)).await {
+                None => return Ok(None),
+                Some(Ok(0) | Err(_)) => return Err(Failure::ClientGone),
+                Some(Ok(_)) => {}
+            }
+        }
+        self.deadline.set(Some(HEAD_TIMEOUT));
         let mut line = 0;
         loop {
             // An empty line before a request is forgiven, as RFC 9112, section 2.2, asks.
@@ -146,25 +165,10 @@ impl Requests<'_> {
             if head::is_too_large(self.buf.len()) {
                 return Err(Failure::HeadTooLarge);
             }
-            let fresh = self.buf.is_empty();
             self.buf.reserve(READ_BYTES);
-            let read = if fresh {
-                // Whoever woke us may have been wrong: do not hold the buffer while nothing comes.
-                match crate::wire::poll_once(self.wire.read(&mut self.buf)).await {
-                    None => return Ok(None),
-                    Some(read) => {
-                        self.deadline.set(Some(HEAD_TIMEOUT));
-                        if matches!(read, Ok(0) | Err(_)) {
-                            return Err(Failure::ClientGone);
-                        }
-                        read
-                    }
-                }
-            } else {
-                tokio::select! { biased;
-                    read = self.wire.read(&mut self.buf) => read,
-                    () = self.deadline.passed() => return Err(Failure::RequestSlow),
-                }
+            let read = tokio::select! { biased;
+                read = self.wire.read(&mut self.buf) => read,
+                () = self.deadline.passed() => return Err(Failure::RequestSlow),
             };
             if matches!(read, Ok(0) | Err(_)) {
                 return Err(Failure::ClientGone);
@@ -179,7 +183,7 @@ impl Requests<'_> {
         }
         self.worker.counters.requests_refused.add(1);
         let mut sink = Sink::new(self.worker, self.wire, &mut self.out, Persistence::Close);
-        match request::answer(&mut sink, failure, None).await {
+        match request::answer(&mut sink, failure, None, self.deadline).await {
             Ok(()) => Next::Linger,
             Err(_) => Next::Close,
         }
@@ -194,6 +198,10 @@ impl RequestBody for Body<'_> {
             BodyError::Invalid(sentence) => Failure::BadRequest(sentence),
             BodyError::Cut => Failure::ClientGone,
         })
+    }
+
+    fn has_ended(&self) -> bool {
+        self.0.decoder.is_done()
     }
 }
 
@@ -287,6 +295,10 @@ impl ResponseSink for Sink<'_> {
             encode::last_chunk(self.out, trailers.as_ref());
         }
         self.flush().await
+    }
+
+    fn close_after(&mut self) {
+        self.persistence = Persistence::Close;
     }
 
     async fn gone(&mut self) {

@@ -221,6 +221,8 @@ fn a_kept_connection_that_dies_under_a_request_is_replaced_only_where_repeating_
     let mut connection = Connection::open(through.port).expect("serves");
     assert_eq!(connection.get("/").expect("an answer").status, 200);
     assert_eq!(connection.get("/").expect("sent again on a new connection").status, 200);
+    let delete = "DELETE / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n";
+    assert_eq!(connection.request(delete).expect("sent again on a new connection").status, 200);
     let post = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n";
     let answer = connection.request(post).expect("an answer");
     assert_eq!((answer.status, answer.header("x-weir-reason")), (502, Some("backend_closed")));
@@ -304,4 +306,58 @@ fn a_head_at_the_limit_passes_and_one_past_it_is_431() {
     assert_eq!(connection.request(&of(HEAD_BYTES_MAX)).expect("an answer").status, 200);
     let answer = connection.request(&of(HEAD_BYTES_MAX + 1)).expect("an answer");
     assert_eq!((answer.status, answer.header("x-weir-reason")), (431, Some("head_too_large")));
+}
+
+#[test]
+fn a_refused_request_keeps_its_connection_where_its_body_is_there_and_says_so_where_it_is_not() {
+    let port = ports::free();
+    let folder = Folder::new();
+    let mut pool = PoolText::new("exchange", port, &[(ports::free(), 1)]);
+    pool.path = Some("/only".to_owned());
+    folder.write("pool.yaml", &pool.yaml());
+    let _weir = Service::standalone(folder.path(), &[]);
+    let mut connection = Connection::open(port).expect("serves");
+    for _ in 0..3 {
+        let post = "POST /other HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello";
+        let answer = connection.request(post).expect("the connection is kept");
+        assert_eq!((answer.status, answer.closes()), (404, false));
+    }
+    let half = "POST /other HTTP/1.1\r\nHost: a\r\nContent-Length: 50\r\n\r\nhello";
+    let answer = connection.request(half).expect("an answer");
+    assert_eq!((answer.status, answer.closes()), (404, true));
+}
+
+#[test]
+fn a_part_of_a_body_that_ends_with_its_connection_ends_with_a_reset() {
+    let through = before_answer("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n");
+    let mut stream = Connection::open(through.port).expect("serves").into_stream();
+    use std::io::{ErrorKind, Read as _, Write as _};
+    stream.write_all(b"GET / HTTP/1.0\r\n\r\n").expect("open");
+    let mut bytes = Vec::new();
+    let end = stream.read_to_end(&mut bytes).expect_err("an orderly end would make the part look whole");
+    assert_eq!(end.kind(), ErrorKind::ConnectionReset);
+}
+
+#[test]
+fn a_head_that_does_not_come_in_time_is_408_whether_it_is_the_first_or_not() {
+    let through = before(|_, exchange| {
+        while exchange.read_head().is_some() {
+            exchange.write(OK);
+        }
+    });
+    let first = "G";
+    let second = "GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HT";
+    let mut open: Vec<_> = [first, second]
+        .map(|bytes| {
+            let mut connection = Connection::open(through.port).expect("serves");
+            connection.send(bytes.as_bytes()).expect("open");
+            connection
+        })
+        .into();
+    assert_eq!(open[1].read_answer().expect("an answer").status, 200);
+    for connection in &mut open {
+        let answer = connection.read_answer().expect("an answer");
+        assert_eq!((answer.status, answer.header("x-weir-reason")), (408, Some("request_slow")));
+        connection.read_end().expect("closed");
+    }
 }
