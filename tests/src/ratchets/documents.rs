@@ -8,9 +8,6 @@ const CLIPPY_FILES: &[&str] = &["clippy.toml", "dataplane/lb-core/clippy.toml", 
 const CLIPPY_EXCEPTIONS: &[&str] = &[
     // Tests and their harness wait from plain threads; `text` says where.
     "tests/clippy.toml: std::thread::sleep",
-    // Neither crate has a runtime in its dependencies that the path could be found in.
-    "dataplane/lb-core/clippy.toml: tokio::task::block_in_place",
-    "tests/clippy.toml: tokio::task::block_in_place",
 ];
 
 #[test]
