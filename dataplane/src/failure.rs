@@ -104,4 +104,31 @@ mod tests {
         assert!(json["message"].as_str().is_some_and(|m| m.ends_with('.')));
         assert_eq!(head.body, BodyLength::Known(body.len() as u64));
     }
+
+    #[test]
+    fn every_reason_is_in_the_documentation_with_its_status() {
+        let page = include_str!("../../docs/failures.md");
+        let all = [
+            Failure::BadRequest(""),
+            Failure::HeadTooLarge,
+            Failure::TooManyHeaders,
+            Failure::VersionUnsupported,
+            Failure::CodingUnsupported,
+            Failure::MethodRefused,
+            Failure::RequestSlow,
+            Failure::NoRoute,
+            Failure::NoBackend,
+            Failure::ConnectFailed,
+            Failure::ConnectTimeout,
+            Failure::BackendClosed,
+            Failure::BackendInvalid(""),
+            Failure::BackendTimeout,
+        ];
+        for failure in all {
+            let (status, reason) = failure.answer();
+            let row = format!("| {} | `{reason}` |", status.as_u16());
+            assert!(page.contains(&row), "docs/failures.md has no row {row}");
+        }
+        assert_eq!(page.matches("| `").count(), all.len(), "docs/failures.md has a row for nothing");
+    }
 }
