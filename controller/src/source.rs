@@ -1,10 +1,8 @@
 //! What a source of objects hands over.
 
 use crate::compile::{ObjectKey, Objects, Rejection};
-use crate::folder::{Folder, FolderError};
-use crate::manifest::{Fields, Kind, Place, Problem};
+use crate::manifest::{Fields, Kind, Manifest, Object, Place, Problem};
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 
 /// Everything that a source has now.
@@ -28,6 +26,20 @@ pub struct Origin {
 }
 
 impl Loaded {
+    /// Adds what a document holds. One that is there already stays, and the second is a problem.
+    pub fn add(&mut self, manifest: &Manifest) {
+        let (key, kind) = (&manifest.key, manifest.object.kind());
+        if let Some(first) = self.origins.get(&(kind, key.clone())) {
+            let sentence =
+                format!("{kind} {key} is already in {}: this one is ignored, remove it", first.place);
+            self.problems.push(Problem { place: manifest.place.clone(), field: String::new(), sentence });
+            return;
+        }
+        let origin = Origin { place: manifest.place.clone(), fields: Arc::clone(&manifest.fields) };
+        self.origins.insert((kind, key.clone()), origin);
+        insert(&mut self.objects, key.clone(), &manifest.object);
+    }
+
     /// The place of a field of a pool: its own, or that of the nearest field around it that is written.
     #[must_use]
     pub fn place_of(&self, rejection: &Rejection) -> Option<Place> {
@@ -45,10 +57,19 @@ impl Loaded {
     }
 }
 
-/// Reads a folder, or one file, once.
-///
-/// # Errors
-/// Where there is nothing at `path`, or it cannot be read.
-pub fn load(path: &Path) -> Result<Loaded, FolderError> {
-    Folder::open(path)?.load()
+fn insert(objects: &mut Objects, key: ObjectKey, object: &Object) {
+    match object {
+        Object::LoadBalancerPool(pool) => {
+            objects.pools.insert(key, Arc::clone(pool));
+        }
+        Object::Service(service) => {
+            objects.services.insert(key, Arc::clone(service));
+        }
+        Object::Secret(secret) => {
+            objects.secrets.insert(key, Arc::clone(secret));
+        }
+        Object::EndpointSlice(slice) => {
+            objects.insert_slice(key, Arc::clone(slice));
+        }
+    }
 }

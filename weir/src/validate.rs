@@ -5,15 +5,14 @@ use crate::findings::{self, Finding, Severity};
 use crate::run::samples::Certificates;
 use anyhow::Context as _;
 use clap::ValueEnum;
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, Read as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use weir_controller::compile::{ObjectKey, world};
+use weir_controller::compile::world;
 use weir_controller::folder::{FILE_BYTES_MAX, Folder};
-use weir_controller::manifest::{Kind, Manifest, Object, Problem, Reader};
-use weir_controller::source::{Loaded, Origin};
+use weir_controller::manifest::Reader;
+use weir_controller::source::Loaded;
 
 /// What standard input is called on the command line, and in the places of its problems.
 const STDIN: &str = "-";
@@ -67,8 +66,12 @@ pub fn run(args: &Args) -> Result<bool, Failure> {
 fn judge(paths: &[PathBuf]) -> Result<Verdict, Failure> {
     let mut loaded = Loaded::default();
     for path in paths {
-        let part = if path.as_os_str() == STDIN { standard_input()? } else { from(path)? };
-        merge(&mut loaded, part);
+        if path.as_os_str() == STDIN {
+            standard_input(&mut loaded)?;
+        } else {
+            let folder = Folder::open(path).map_err(|error| Failure::Usage(error.into()))?;
+            folder.load_into(&mut loaded).map_err(|error| Failure::Usage(error.into()))?;
+        }
     }
     // What `weir run` would supply is not missing.
     Certificates::default().supply(&mut loaded.objects);
@@ -83,11 +86,7 @@ fn judge(paths: &[PathBuf]) -> Result<Verdict, Failure> {
     Ok(Verdict { pools: world.pools.len(), problems, warnings })
 }
 
-fn from(path: &Path) -> Result<Loaded, Failure> {
-    Folder::open(path).and_then(Folder::load).map_err(|error| Failure::Usage(error.into()))
-}
-
-fn standard_input() -> anyhow::Result<Loaded> {
+fn standard_input(loaded: &mut Loaded) -> anyhow::Result<()> {
     let mut text = String::new();
     let read = io::stdin().lock().take(FILE_BYTES_MAX + 1).read_to_string(&mut text);
     read.context("cannot read manifests from standard input")?;
@@ -96,46 +95,9 @@ fn standard_input() -> anyhow::Result<Loaded> {
         "standard input holds more than {FILE_BYTES_MAX} bytes: split it"
     );
     let parsed = Reader::new().context("this build is broken")?.read(&Arc::from(STDIN), &text);
-    let mut loaded = Loaded { problems: parsed.problems, ..Loaded::default() };
-    for Manifest { key, object, place, fields } in parsed.manifests {
-        add(&mut loaded, key, object, Origin { place, fields });
-    }
-    Ok(loaded)
-}
-
-/// Adds what a further path holds.
-fn merge(loaded: &mut Loaded, part: Loaded) {
-    let Loaded { objects, problems, origins } = part;
-    loaded.problems.extend(problems);
-    let slices: BTreeMap<_, _> = objects.slices().collect();
-    for ((kind, key), origin) in origins {
-        let object = match kind {
-            Kind::LoadBalancerPool => objects.pools.get(&key).cloned().map(Object::LoadBalancerPool),
-            Kind::Service => objects.services.get(&key).cloned().map(Object::Service),
-            Kind::Secret => objects.secrets.get(&key).cloned().map(Object::Secret),
-            Kind::EndpointSlice => slices.get(&key).map(|slice| Object::EndpointSlice(Arc::clone(slice))),
-        };
-        if let Some(object) = object {
-            add(loaded, key, object, origin);
-        }
-    }
-}
-
-/// An object that is there already is a problem, as within one folder.
-fn add(loaded: &mut Loaded, key: ObjectKey, object: Object, origin: Origin) {
-    let kind = object.kind();
-    if let Some(first) = loaded.origins.get(&(kind, key.clone())) {
-        let sentence = format!("{kind} {key} is already in {}: remove one of them", first.place);
-        loaded.problems.push(Problem { place: origin.place, field: String::new(), sentence });
-        return;
-    }
-    loaded.origins.insert((kind, key.clone()), origin);
-    match object {
-        Object::LoadBalancerPool(pool) => drop(loaded.objects.pools.insert(key, pool)),
-        Object::Service(service) => drop(loaded.objects.services.insert(key, service)),
-        Object::Secret(secret) => drop(loaded.objects.secrets.insert(key, secret)),
-        Object::EndpointSlice(slice) => drop(loaded.objects.insert_slice(key, slice)),
-    }
+    loaded.problems.extend(parsed.problems);
+    parsed.manifests.iter().for_each(|manifest| loaded.add(manifest));
+    Ok(())
 }
 
 impl Verdict {
@@ -201,9 +163,9 @@ type: kubernetes.io/tls
         let folder = folder(&[("a.yaml", SECRET), ("b.yaml", SECRET)]);
         let verdict = judge(&["a.yaml", "b.yaml"].map(|name| folder.path().join(name))).expect("there");
         assert_eq!(verdict.problems.len(), 1, "{verdict:?}");
-        assert!(
-            verdict.problems[0].to_string().contains("b.yaml:1:1: Secret default/shop-tls is already in")
-        );
+        let problem = verdict.problems[0].to_string();
+        assert!(problem.contains("b.yaml:1:1: Secret default/shop-tls is already in"), "{problem}");
+        assert!(problem.ends_with("this one is ignored, remove it"), "{problem}");
     }
 
     #[test]

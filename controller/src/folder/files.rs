@@ -1,9 +1,8 @@
 //! The files of a folder and what each of them held last.
 
 use super::FolderError;
-use crate::compile::{ObjectKey, Objects};
-use crate::manifest::{Manifest, Object, Parsed, Place, Problem, Reader};
-use crate::source::{Loaded, Origin};
+use crate::manifest::{Manifest, Parsed, Place, Problem, Reader};
+use crate::source::Loaded;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::OsString;
 use std::fs::{self, Metadata};
@@ -28,6 +27,7 @@ pub struct Folder {
     files: BTreeMap<PathBuf, File>,
     /// Why the folder could not be listed the last time.
     listing: Option<Problem>,
+    was_listed: bool,
 }
 
 #[derive(Debug)]
@@ -69,7 +69,7 @@ impl Folder {
     pub fn open(path: &Path) -> Result<Self, FolderError> {
         let reader = Reader::new()?;
         fs::metadata(path).map_err(|source| FolderError::Read { path: path.to_owned(), source })?;
-        Ok(Self { path: path.to_owned(), reader, files: BTreeMap::new(), listing: None })
+        Ok(Self { path: path.to_owned(), reader, files: BTreeMap::new(), listing: None, was_listed: false })
     }
 
     /// The path that it was opened with.
@@ -78,28 +78,39 @@ impl Folder {
         &self.path
     }
 
-    /// Reads everything that is there now.
+    /// Reads everything that is there now and adds it to what `loaded` holds, which goes first.
     ///
     /// # Errors
     /// Where the folder cannot be listed.
-    pub fn load(mut self) -> Result<Loaded, FolderError> {
+    pub fn load_into(mut self, loaded: &mut Loaded) -> Result<(), FolderError> {
         let names =
             list(&self.path).map_err(|source| FolderError::Read { path: self.path.clone(), source })?;
         self.read(names, &Events::default(), Instant::now());
-        Ok(self.loaded())
+        self.add_to(loaded);
+        Ok(())
     }
 
     /// Brings the files up to date, and says whether anything is different. A folder that cannot be listed keeps
     /// what it held: that it is gone does not mean that it is meant to be empty.
     pub(super) fn refresh(&mut self, events: &Events, now: Instant) -> bool {
         match list(&self.path) {
-            Ok(names) => self.read(names, events, now) | self.listing.take().is_some(),
+            Ok(names) => {
+                self.was_listed = true;
+                self.read(names, events, now) | self.listing.take().is_some()
+            }
             Err(error) => {
+                // Looked at with the next listing: a time in the past would be due again and again.
+                self.files.values_mut().for_each(|file| file.empty_since = None);
                 let sentence = format!("cannot be read ({error}): what it held before serves on");
                 let problem = whole_file(&self.path.to_string_lossy().into(), sentence);
                 self.listing.replace(problem.clone()) != Some(problem)
             }
         }
+    }
+
+    /// Why nothing is known yet of what the folder holds: no listing of it has succeeded so far.
+    pub(super) fn unlisted(&self) -> Option<&Problem> {
+        self.listing.as_ref().filter(|_| !self.was_listed)
     }
 
     /// When an empty file is to be looked at again.
@@ -110,6 +121,11 @@ impl Folder {
     /// Everything that the files hold: what is read first, then what is kept; the first file by name wins.
     pub(super) fn loaded(&self) -> Loaded {
         let mut loaded = Loaded::default();
+        self.add_to(&mut loaded);
+        loaded
+    }
+
+    fn add_to(&self, loaded: &mut Loaded) {
         loaded.problems.extend(self.listing.clone());
         for (index, file) in self.files.values().enumerate() {
             if index == FILES_MAX {
@@ -128,7 +144,6 @@ impl Folder {
                 loaded.add(manifest);
             }
         }
-        loaded
     }
 
     fn read(&mut self, names: Vec<PathBuf>, events: &Events, now: Instant) -> bool {
@@ -142,6 +157,10 @@ impl Folder {
         for path in names {
             let name = path.file_name().unwrap_or_default();
             if events.writing.contains(name) {
+                if let Some(file) = self.files.get_mut(&path) {
+                    // Who writes it will close it: until then there is nothing to wake up for.
+                    file.empty_since = None;
+                }
                 continue;
             }
             let is_touched = events.touched.contains(name);
@@ -206,38 +225,6 @@ fn same(before: &Parsed, now: &Parsed) -> bool {
     before.problems == now.problems && objects(before) == objects(now)
 }
 
-impl Loaded {
-    fn add(&mut self, manifest: &Manifest) {
-        let (key, kind) = (&manifest.key, manifest.object.kind());
-        if let Some(first) = self.origins.get(&(kind, key.clone())) {
-            let sentence =
-                format!("{kind} {key} is already in {}: this one is ignored, remove it", first.place);
-            self.problems.push(Problem { place: manifest.place.clone(), field: String::new(), sentence });
-            return;
-        }
-        let origin = Origin { place: manifest.place.clone(), fields: Arc::clone(&manifest.fields) };
-        self.origins.insert((kind, key.clone()), origin);
-        insert(&mut self.objects, key.clone(), &manifest.object);
-    }
-}
-
-fn insert(objects: &mut Objects, key: ObjectKey, object: &Object) {
-    match object {
-        Object::LoadBalancerPool(pool) => {
-            objects.pools.insert(key, Arc::clone(pool));
-        }
-        Object::Service(service) => {
-            objects.services.insert(key, Arc::clone(service));
-        }
-        Object::Secret(secret) => {
-            objects.secrets.insert(key, Arc::clone(secret));
-        }
-        Object::EndpointSlice(slice) => {
-            objects.insert_slice(key, Arc::clone(slice));
-        }
-    }
-}
-
 impl Stamp {
     fn of(metadata: &Metadata) -> Self {
         Self {
@@ -281,10 +268,11 @@ pub(super) fn is_manifest(path: &Path) -> bool {
 fn read_text(path: &Path) -> Result<String, String> {
     let unreadable = |error: io::Error| format!("cannot be read: {error}");
     let mut bytes = Vec::new();
-    let file = fs::File::open(path).map_err(unreadable)?;
-    if !file.metadata().map_err(unreadable)?.is_file() {
+    // Before it is opened: opening a FIFO waits for who writes to it, for ever if nobody does.
+    if !fs::metadata(path).map_err(unreadable)?.is_file() {
         return Err("is not a file: remove it or give it another name".to_owned());
     }
+    let file = fs::File::open(path).map_err(unreadable)?;
     file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() as u64 > FILE_BYTES_MAX {
         return Err(format!("is larger than {FILE_BYTES_MAX} bytes: split it"));

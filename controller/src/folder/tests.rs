@@ -3,7 +3,7 @@
 use super::files::{EMPTY_AFTER, Events};
 use super::*;
 use crate::compile::{ObjectKey, world};
-use crate::source::{Loaded, load};
+use crate::source::Loaded;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
@@ -44,6 +44,12 @@ fn opened(temp: &TempDir) -> Folder {
     let mut folder = Folder::open(temp.path()).expect("the folder is there");
     folder.refresh(&Events::default(), Instant::now());
     folder
+}
+
+fn load(path: &Path) -> Result<Loaded, FolderError> {
+    let mut loaded = Loaded::default();
+    Folder::open(path)?.load_into(&mut loaded)?;
+    Ok(loaded)
 }
 
 fn refreshed(folder: &mut Folder) -> Loaded {
@@ -132,6 +138,62 @@ fn a_file_that_is_being_written_stays_as_it_was() {
 }
 
 #[test]
+fn nothing_is_due_while_an_empty_file_is_being_written_or_cannot_be_listed() {
+    let outer = temp();
+    let inner = outer.path().join("inner");
+    fs::create_dir(&inner).expect("a folder");
+    write(&inner, "a.yaml", &pool("a", 1));
+    let mut folder = Folder::open(&inner).expect("the folder is there");
+    let (none, start) = (Events::default(), Instant::now());
+    folder.refresh(&none, start);
+    write(&inner, "a.yaml", "");
+    folder.refresh(&none, start);
+    assert!(folder.next_look().is_some());
+    let writing = Events { writing: ["a.yaml".into()].into(), ..Events::default() };
+    assert!(!folder.refresh(&writing, start + EMPTY_AFTER * 2));
+    assert_eq!(folder.next_look(), None, "it would be due again and again");
+    folder.refresh(&none, start + EMPTY_AFTER * 3);
+    assert!(folder.next_look().is_some());
+    fs::rename(&inner, outer.path().join("away")).expect("a rename");
+    assert!(folder.refresh(&none, start + EMPTY_AFTER * 5));
+    assert_eq!((folder.next_look(), pools(&folder.loaded())), (None, own(&[("a", 1)])));
+}
+
+#[test]
+fn a_pipe_that_nobody_writes_to_is_said_and_holds_nothing_up() {
+    let temp = temp();
+    write(temp.path(), "a.yaml", &pool("a", 1));
+    let pipe = temp.path().join("b.yaml");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status().expect("coreutils are there");
+    assert!(made.success());
+    let loaded = opened(&temp).loaded();
+    assert_eq!(pools(&loaded), own(&[("a", 1)]));
+    assert!(loaded.problems[0].to_string().contains("b.yaml: is not a file"), "{}", loaded.problems[0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_delivered_before_the_folder_could_be_listed() {
+    let outer = temp();
+    let inner = outer.path().join("inner");
+    fs::create_dir(&inner).expect("a folder");
+    let away = outer.path().join("away");
+    write(&inner, "a.yaml", &pool("a", 1));
+    let mut folder = Folder::open(&inner).expect("the folder is there");
+    let source = FolderSource::open(&inner).expect("the folder is there");
+    fs::rename(&inner, &away).expect("a rename");
+    folder.refresh(&Events::default(), Instant::now());
+    assert!(folder.unlisted().is_some());
+    let mut running = Running::of(source);
+    fs::rename(&away, &inner).expect("a rename");
+    assert_eq!(pools(&running.next().await), own(&[("a", 1)]), "an empty world would take down every proxy");
+    folder.refresh(&Events::default(), Instant::now());
+    assert_eq!(folder.unlisted(), None);
+    fs::rename(&inner, &away).expect("a rename");
+    folder.refresh(&Events::default(), Instant::now());
+    assert_eq!((folder.unlisted(), pools(&folder.loaded())), (None, own(&[("a", 1)])));
+}
+
+#[test]
 fn a_folder_that_is_gone_is_not_an_empty_folder() {
     let outer = temp();
     let inner = outer.path().join("inner");
@@ -209,7 +271,10 @@ struct Running {
 
 impl Running {
     fn start(path: &Path) -> Self {
-        let source = FolderSource::open(path).expect("the folder is there");
+        Self::of(FolderSource::open(path).expect("the folder is there"))
+    }
+
+    fn of(source: FolderSource) -> Self {
         let (sender, loads) = mpsc::unbounded_channel();
         let task = tokio::spawn(source.run(move |loaded| {
             let _ = sender.send(loaded);

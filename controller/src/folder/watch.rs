@@ -6,7 +6,7 @@ use crate::source::Loaded;
 use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind};
 use notify::{RecursiveMode, Watcher as _};
 use std::collections::{HashMap, HashSet};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -36,6 +36,8 @@ pub struct FolderSource {
 #[derive(Debug)]
 struct Watch {
     path: PathBuf,
+    /// Name of the only file that counts, where one was named.
+    file: Option<OsString>,
     /// `None` where the system has no inotify to give: then only the poll is left.
     watcher: Option<notify::RecommendedWatcher>,
     events: mpsc::Receiver<notify::Event>,
@@ -57,26 +59,30 @@ impl FolderSource {
         Ok(Self { folder, watch: Watch::new(path) })
     }
 
-    /// Delivers what the folder holds, at once and then after each change, for ever. Blocking work runs on the
-    /// runtime's blocking threads; dropping the future ends the watch.
+    /// Delivers what the folder holds, at once and then after each change, for ever. Nothing is delivered before
+    /// the folder could be listed once: what is not known is not empty. Blocking work, `on_loaded` included, runs
+    /// on the runtime's blocking threads; dropping the future ends the watch.
     ///
     /// # Panics
-    /// Where a reading task panicked or the runtime is shutting down.
-    pub async fn run(self, mut on_loaded: impl FnMut(Loaded)) {
+    /// Where a reading task or `on_loaded` panicked or the runtime is shutting down.
+    pub async fn run(self, mut on_loaded: impl FnMut(Loaded) + Send + 'static) {
         let Self { mut folder, mut watch } = self;
         let mut is_first = true;
         loop {
             let events = watch.take_settled(Instant::now());
             let read = task::spawn_blocking(move || {
                 let is_changed = folder.refresh(&events, Instant::now());
-                (folder, is_changed)
+                if let Some(problem) = folder.unlisted() {
+                    if is_changed {
+                        tracing::warn!("{problem}");
+                    }
+                } else if is_changed || is_first {
+                    is_first = false;
+                    on_loaded(folder.loaded());
+                }
+                (folder, on_loaded, is_first)
             });
-            let is_changed;
-            (folder, is_changed) = read.await.expect("reading a folder does not panic");
-            if is_changed || is_first {
-                is_first = false;
-                on_loaded(folder.loaded());
-            }
+            (folder, on_loaded, is_first) = read.await.expect("reading a folder does not panic");
             watch.changed(folder.next_look()).await;
         }
     }
@@ -96,9 +102,11 @@ impl Watch {
         let watcher = watcher.inspect_err(|error| {
             tracing::warn!(%error, poll = ?POLL_INTERVAL, "no file events: the folder is only polled");
         });
+        let is_file = path.is_file();
         let mut watch = Self {
             // A single file is watched through its folder, which sees it replaced.
-            path: if path.is_file() { parent(path) } else { path.to_owned() },
+            path: if is_file { parent(path) } else { path.to_owned() },
+            file: path.file_name().filter(|_| is_file).map(ToOwned::to_owned),
             watcher: watcher.ok(),
             events,
             watched: None,
@@ -149,8 +157,10 @@ impl Watch {
                     tokio::time::sleep_until(due.into()).await;
                 }
             }
-            () = tokio::time::sleep_until(due.into()) => self.follow(),
+            () = tokio::time::sleep_until(due.into()) => {}
         }
+        // Whatever woke us: a folder that was moved away may have events for ever.
+        self.follow();
     }
 
     async fn settle(&mut self) {
@@ -170,8 +180,8 @@ impl Watch {
     fn note(&mut self, event: &notify::Event) {
         let is_being_written = matches!(event.kind, EventKind::Modify(ModifyKind::Data(_)));
         // An editor's own files (a swap file stays open for hours) must not hold up anything.
-        for path in event.paths.iter().filter(|path| is_manifest(path)) {
-            let Some(name) = path.file_name() else { continue };
+        for path in &event.paths {
+            let Some(name) = path.file_name().filter(|name| self.counts(path, name)) else { continue };
             if is_being_written {
                 self.writing.insert(name.to_owned(), Instant::now());
             } else {
@@ -179,6 +189,10 @@ impl Watch {
             }
             self.touched.insert(name.to_owned());
         }
+    }
+
+    fn counts(&self, path: &Path, name: &OsStr) -> bool {
+        self.file.as_deref().map_or_else(|| is_manifest(path), |file| file == name)
     }
 }
 
@@ -199,5 +213,43 @@ fn parent(path: &Path) -> PathBuf {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
         _ => PathBuf::from("."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    fn watched(path: &Path) -> Option<(u64, u64)> {
+        fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
+    }
+
+    #[tokio::test]
+    async fn a_replaced_folder_is_followed_although_the_old_one_still_has_events() {
+        let outer = tempfile::tempdir().expect("a temporary folder");
+        let (inner, away) = (outer.path().join("inner"), outer.path().join("away"));
+        fs::create_dir(&inner).expect("a folder");
+        let mut watch = Watch::new(&inner);
+        fs::rename(&inner, &away).expect("a rename");
+        fs::create_dir(&inner).expect("a folder");
+        fs::write(away.join("a.yaml"), "kind: x").expect("a file");
+        // The event of the old folder is there, so that the poll is not what wakes.
+        watch.changed(None).await;
+        assert_eq!(watch.watched, watched(&inner));
+    }
+
+    #[test]
+    fn a_single_file_is_protected_while_it_is_written_whatever_it_is_called() {
+        let temp = tempfile::tempdir().expect("a temporary folder");
+        for name in ["pool.conf", "other.yaml"] {
+            fs::write(temp.path().join(name), "kind: x").expect("a file");
+        }
+        let mut watch = Watch::new(&temp.path().join("pool.conf"));
+        for name in ["pool.conf", "other.yaml"] {
+            let written = EventKind::Modify(ModifyKind::Data(notify::event::DataChange::Any));
+            watch.note(&notify::Event::new(written).add_path(temp.path().join(name)));
+        }
+        assert_eq!(watch.take_settled(Instant::now()).writing, ["pool.conf".into()].into());
     }
 }
