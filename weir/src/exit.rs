@@ -1,5 +1,6 @@
 //! Exit codes, the same for every subcommand.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 /// All went as asked.
@@ -38,6 +39,17 @@ impl Failure {
         let (Self::Usage(error) | Self::Failed(error)) = self;
         format!("{error:#}")
     }
+}
+
+/// The end of a process: its exit code, after a sentence on standard error where it failed. `name` is what the
+/// command is called.
+#[must_use]
+pub fn end(name: &str, ended: Result<ExitCode, Failure>) -> ExitCode {
+    ended.unwrap_or_else(|failure| {
+        // With standard error closed there is nobody left to tell.
+        let _ = writeln!(std::io::stderr(), "{name}: {}", failure.sentence());
+        failure.code()
+    })
 }
 
 impl From<anyhow::Error> for Failure {

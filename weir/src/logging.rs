@@ -16,6 +16,14 @@ pub enum Format {
     Json,
 }
 
+/// The flag that all commands that serve share.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub struct LogArgs {
+    /// How log lines on standard error look
+    #[arg(long, value_enum, default_value = "text", env = "WEIR_LOG_FORMAT")]
+    pub log_format: Format,
+}
+
 /// Starts logging for the whole process; call it once, before any thread starts.
 pub fn start(format: Format) {
     let level = EnvFilter::builder()

@@ -1,7 +1,6 @@
 //! The `weir` binary: reads the command line, runs one subcommand, turns its outcome into an exit code.
 
 use clap::Parser as _;
-use std::io::Write as _;
 use std::process::ExitCode;
 use weir::cli::{self, Cli, Command};
 use weir::exit::{self, Failure};
@@ -12,14 +11,7 @@ use weir::{demo_backend, logging, run, validate};
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    match dispatch(Cli::parse().command) {
-        Ok(code) => code,
-        Err(failure) => {
-            // With standard error closed there is nobody left to tell.
-            let _ = writeln!(std::io::stderr(), "weir: {}", failure.sentence());
-            failure.code()
-        }
-    }
+    exit::end("weir", dispatch(Cli::parse().command))
 }
 
 fn dispatch(command: Command) -> Result<ExitCode, Failure> {

@@ -2,15 +2,15 @@
 
 use anyhow::{Context as _, anyhow};
 use clap::Parser;
-use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use weir::exit::{self, Failure};
 use weir::follower::Follower;
-use weir::logging;
+use weir::logging::{self, LogArgs};
 use weir_controller::folder::FolderSource;
 use weir_controller::push;
 use weir_controller::store::{Store, random_epoch};
@@ -33,14 +33,13 @@ struct Args {
     /// Let proxies on other machines dial although the stream is not encrypted
     #[arg(long)]
     allow_plaintext: bool,
-    /// How log lines on standard error look
-    #[arg(long, value_enum, default_value = "text", env = "WEIR_LOG_FORMAT")]
-    log_format: logging::Format,
+    #[command(flatten)]
+    log: LogArgs,
 }
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    logging::start(args.log_format);
+    logging::start(args.log.log_format);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let ended = runtime.context("cannot start the runtime").map_err(Failure::Failed).and_then(|runtime| {
         let ended = runtime.block_on(run(&args));
@@ -48,33 +47,38 @@ fn main() -> ExitCode {
         runtime.shutdown_background();
         ended
     });
-    match ended {
-        Ok(()) => ExitCode::from(exit::GOOD),
-        Err(failure) => {
-            // With standard error closed there is nobody left to tell.
-            let _ = writeln!(std::io::stderr(), "weir-controller: {}", failure.sentence());
-            failure.code()
-        }
-    }
+    exit::end("weir-controller", ended)
 }
 
-async fn run(args: &Args) -> Result<(), Failure> {
+async fn run(args: &Args) -> Result<ExitCode, Failure> {
     check_address(args).map_err(Failure::Usage)?;
-    let mut stop = signals::stop_on_signals().context("cannot handle signals")?;
+    let stop = signals::stop_on_signals().context("cannot handle signals")?;
     let source = FolderSource::open(&args.folder).map_err(|error| Failure::Usage(error.into()))?;
     let listener = TcpListener::bind(args.listen)
         .await
         .with_context(|| format!("cannot listen on {}: choose another address with --listen", args.listen))?;
     let store = Store::new(random_epoch());
-    let mut follower = Follower::new(Arc::clone(&store), args.log_format);
+    let mut follower = Follower::new(Arc::clone(&store), args.log.log_format);
     tracing::info!(address = %args.listen, folder = %args.folder.display(), "controller started");
+    let asked = until(stop.clone(), Stop::Gently);
     let shutdown = async move {
-        let _ = stop.wait_for(|stop| *stop > Stop::No).await;
+        asked.await;
         tracing::info!("ending: proxies serve on with what they have");
     };
     tokio::select! {
-        served = push::serve(listener, store, shutdown) => Ok(served.context("cannot serve proxies")?),
-        () = source.run(move |loaded| follower.take(loaded)) => Ok(()),
+        served = push::serve(listener, store, shutdown) => {
+            served.context("cannot serve proxies")?;
+            Ok(ExitCode::from(exit::GOOD))
+        }
+        () = source.run(move |loaded| follower.take(loaded)) => Ok(ExitCode::from(exit::GOOD)),
+        () = until(stop, Stop::Now) => Ok(ExitCode::from(exit::FORCED)),
+    }
+}
+
+/// Waits for a signal that asks for as much as `stop`; for ever where none comes.
+async fn until(mut signals: watch::Receiver<Stop>, stop: Stop) {
+    if signals.wait_for(|asked| *asked >= stop).await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 
@@ -94,6 +98,7 @@ fn check_address(args: &Args) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures_util::FutureExt as _;
 
     #[test]
     fn an_address_that_others_reach_needs_consent() {
@@ -105,6 +110,18 @@ mod tests {
         let refused = check(&["--listen", "0.0.0.0:9901"]).expect_err("refused").to_string();
         assert!(refused.contains("private keys") && refused.contains("--allow-plaintext"), "{refused}");
         assert!(check(&["--listen", "10.0.0.1:9901", "--allow-plaintext"]).is_ok());
+    }
+
+    #[tokio::test]
+    async fn only_the_second_signal_insists() {
+        let (sender, signals) = watch::channel(Stop::No);
+        let mut gently = Box::pin(until(signals.clone(), Stop::Gently));
+        let mut now = Box::pin(until(signals, Stop::Now));
+        sender.send_replace(Stop::Gently);
+        assert!(gently.as_mut().now_or_never().is_some());
+        assert!(now.as_mut().now_or_never().is_none());
+        sender.send_replace(Stop::Now);
+        assert!(now.as_mut().now_or_never().is_some());
     }
 
     #[test]

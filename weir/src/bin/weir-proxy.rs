@@ -2,14 +2,14 @@
 
 use anyhow::Context as _;
 use clap::Parser;
-use std::io::Write as _;
 use std::net::IpAddr;
 use std::process::ExitCode;
-use weir::exit::Failure;
-use weir::logging;
+use weir::exit::{self, Failure};
+use weir::logging::{self, LogArgs};
 use weir::serving::ServingArgs;
 use weir_proxy::config::client;
-use weir_proxy::{proxy, signals};
+use weir_proxy::proxy::{self, Stop};
+use weir_proxy::signals;
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -29,30 +29,23 @@ struct Args {
     id: Option<String>,
     #[command(flatten)]
     serving: ServingArgs,
-    /// How log lines look
-    #[arg(long, value_enum, default_value_t = logging::Format::Text, env = "WEIR_LOG_FORMAT")]
-    log_format: logging::Format,
+    #[command(flatten)]
+    log: LogArgs,
 }
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    logging::start(args.log_format);
-    let end = tokio::runtime::Builder::new_current_thread()
+    logging::start(args.log.log_format);
+    let ended = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the control runtime")
         .map_err(Failure::Failed)
         .and_then(|runtime| runtime.block_on(run(args)));
-    match end {
-        Ok(()) => ExitCode::from(weir::exit::GOOD),
-        Err(failure) => {
-            let _ = writeln!(std::io::stderr(), "weir-proxy: {}", failure.sentence());
-            failure.code()
-        }
-    }
+    exit::end("weir-proxy", ended)
 }
 
-async fn run(args: Args) -> Result<(), Failure> {
+async fn run(args: Args) -> Result<ExitCode, Failure> {
     let channel = client::dial(&args.controller)
         .with_context(|| {
             format!("--controller `{}` is not a URL like http://127.0.0.1:9901", args.controller)
@@ -64,7 +57,9 @@ async fn run(args: Args) -> Result<(), Failure> {
         format!("{host}-{}", std::process::id())
     });
     let options = args.serving.options(id, args.bind);
-    Ok(proxy::run(options, channel, stop).await.map_err(anyhow::Error::from)?)
+    proxy::run(options, channel, stop.clone()).await.map_err(anyhow::Error::from)?;
+    let is_forced = *stop.borrow() == Stop::Now;
+    Ok(ExitCode::from(if is_forced { exit::FORCED } else { exit::GOOD }))
 }
 
 fn proxy_id(text: &str) -> Result<String, String> {

@@ -12,7 +12,7 @@ mod summary;
 
 use crate::exit::{self, Failure};
 use crate::follower::Follower;
-use crate::logging;
+use crate::logging::{self, LogArgs};
 use crate::serving::ServingArgs;
 use anyhow::Context as _;
 use std::net::{IpAddr, Ipv4Addr};
@@ -39,9 +39,8 @@ pub struct Args {
     bind: IpAddr,
     #[command(flatten)]
     serving: ServingArgs,
-    /// How log lines on standard error look
-    #[arg(long, value_enum, default_value = "text")]
-    log_format: logging::Format,
+    #[command(flatten)]
+    log: LogArgs,
 }
 
 /// Serves until a signal asks for the end.
@@ -49,7 +48,7 @@ pub struct Args {
 /// # Errors
 /// [`Failure::Usage`] where there is nothing to follow; [`Failure::Failed`] when the process cannot start.
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
-    logging::start(args.log_format);
+    logging::start(args.log.log_format);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("cannot start a runtime")?;
     let ended = runtime.block_on(serve(args));
@@ -63,7 +62,7 @@ async fn serve(args: &Args) -> Result<ExitCode, Failure> {
     let source = FolderSource::open(&args.folder).map_err(|error| Failure::Usage(error.into()))?;
     let store = Store::new(random_epoch());
     let (service, channel) = push::in_process(Arc::clone(&store), std::future::pending());
-    let mut follower = Follower::with_samples(Arc::clone(&store), args.log_format);
+    let mut follower = Follower::with_samples(Arc::clone(&store), args.log.log_format);
 
     let options = args.serving.options(PROXY_ID.to_owned(), args.bind);
 
