@@ -13,6 +13,9 @@ use weir_crds::pool as spec;
 use weir_proto::digest;
 use weir_proto::push::{Backend, BackendState};
 
+/// Values of `appProtocol` that say what backends are spoken to in.
+const SPOKEN: [&str; 3] = ["http", "ws", "kubernetes.io/ws"];
+
 /// Where the backends of a set come from.
 #[derive(Debug, Clone, PartialEq)]
 pub enum SetSource {
@@ -56,7 +59,8 @@ impl BackendSetContent {
     }
 }
 
-/// Compiles what a set holds now, and what could not be resolved: then it is empty.
+/// Compiles what a set holds now, and what is to be said of it: why it is empty where its source could not be
+/// resolved, or that its backends expect another protocol.
 #[must_use]
 pub fn content(
     pool: &ObjectKey,
@@ -66,16 +70,32 @@ pub fn content(
     match source {
         SetSource::Static(backends) => (BackendSetContent::new(backends.clone()), None),
         SetSource::Service { field, service, port } => match service_port(service, port, objects) {
-            Ok(port) => (from_slices(objects.slices_of(service), port), None),
+            Ok((families, port)) => {
+                let slices: Vec<_> = objects.slices_of(service).collect();
+                (from_slices(&slices, families, port), unspoken(port).map(|fault| fault.warning(pool, field)))
+            }
             Err(fault) => (BackendSetContent::default(), Some(fault.warning(pool, field))),
         },
     }
 }
 
-/// Backends of a Service's slices: merged, each address and port once, ready before draining where two slices
-/// disagree (an endpoint moves between slices, and both are seen for a while).
+/// Backends of a Service's slices of one address family: each pod of a dual-stack Service is in a slice of either,
+/// and would count twice. The family is the first of `families` (the Service's own order, or else that of the slices'
+/// names) that has a backend.
 #[must_use]
-pub fn from_slices<'a>(
+pub fn from_slices(slices: &[&EndpointSlice], families: &[String], port: &ServicePort) -> BackendSetContent {
+    let found = slices.iter().map(|slice| &slice.address_type);
+    let mut tried = BTreeSet::new();
+    let contents =
+        families.iter().chain(found).filter(|family| tried.insert(family.as_str())).map(|family| {
+            of_one_family(slices.iter().copied().filter(|slice| slice.address_type == *family), port)
+        });
+    contents.into_iter().find(|content| !content.backends.is_empty()).unwrap_or_default()
+}
+
+/// Merged, each address and port once, ready before draining where two slices disagree (an endpoint moves between
+/// slices, and both are seen for a while).
+fn of_one_family<'a>(
     slices: impl Iterator<Item = &'a EndpointSlice>,
     port: &ServicePort,
 ) -> BackendSetContent {
@@ -99,21 +119,22 @@ pub fn from_slices<'a>(
     BackendSetContent::new(backends.into_values().collect())
 }
 
-/// Why a Service gives no backends.
-struct Unresolved {
+/// What is wrong with what a set's source points to.
+struct Fault {
     subfield: &'static str,
     value: String,
     rule: String,
+    reason: Reason,
 }
 
-impl Unresolved {
+impl Fault {
     fn warning(self, pool: &ObjectKey, field: &str) -> Warning {
         Warning {
             pool: pool.clone(),
             field: format!("{field}.{}", self.subfield),
             value: self.value,
-            rule: format!("{} (the set is empty, its requests are answered 503)", self.rule),
-            reason: Reason::BackendNotFound,
+            rule: self.rule,
+            reason: self.reason,
         }
     }
 }
@@ -122,8 +143,13 @@ fn service_port<'a>(
     key: &ObjectKey,
     port: &PortName,
     objects: &'a Objects,
-) -> Result<&'a ServicePort, Unresolved> {
-    let unresolved = |subfield, value, rule| Unresolved { subfield, value, rule };
+) -> Result<(&'a [String], &'a ServicePort), Fault> {
+    let unresolved = |subfield, value, rule: String| Fault {
+        subfield,
+        value,
+        rule: format!("{rule} (the set is empty, its requests are answered 503)"),
+        reason: Reason::BackendNotFound,
+    };
     let name = || format!("{:?}", key.name);
     let Some(service) = objects.services.get(key) else {
         let rule = "is not the name of a Service in this namespace: create it or correct the name";
@@ -153,8 +179,22 @@ fn service_port<'a>(
             let rule = format!("is not a TCP port of Service {key}: use one with protocol TCP");
             Err(unresolved("port", shown, rule))
         }
-        Some(found) => Ok(found),
+        Some(found) => Ok((families(service), found)),
     }
+}
+
+fn families(service: &Service) -> &[String] {
+    service.spec.as_ref().and_then(|spec| spec.ip_families.as_deref()).unwrap_or_default()
+}
+
+/// What a port says that its pods speak, where that is not the HTTP/1.1 that they get (KEP-3726).
+fn unspoken(port: &ServicePort) -> Option<Fault> {
+    let protocol = port.app_protocol.as_deref().filter(|protocol| !SPOKEN.contains(protocol))?;
+    let rule = format!(
+        "has appProtocol {protocol:?} in its Service, and backends are spoken to in HTTP/1.1 without TLS: use a port \
+         that speaks it, or set appProtocol to http if this one does"
+    );
+    Some(Fault { subfield: "port", value: port.port.to_string(), rule, reason: Reason::UnsupportedProtocol })
 }
 
 fn ports(service: &Service) -> &[ServicePort] {

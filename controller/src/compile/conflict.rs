@@ -1,6 +1,7 @@
 //! Two pools that claim one port and host: the older wins, then the smaller name.
 //!
-//! Hosts overlap where they are the same text, or where both listeners take every host. A wildcard and a host
+//! Hosts are those of listeners and those that rules narrow them to. They overlap where they are the same text, or
+//! where both listeners take every host. A wildcard and a host
 //! below it do not overlap: the exact host goes first, as among the rules of one pool. One port cannot speak two
 //! protocols, whatever the hosts.
 
@@ -27,7 +28,9 @@ impl<'a> Claims<'a> {
     /// # Errors
     /// One rejection for each claim that another pool has.
     pub(super) fn grant(&mut self, pool: &'a ObjectKey, claims: &'a [Claim]) -> Result<(), Vec<Rejection>> {
-        let conflicts: Vec<_> = claims.iter().filter_map(|claim| self.conflict(pool, claim)).collect();
+        let mut conflicts: Vec<_> = claims.iter().filter_map(|claim| self.conflict(pool, claim)).collect();
+        // One protocol of one listener is one conflict, whatever its hosts.
+        conflicts.dedup();
         if !conflicts.is_empty() {
             return Err(conflicts);
         }
@@ -44,9 +47,9 @@ impl<'a> Claims<'a> {
 
     fn conflict(&self, pool: &ObjectKey, claim: &Claim) -> Option<Rejection> {
         let port = self.by_port.get(&claim.port)?;
-        let rejection = |subfield: &str, value: String, rule: String| Rejection {
+        let rejection = |field: String, value: String, rule: String| Rejection {
             pool: pool.clone(),
-            field: format!("{}.{subfield}", claim.field),
+            field,
             value,
             rule,
             reason: Reason::Conflicted,
@@ -56,16 +59,17 @@ impl<'a> Claims<'a> {
                 "speaks another protocol in LoadBalancerPool {}, which is older or has the smaller name: use another port",
                 port.first
             );
-            return Some(rejection("port", claim.port.to_string(), rule));
+            return Some(rejection(format!("{}.port", claim.listener), claim.port.to_string(), rule));
         }
         let winner = port.hosts.get(&claim.hostname.as_deref())?;
         let claimed = format!(
             "is claimed on port {} by LoadBalancerPool {winner}, which is older or has the smaller name: use another port or hostname",
             claim.port
         );
-        Some(match &claim.hostname {
-            Some(hostname) => rejection("hostnames", format!("{hostname:?}"), claimed),
-            None => rejection("hostnames", "every host".to_owned(), claimed),
-        })
+        let host = match &claim.hostname {
+            Some(hostname) => format!("{hostname:?}"),
+            None => "every host".to_owned(),
+        };
+        Some(rejection(format!("{}.hostnames", claim.field), host, claimed))
     }
 }

@@ -19,6 +19,7 @@
 //! front of a folder.
 
 pub mod backends;
+mod certificates;
 mod check;
 mod conflict;
 mod objects;

@@ -1,12 +1,10 @@
 //! One pool's configuration: listeners, rules, and where the backends of each set come from.
 
 use super::backends::{PortName, SetSource, static_backends};
+use super::certificates::Certificates;
 use super::check::{Check, quoted};
-use super::{DEFAULT_NAMESPACE, ObjectKey, Objects, Reason, Rejection, Warning};
-use k8s_openapi::api::core::v1::Secret;
+use super::{DEFAULT_NAMESPACE, ObjectKey, Objects, Rejection, Warning};
 use prost::Message as _;
-use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use std::collections::{BTreeMap, BTreeSet};
 use weir_crds::pool as spec;
 use weir_crds::{LoadBalancerPool, LoadBalancerPoolSpec};
@@ -26,10 +24,12 @@ pub struct Plan {
     pub warnings: Vec<Warning>,
 }
 
-/// A port and host that a listener asks for.
+/// A port and host that a pool asks for: those of its listeners, and those that its rules narrow a listener to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {
     /// Of the listener, for messages: `spec.listeners[0]`.
+    pub listener: String,
+    /// What names the host, for messages: the listener, or `spec.rules[0]`.
     pub field: String,
     /// TCP port.
     pub port: u16,
@@ -51,7 +51,7 @@ pub fn plan(
     previous: Option<&PoolConfig>,
 ) -> Result<Plan, Vec<Rejection>> {
     let mut check = Check::new(key.clone());
-    let mut certificates = Certificates { key, objects, previous, warnings: Vec::new() };
+    let mut certificates = Certificates::new(key, objects, previous);
     let (listeners, claims) = listeners(&pool.spec, &mut check, &mut certificates);
     let sources = sources(key, &pool.spec, &mut check);
     let rules = rules(&pool.spec, &mut check);
@@ -63,7 +63,7 @@ pub fn plan(
             format!("are more than a proxy takes: use fewer certificates, at most {POOL_UPDATE_BYTES_MAX}");
         check.refuse("spec", format!("{bytes} bytes of configuration"), rule);
     }
-    check.finish(Plan { config, sources, claims, warnings: certificates.warnings })
+    check.finish(Plan { config, sources, claims, warnings: certificates.into_warnings() })
 }
 
 /// The key of an object: its namespace, or the default one, and its name.
@@ -89,7 +89,7 @@ fn listeners(
         check_tls(&field, listener, check);
         let Some(port) = check.port(&format!("{field}.port"), listener.port) else { continue };
         check.unique(&mut ports, port, format!("{field}.port"), port);
-        claims.extend(claims_of(&field, listener, port));
+        claims.extend(claims_of(&field, listener, port, &spec.rules));
         if let Some(listener) = compile_listener(&field, listener, port, certificates) {
             compiled.push(listener);
         }
@@ -118,13 +118,35 @@ fn check_tls(field: &str, listener: &spec::Listener, check: &mut Check) {
     }
 }
 
-fn claims_of(field: &str, listener: &spec::Listener, port: u16) -> Vec<Claim> {
-    let claim =
-        |hostname| Claim { field: field.to_owned(), port, protocol: protocol(listener.protocol), hostname };
-    if listener.hostnames.is_empty() {
-        return vec![claim(None)];
+/// Each host once: requests for the host of a rule are that rule's, also where the listener takes every host.
+fn claims_of(field: &str, listener: &spec::Listener, port: u16, rules: &[spec::Rule]) -> Vec<Claim> {
+    let claim = |of: &str, hostname: Option<&str>| Claim {
+        listener: field.to_owned(),
+        field: of.to_owned(),
+        port,
+        protocol: protocol(listener.protocol),
+        hostname: hostname.map(ToOwned::to_owned),
+    };
+    let hosts = &listener.hostnames;
+    let mut claims: Vec<_> = hosts.iter().map(|host| claim(field, Some(host))).collect();
+    if hosts.is_empty() {
+        claims.push(claim(field, None));
     }
-    listener.hostnames.iter().cloned().map(Some).map(claim).collect()
+    let mut claimed: BTreeSet<&str> = hosts.iter().map(String::as_str).collect();
+    for (index, rule) in rules.iter().enumerate() {
+        for host in &rule.hostnames {
+            let is_served = hosts.is_empty() || hosts.iter().any(|listener| is_below(host, listener));
+            if is_served && claimed.insert(host) {
+                claims.push(claim(&format!("spec.rules[{index}]"), Some(host)));
+            }
+        }
+    }
+    claims
+}
+
+/// Whether a wildcard stands for a host, or for all that another wildcard stands for.
+fn is_below(host: &str, wildcard: &str) -> bool {
+    wildcard.strip_prefix('*').is_some_and(|suffix| host.len() > suffix.len() && host.ends_with(suffix))
 }
 
 /// `None` where protocol HTTPS is left without a certificate.
@@ -158,78 +180,6 @@ fn protocol(protocol: spec::Protocol) -> push::Protocol {
         spec::Protocol::Http => push::Protocol::Http,
         spec::Protocol::Https => push::Protocol::Https,
     }
-}
-
-/// Secrets into certificates.
-struct Certificates<'a> {
-    key: &'a ObjectKey,
-    objects: &'a Objects,
-    previous: Option<&'a PoolConfig>,
-    warnings: Vec<Warning>,
-}
-
-impl Certificates<'_> {
-    fn of(&mut self, field: &str, tls: &spec::ListenerTls) -> Vec<push::Certificate> {
-        let mut certificates = Vec::new();
-        for (index, reference) in tls.certificate_refs.iter().enumerate() {
-            let secret = ObjectKey::new(self.key.namespace.as_str(), reference.name.as_str());
-            let compiled = match self.objects.secrets.get(&secret) {
-                None => Err("is not the name of a Secret in this namespace: create it".to_owned()),
-                Some(found) => certificate(&secret, found),
-            };
-            let fault = match compiled {
-                Ok(certificate) => {
-                    certificates.push(certificate);
-                    continue;
-                }
-                Err(fault) => fault,
-            };
-            let source = secret.to_string();
-            let kept =
-                certificates_of(self.previous).find(|certificate| certificate.source == source).cloned();
-            let effect = match kept {
-                Some(_) => "the certificate that it held before serves on",
-                None => "the listener serves without it, and not at all without any other",
-            };
-            certificates.extend(kept);
-            self.warnings.push(Warning {
-                pool: self.key.clone(),
-                field: format!("{field}[{index}].name"),
-                value: quoted(&reference.name),
-                rule: format!("{fault} ({effect})"),
-                reason: Reason::InvalidCertificateRef,
-            });
-        }
-        certificates
-    }
-}
-
-fn certificates_of(config: Option<&PoolConfig>) -> impl Iterator<Item = &push::Certificate> {
-    let listeners = config.into_iter().flat_map(|config| &config.listeners);
-    listeners.filter_map(|listener| listener.tls.as_ref()).flat_map(|tls| &tls.certificates)
-}
-
-/// What can be seen without cryptography; the proxy looks closer and answers with a nack.
-fn certificate(source: &ObjectKey, secret: &Secret) -> Result<push::Certificate, String> {
-    let kind = secret.type_.as_deref().unwrap_or("Opaque");
-    if kind != "kubernetes.io/tls" {
-        return Err(format!("is a Secret of type {kind}: use one of type kubernetes.io/tls"));
-    }
-    let part = |name: &str| {
-        let bytes = secret.data.as_ref().and_then(|data| data.get(name)).map(|bytes| bytes.0.clone());
-        bytes.ok_or_else(|| format!("is a Secret without {name}: add it as PEM"))
-    };
-    let (chain_pem, key_pem) = (part("tls.crt")?, part("tls.key")?);
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&chain_pem).collect();
-    if chain.map_or(true, |chain| chain.is_empty()) {
-        return Err("is a Secret whose tls.crt is not a PEM certificate chain: put the leaf first".to_owned());
-    }
-    if PrivateKeyDer::from_pem_slice(&key_pem).is_err() {
-        return Err(
-            "is a Secret whose tls.key is not a PEM private key: use PKCS#8, PKCS#1 or SEC1".to_owned()
-        );
-    }
-    Ok(push::Certificate { source: source.to_string(), chain_pem, key_pem })
 }
 
 fn rules(spec: &LoadBalancerPoolSpec, check: &mut Check) -> Vec<push::Rule> {

@@ -30,6 +30,8 @@ pub enum Reason {
     Conflicted,
     /// The Service or its port is not there, or has no usable endpoints by its kind.
     BackendNotFound,
+    /// The Service's port asks for a protocol that is not spoken to backends.
+    UnsupportedProtocol,
     /// The Secret is not there or holds no usable certificate and key.
     InvalidCertificateRef,
 }
@@ -42,6 +44,7 @@ impl Reason {
             Self::Invalid => "Invalid",
             Self::Conflicted => "Conflicted",
             Self::BackendNotFound => "BackendNotFound",
+            Self::UnsupportedProtocol => "UnsupportedProtocol",
             Self::InvalidCertificateRef => "InvalidCertificateRef",
         }
     }

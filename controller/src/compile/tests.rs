@@ -1,5 +1,6 @@
 //! Tables over whole objects: what is accepted, refused, warned about, and shared.
 
+mod certificates;
 mod conflicts;
 
 use super::*;
@@ -144,8 +145,8 @@ fn slices_are_merged_and_each_may_have_its_own_port() {
     );
     objects.insert_slice(name, more);
     let (name, six) = slice(
-        "metadata: {name: web-6, namespace: default, labels: {kubernetes.io/service-name: web}}\naddressType: IPv6\n\
-         ports: [{name: http, port: 8081}]\nendpoints: [{addresses: ['fd00::7', 'fd00::8']}]",
+        "metadata: {name: web-6, namespace: default, labels: {kubernetes.io/service-name: web}}\naddressType: IPv4\n\
+         ports: [{name: http, port: 8081}]\nendpoints: [{addresses: [10.1.0.7, 10.1.0.8]}]",
     );
     objects.insert_slice(name, six);
     let (name, other) = slice(
@@ -157,9 +158,80 @@ fn slices_are_merged_and_each_may_have_its_own_port() {
     let merged = [
         (own("10.1.0.1:8080"), 1, own("a"), Ready),
         (own("10.1.0.2:8080"), 1, own(""), Ready),
-        (own("[fd00::7]:8081"), 1, own(""), Ready),
+        (own("10.1.0.7:8081"), 1, own(""), Ready),
     ];
     assert_eq!(backends(&world(&objects, None), "web"), merged);
+}
+
+#[test]
+fn a_pod_with_two_families_is_one_backend() {
+    let families = |families: &str, six: &str| {
+        let mut objects = objects(SHOP);
+        let text = WEB.replace("spec:\n", &format!("spec:\n  ipFamilies: {families}\n"));
+        let web: Service = yaml(&format!("apiVersion: v1\nkind: Service\n{text}"));
+        objects.services.insert(key("web"), Arc::new(web));
+        let (name, slice) = slice(&format!(
+            "metadata: {{name: web-0, namespace: default, labels: {{kubernetes.io/service-name: web}}}}\naddressType: IPv6\n\
+             ports: [{{name: http, port: 8080}}]\nendpoints: [{{addresses: ['fd00::1'], conditions: {{ready: {six}}}}}]",
+        ));
+        objects.insert_slice(name, slice);
+        let ids = backends(&world(&objects, None), "web").into_iter().map(|backend| backend.0);
+        ids.collect::<Vec<_>>()
+    };
+    let (four, six) = (["10.1.0.1:8080", "10.1.0.2:8080"], ["[fd00::1]:8080"]);
+    assert_eq!(families("[IPv4, IPv6]", "true"), four);
+    assert_eq!(families("[IPv6, IPv4]", "true"), six);
+    assert_eq!(families("[IPv6, IPv4]", "false"), four, "the other family where the first has no backend");
+    assert_eq!(families("[]", "true"), six, "the first slice by name where the Service does not say");
+    assert_eq!(families("[IPv6]", "false"), four);
+}
+
+#[test]
+fn a_port_that_speaks_something_else_is_warned_of_and_serves() {
+    for (protocol, is_spoken) in [
+        ("http", true),
+        ("kubernetes.io/ws", true),
+        ("https", false),
+        ("kubernetes.io/h2c", false),
+        ("kubernetes.io/wss", false),
+    ] {
+        let mut objects = objects(SHOP);
+        let text = WEB.replacen("port: 80,", &format!("port: 80, appProtocol: {protocol},"), 1);
+        let web: Service = yaml(&format!("apiVersion: v1\nkind: Service\n{text}"));
+        objects.services.insert(key("web"), Arc::new(web));
+        let world = world(&objects, None);
+        assert_eq!(backends(&world, "web").len(), 2, "{protocol}");
+        let expected = format!(
+            "default/shop: spec.backendSets[0].service.port: 80 has appProtocol \"{protocol}\" in its Service, and backends"
+        );
+        let warnings = shown(world.warnings());
+        assert_eq!(warnings.is_empty(), is_spoken, "{warnings:?}");
+        assert!(warnings.iter().all(|warning| warning.starts_with(&expected)), "{warnings:?}");
+    }
+}
+
+#[test]
+fn pools_past_what_a_proxy_takes_are_refused_youngest_first() {
+    let pool: LoadBalancerPool = yaml(
+        "apiVersion: weir.dev/v1alpha1\nkind: LoadBalancerPool\nmetadata: {name: p}\n\
+         spec: {listeners: [{name: l, port: 80, protocol: HTTP, hostnames: [h]}], backendSets: [{name: s, static: {backends: []}}]}",
+    );
+    let max = weir_proto::limits::POOLS_MAX;
+    let mut objects = Objects::default();
+    for index in 0..max {
+        let mut pool = pool.clone();
+        pool.spec.listeners[0].hostnames = vec![format!("h{index}")];
+        objects.pools.insert(key(&format!("p{index:05}")), Arc::new(pool));
+    }
+    let full = world(&objects, None);
+    assert_eq!((full.pools.len(), full.rejections.len()), (max, 0));
+    objects.pools.insert(key("a"), Arc::new(pool));
+    let past = world(&objects, Some(&full));
+    assert_eq!(past.all_serving().count(), max);
+    let last = format!("p{:05}", max - 1);
+    let refused = shown(past.rejections.values().flatten());
+    let expected = format!("default/{last}: metadata.name: \"{last}\" is past the {max} pools");
+    assert!(refused.len() == 1 && refused[0].starts_with(&expected), "{refused:?}");
 }
 
 #[test]

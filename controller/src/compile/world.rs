@@ -3,11 +3,12 @@
 use super::backends::{self, SetSource};
 use super::conflict::Claims;
 use super::pool::{self, Claim, Plan};
-use super::{BackendSetContent, ObjectKey, Objects, Rejection, Warning};
+use super::{BackendSetContent, ObjectKey, Objects, Reason, Rejection, Warning};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use weir_crds::LoadBalancerPool;
 use weir_proto::digest;
+use weir_proto::limits::POOLS_MAX;
 use weir_proto::push::PoolConfig;
 
 /// What all objects compile to. What did not change shares its memory with the world before.
@@ -16,7 +17,8 @@ pub struct World {
     /// Pools whose specification is accepted.
     pub pools: BTreeMap<ObjectKey, CompiledPool>,
     /// For a pool whose specification is rejected: what it said before, kept up to date in its backends. Absent
-    /// where there is no before, or where another pool was given its port and host.
+    /// where there is no before, where another pool was given its port and host, or past
+    /// [`POOLS_MAX`] pools.
     pub last_good: BTreeMap<ObjectKey, CompiledPool>,
     /// Everything that is wrong with each pool that is not in `pools`; never empty lists.
     pub rejections: BTreeMap<ObjectKey, Vec<Rejection>>,
@@ -45,7 +47,7 @@ pub struct CompiledSet {
     pub content: Arc<BackendSetContent>,
     /// Where the backends come from.
     pub source: Arc<SetSource>,
-    /// Why the set is empty, where its source does not resolve.
+    /// Why the set is empty, where its source does not resolve, or what its backends will not get.
     pub warning: Option<Warning>,
 }
 
@@ -74,7 +76,9 @@ pub fn world(objects: &Objects, previous: Option<&World>) -> World {
     let mut claims = Claims::default();
     let mut world = World::default();
     for (key, plan) in &plans {
+        let has_place = world.pools.len() + world.last_good.len() < POOLS_MAX;
         let granted = plan.as_ref().map_err(Clone::clone).and_then(|plan| {
+            has_place.then_some(()).ok_or_else(|| vec![too_many(key)])?;
             claims.grant(key, &plan.claims)?;
             Ok(plan)
         });
@@ -84,13 +88,22 @@ pub fn world(objects: &Objects, previous: Option<&World>) -> World {
             }
             Err(rejections) => {
                 world.rejections.insert((*key).clone(), rejections);
-                let kept = before(key).filter(|pool| claims.grant(key, &pool.claims).is_ok());
+                let kept = before(key).filter(|pool| has_place && claims.grant(key, &pool.claims).is_ok());
                 world.last_good.extend(kept.map(|pool| ((*key).clone(), pool.refreshed(key, objects))));
             }
         }
     }
     world.index();
     world
+}
+
+/// A proxy takes no configuration at all rather than one of too many pools.
+fn too_many(pool: &ObjectKey) -> Rejection {
+    let rule = format!(
+        "is past the {POOLS_MAX} pools that a proxy takes, of which older ones and then smaller names go first: remove some"
+    );
+    let value = format!("{:?}", pool.name);
+    Rejection { pool: pool.clone(), field: "metadata.name".to_owned(), value, rule, reason: Reason::Invalid }
 }
 
 impl World {

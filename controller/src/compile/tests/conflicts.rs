@@ -74,3 +74,38 @@ fn a_pool_that_serves_on_keeps_its_claims() {
     assert_eq!(world.rejections[&key("b")][0].reason, Reason::Conflicted);
     assert!(world.pools.is_empty() && world.last_good.contains_key(&key("a")));
 }
+
+#[test]
+fn a_rule_s_host_is_claimed_like_a_listener_s() {
+    let pool = |name: &str, hosts: &str, rule: &str| -> LoadBalancerPool {
+        yaml(&format!(
+            "apiVersion: weir.dev/v1alpha1\nkind: LoadBalancerPool\nmetadata: {{name: {name}}}\n\
+             spec: {{listeners: [{{name: l, port: 80, protocol: HTTP, hostnames: {hosts}}}], \
+             rules: [{{backendSets: [{{name: s}}]}}, {{hostnames: {rule}, backendSets: [{{name: s}}]}}], \
+             backendSets: [{{name: s, static: {{backends: []}}}}]}}"
+        ))
+    };
+    let conflict =
+        |field: &str| format!("default/b: {field}.hostnames: \"shop.org\" is claimed on port 80 by");
+    let (rule, listener) = (conflict("spec.rules[1]"), conflict("spec.listeners[0]"));
+    for (a, b, expected) in [
+        (("[shop.org]", "[]"), ("[]", "[shop.org]"), Some(&rule)),
+        (("[]", "[shop.org]"), ("[shop.org]", "[]"), Some(&listener)),
+        (("['*.org']", "[x.org, shop.org]"), ("[shop.org]", "[shop.org]"), Some(&listener)),
+        (("['*.org']", "[shop.org]"), ("[]", "[a, shop.org]"), Some(&rule)),
+        // No request for that host ever comes to that rule.
+        (("[x.org]", "[shop.org]"), ("[shop.org]", "[]"), None),
+        (("['*.org']", "[org]"), ("[org]", "[shop.org]"), None),
+        (("['*.org']", "[]"), ("[]", "[shop.org]"), None),
+    ] {
+        let mut objects = Objects::default();
+        objects.pools.insert(key("a"), Arc::new(pool("a", a.0, a.1)));
+        objects.pools.insert(key("b"), Arc::new(pool("b", b.0, b.1)));
+        let refused = shown(world(&objects, None).rejections.values().flatten());
+        assert_eq!(refused.len(), usize::from(expected.is_some()), "{a:?} {b:?}: {refused:?}");
+        assert!(
+            refused.iter().zip(expected).all(|(refused, expected)| refused.starts_with(expected)),
+            "{refused:?}"
+        );
+    }
+}

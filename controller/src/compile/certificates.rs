@@ -1,0 +1,170 @@
+//! Secrets into certificates.
+//!
+//! What a proxy would refuse is found here where it can be, so that one bad Secret costs itself and no more: the
+//! proxy can only refuse a whole configuration. The pair is compared by its public key; what is left to the proxy is
+//! a leaf that webpki reads more strictly than x509-parser does.
+
+use super::check::quoted;
+use super::{ObjectKey, Objects, Reason, Warning};
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, ECDSA_P521_SHA512_ASN1_SIGNING,
+    EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, RsaKeyPair,
+};
+use k8s_openapi::api::core::v1::Secret;
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use weir_crds::pool as spec;
+use weir_proto::push::{self, PoolConfig};
+use x509_parser::prelude::{FromDer as _, X509Certificate, X509Version};
+
+/// Certificates in one chain: what a proxy takes.
+const CHAIN_CERTIFICATES_MAX: usize = 16;
+
+/// The certificates of one pool.
+pub(super) struct Certificates<'a> {
+    key: &'a ObjectKey,
+    objects: &'a Objects,
+    previous: Option<&'a PoolConfig>,
+    warnings: Vec<Warning>,
+}
+
+impl<'a> Certificates<'a> {
+    /// `previous` is what the pool compiled to before: what it holds is taken while a Secret is missing or broken.
+    pub(super) fn new(key: &'a ObjectKey, objects: &'a Objects, previous: Option<&'a PoolConfig>) -> Self {
+        Self { key, objects, previous, warnings: Vec::new() }
+    }
+
+    /// Why certificates were left out or kept.
+    pub(super) fn into_warnings(self) -> Vec<Warning> {
+        self.warnings
+    }
+
+    /// Those of one listener that can be used; `field` is that of its references.
+    pub(super) fn of(&mut self, field: &str, tls: &spec::ListenerTls) -> Vec<push::Certificate> {
+        let mut certificates = Vec::new();
+        for (index, reference) in tls.certificate_refs.iter().enumerate() {
+            let secret = ObjectKey::new(self.key.namespace.as_str(), reference.name.as_str());
+            let source = secret.to_string();
+            let before = certificates_of(self.previous).find(|certificate| certificate.source == source);
+            let compiled = match self.objects.secrets.get(&secret) {
+                None => Err("is not the name of a Secret in this namespace: create it".to_owned()),
+                Some(found) => certificate(source, found, before),
+            };
+            let fault = match compiled {
+                Ok(certificate) => {
+                    certificates.push(certificate);
+                    continue;
+                }
+                Err(fault) => fault,
+            };
+            let effect = match before {
+                Some(_) => "the certificate that it held before serves on",
+                None => "the listener serves without it, and not at all without any other",
+            };
+            certificates.extend(before.cloned());
+            self.warnings.push(Warning {
+                pool: self.key.clone(),
+                field: format!("{field}[{index}].name"),
+                value: quoted(&reference.name),
+                rule: format!("{fault} ({effect})"),
+                reason: Reason::InvalidCertificateRef,
+            });
+        }
+        certificates
+    }
+}
+
+fn certificates_of(config: Option<&PoolConfig>) -> impl Iterator<Item = &push::Certificate> {
+    let listeners = config.into_iter().flat_map(|config| &config.listeners);
+    listeners.filter_map(|listener| listener.tls.as_ref()).flat_map(|tls| &tls.certificates)
+}
+
+fn certificate(
+    source: String,
+    secret: &Secret,
+    before: Option<&push::Certificate>,
+) -> Result<push::Certificate, String> {
+    let kind = secret.type_.as_deref().unwrap_or("Opaque");
+    if kind != "kubernetes.io/tls" {
+        return Err(format!("is a Secret of type {kind}: use one of type kubernetes.io/tls"));
+    }
+    let part = |name: &str| {
+        let bytes = secret.data.as_ref().and_then(|data| data.get(name)).map(|bytes| bytes.0.clone());
+        bytes.ok_or_else(|| format!("is a Secret without {name}: add it as PEM"))
+    };
+    let certificate = push::Certificate { source, chain_pem: part("tls.crt")?, key_pem: part("tls.key")? };
+    // What was good before is good: a thousand keys need not be looked at again for each edit.
+    if before != Some(&certificate) {
+        check_pair(&certificate.chain_pem, &certificate.key_pem)?;
+    }
+    Ok(certificate)
+}
+
+fn check_pair(chain_pem: &[u8], key_pem: &[u8]) -> Result<(), String> {
+    let fault = |sentence: &str| Err(format!("is a Secret whose {sentence}"));
+    let chain = CertificateDer::pem_slice_iter(chain_pem).take(CHAIN_CERTIFICATES_MAX + 1);
+    let Ok(chain) = chain.collect::<Result<Vec<_>, _>>() else {
+        return fault("tls.crt is not a PEM certificate chain: put the leaf first");
+    };
+    let Some(leaf) = chain.first() else {
+        return fault("tls.crt is not a PEM certificate chain: put the leaf first");
+    };
+    if chain.len() > CHAIN_CERTIFICATES_MAX {
+        return fault(&format!(
+            "tls.crt holds more than {CHAIN_CERTIFICATES_MAX} certificates: leave out the root and what is not of the chain"
+        ));
+    }
+    let Some(leaf) = leaf_public_key(leaf) else {
+        return fault(
+            "tls.crt begins with something that is not an X.509 v3 certificate: put the leaf first",
+        );
+    };
+    let Ok(key) = PrivateKeyDer::from_pem_slice(key_pem) else {
+        return fault("tls.key is not a PEM private key: use PKCS#8, PKCS#1 or SEC1");
+    };
+    match public_key(&key) {
+        None => fault(
+            "tls.key is of a kind that TLS cannot use: take RSA (2048 bits and more), ECDSA (P-256, P-384, P-521) or Ed25519",
+        ),
+        Some(public) if public != leaf => fault(
+            "tls.key does not belong to the first certificate of tls.crt: put that certificate's key there",
+        ),
+        Some(_) => Ok(()),
+    }
+}
+
+/// The bits of the public key in a certificate.
+fn leaf_public_key(leaf: &CertificateDer<'_>) -> Option<Vec<u8>> {
+    let (_, certificate) = X509Certificate::from_der(leaf).ok()?;
+    // The names are read by the proxy, and must be readable.
+    certificate.subject_alternative_name().ok()?;
+    let is_v3 = certificate.version == X509Version::V3;
+    is_v3.then(|| certificate.public_key().subject_public_key.data.to_vec())
+}
+
+/// The bits of the public key that belongs to a private one, as a certificate holds them. `None` for a kind that
+/// rustls does not sign with; the kinds are tried in its order.
+fn public_key(key: &PrivateKeyDer<'_>) -> Option<Vec<u8>> {
+    let der = key.secret_der();
+    let rsa = match key {
+        PrivateKeyDer::Pkcs1(_) => RsaKeyPair::from_der(der).ok(),
+        PrivateKeyDer::Pkcs8(_) => RsaKeyPair::from_pkcs8(der).ok(),
+        _ => None,
+    };
+    let ecdsa = || {
+        let curves = [
+            &ECDSA_P256_SHA256_ASN1_SIGNING,
+            &ECDSA_P384_SHA384_ASN1_SIGNING,
+            &ECDSA_P521_SHA512_ASN1_SIGNING,
+        ];
+        curves.into_iter().find_map(|curve| EcdsaKeyPair::from_private_key_der(curve, der).ok())
+    };
+    if let Some(rsa) = rsa {
+        return Some(rsa.public_key().as_ref().to_vec());
+    }
+    if let Some(ecdsa) = ecdsa() {
+        return Some(ecdsa.public_key().as_ref().to_vec());
+    }
+    let ed25519 = Ed25519KeyPair::from_pkcs8_maybe_unchecked(der).ok()?;
+    Some(ed25519.public_key().as_ref().to_vec())
+}
