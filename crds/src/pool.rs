@@ -43,6 +43,8 @@ pub const HOSTNAME_PATTERN: &str =
     r"^(\*\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
 /// Names within a pool: a DNS label.
 pub const NAME_PATTERN: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
+/// Names of other Kubernetes objects: a DNS subdomain.
+pub const OBJECT_NAME_PATTERN: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
 /// Path of the Gateway API: starts with a slash, percent-encoded where needed.
 pub const PATH_PATTERN: &str = r"^/(?:[-A-Za-z0-9/._~!$&'()*+,;=:@]|%[0-9a-fA-F]{2})*$";
 
@@ -121,7 +123,9 @@ pub struct LoadBalancerPoolSpec {
     pub backend_sets: Vec<BackendSet>,
 
     /// How a backend of a set is chosen. Without it: RoundRobin.
+    // The empty object's own defaults fill it, so that the column says the algorithm of every pool.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = {}))]
     pub load_balancing: Option<LoadBalancing>,
 
     /// How long things may take. Without it: 3s to connect, 30s for a request.
@@ -207,7 +211,7 @@ pub struct ListenerTls {
 #[serde(rename_all = "camelCase")]
 pub struct SecretReference {
     /// Name of the Secret, in the pool's own namespace.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = HOSTNAME_BYTES_MAX), regex(pattern = OBJECT_NAME_PATTERN))]
     pub name: String,
 }
 
@@ -321,8 +325,9 @@ pub struct WeightedBackendSet {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RuleTimeouts {
-    /// From the first byte of the request to the last byte of the response, as a duration like `30s`; `0s` means no
-    /// limit. Without it: spec.timeouts.request.
+    /// Until the response's head arrives, as a duration like `30s`; `0s` means no limit. It starts anew while the
+    /// request's body flows, and does not limit the response's body, which may stand still for 300s. Without it:
+    /// spec.timeouts.request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<Duration>,
 }
@@ -354,11 +359,17 @@ pub struct BackendSet {
 #[serde(rename_all = "camelCase")]
 pub struct ServiceSource {
     /// Name of the Service, in the pool's own namespace.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = HOSTNAME_BYTES_MAX), regex(pattern = OBJECT_NAME_PATTERN))]
     pub name: String,
 
     /// Port of the Service (not of its pods), by number (1 to 65535) or by name.
-    #[schemars(extend("minimum" = 1, "maximum" = 65_535, "minLength" = 1, "maxLength" = NAME_BYTES_MAX))]
+    #[schemars(extend(
+        "minimum" = 1,
+        "maximum" = 65_535,
+        "minLength" = 1,
+        "maxLength" = NAME_BYTES_MAX,
+        "pattern" = NAME_PATTERN
+    ))]
     pub port: IntOrString,
 }
 
@@ -430,8 +441,9 @@ pub struct Timeouts {
     }]))]
     pub connect: Duration,
 
-    /// From the first byte of a request to the last byte of its response, as a duration like `30s`; `0s` means no
-    /// limit. spec.rules[].timeouts.request overrides it.
+    /// Until the response's head arrives, as a duration like `30s`; `0s` means no limit. It starts anew while the
+    /// request's body flows, and does not limit the response's body, which may stand still for 300s.
+    /// spec.rules[].timeouts.request overrides it.
     #[serde(default = "request_timeout")]
     pub request: Duration,
 }

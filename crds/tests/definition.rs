@@ -39,11 +39,13 @@ fn every_property_is_described() {
 }
 
 #[test]
-fn only_scalars_have_defaults_and_nothing_is_nullable() {
+fn only_scalars_have_defaults_of_their_own_and_nothing_is_nullable() {
     let mut wrong = Vec::new();
     visit(&schema(), "", &mut |path, property| {
         let default = &property["default"];
-        if default.is_object() || default.is_array() || !property["nullable"].is_null() {
+        // An empty object is filled by the defaults of its scalars.
+        let is_filled = default.as_object().is_some_and(|fields| !fields.is_empty());
+        if is_filled || default.is_array() || !property["nullable"].is_null() {
             wrong.push(path.to_owned());
         }
     });
@@ -99,6 +101,28 @@ fn pool() -> Value {
             "connectionPool": {},
         },
     })
+}
+
+#[test]
+fn a_pool_that_does_not_say_its_algorithm_shows_it_all_the_same() {
+    // The API server fills the empty object with the default of its field.
+    let load_balancing = &schema()["properties"]["spec"]["properties"]["loadBalancing"];
+    assert_eq!(load_balancing["default"], json!({}));
+    assert_eq!(load_balancing["properties"]["algorithm"]["default"], json!("RoundRobin"));
+}
+
+#[test]
+fn names_that_the_compile_step_refuses_have_a_pattern() {
+    let spec = schema()["properties"]["spec"]["properties"].take();
+    let secret = "/listeners/items/properties/tls/properties/certificateRefs/items/properties/name";
+    let service = "/backendSets/items/properties/service/properties";
+    for (path, expected) in [
+        (secret.to_owned(), weir_crds::pool::OBJECT_NAME_PATTERN),
+        (format!("{service}/name"), weir_crds::pool::OBJECT_NAME_PATTERN),
+        (format!("{service}/port"), weir_crds::pool::NAME_PATTERN),
+    ] {
+        assert_eq!(spec.pointer(&path).expect("a property")["pattern"], expected, "{path}");
+    }
 }
 
 /// Sentences of the rules that refuse an object, after defaults.
