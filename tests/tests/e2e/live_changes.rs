@@ -5,7 +5,7 @@ use weir_tests::harness::folder::Folder;
 use weir_tests::harness::load::{Clients, Load};
 use weir_tests::harness::manifest::PoolText;
 use weir_tests::harness::services::{Samples, Service, wait_for_backend, wait_for_status};
-use weir_tests::harness::{client, ports, wait};
+use weir_tests::harness::{client, ports, tools, wait};
 
 const CLIENTS: Clients = Clients { kept: 4, fresh: 2 };
 
@@ -48,6 +48,36 @@ fn editing_a_manifest_moves_traffic_and_no_request_fails() {
         println!("from rename() to the first answer by the new backend: {took:?}");
     }
     assert!(took[4] < Duration::from_secs(5), "{took:?}");
+}
+
+#[test]
+fn editing_a_manifest_under_wrk_breaks_no_socket_and_no_answer() {
+    // A client that is not ours: its idea of a broken connection counts too.
+    let (old, new) = (Samples::start("old", 1), Samples::start("new", 1));
+    let port = ports::free();
+    let folder = Folder::new();
+    let to = |samples: &Samples| PoolText::new("measured", port, &samples.equal()).yaml();
+    folder.write("pool.yaml", &to(&old));
+    let _weir = Service::standalone(folder.path(), &[]);
+    wait_for_backend(port, "/", "old");
+    let url = format!("http://127.0.0.1:{port}/");
+    let wrk = std::thread::spawn(move || tools::run("wrk", ["-t1", "-c16", "-d2s", &url]));
+    let mut edits = 0;
+    while !wrk.is_finished() {
+        for (samples, name) in [(&new, "new"), (&old, "old")] {
+            folder.write("pool.yaml", &to(samples));
+            wait_for_backend(port, "/", name);
+            edits += 1;
+        }
+    }
+    let output = wrk.join().expect("wrk can be run");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(edits >= 4, "{edits} edits while this ran: {said}");
+    let requests = said.lines().find_map(|line| line.trim().split_once(" requests in "));
+    let requests: u64 = requests.and_then(|(count, _)| count.parse().ok()).expect("wrk counts");
+    assert!(requests > 100, "{said}");
+    assert!(!said.contains("Socket errors") && !said.contains("Non-2xx"), "after {edits} edits: {said}");
 }
 
 #[test]
