@@ -34,7 +34,7 @@ const PROXY_ID: &str = "weir-run";
 pub struct Args {
     /// Folder (or one file) of manifests: LoadBalancerPool, Service, EndpointSlice, Secret
     folder: PathBuf,
-    /// Address that listeners bind; 0.0.0.0 or [::] takes requests from other machines
+    /// Address that listeners bind; 0.0.0.0 or :: takes requests from other machines
     #[arg(long, value_name = "ADDR", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
     bind: IpAddr,
     #[command(flatten)]
