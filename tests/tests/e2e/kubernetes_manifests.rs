@@ -158,3 +158,29 @@ fn a_new_certificate_is_shown_to_new_connections_and_a_broken_one_keeps_the_last
         (subject(port) == "subject=CN=fourth").then_some(())
     });
 }
+
+#[test]
+fn a_key_of_another_certificate_costs_its_listener_and_later_edits_still_apply() {
+    let (old, new) = (Samples::start("old", 1), Samples::start("new", 1));
+    let (plain, tls) = (ports::free(), ports::free());
+    let (folder, keys) = (Folder::new(), Folder::new());
+    let to = |samples: &Samples| {
+        let secure = format!(
+            "    - name: https\n      port: {tls}\n      protocol: HTTPS\n      tls:\n        certificateRefs:\n          - name: rotating\n  rules:\n"
+        );
+        PoolText::new("pair", plain, &samples.equal()).yaml().replacen("  rules:\n", &secure, 1)
+    };
+    let (first, second) = (secret(&keys, "first"), secret(&keys, "second"));
+    let (chain, _) = first.split_once("  tls.key:").expect("a key");
+    let (_, key) = second.split_once("  tls.key:").expect("a key");
+    folder.write("secret.yaml", &format!("{chain}  tls.key:{key}"));
+    folder.write("pool.yaml", &to(&old));
+    let mut weir = Service::standalone(folder.path(), &[]);
+    let problem = weir.process.wait_for_stderr("tls.key does not belong");
+    assert!(problem.contains("spec.listeners[1].tls.certificateRefs[0]"), "{problem}");
+    wait_for_backend(plain, "/", "old");
+    folder.write("pool.yaml", &to(&new));
+    wait_for_backend(plain, "/", "new");
+    folder.write("secret.yaml", &first);
+    wait::until("the pair should be shown", || (subject(tls) == "subject=CN=first").then_some(()));
+}

@@ -37,6 +37,20 @@ fn flags_that_cannot_be_understood_end_with_code_2_and_name_the_value() {
 }
 
 #[test]
+fn the_log_format_of_the_environment_counts_for_every_command_that_serves() {
+    for (binary, arguments) in [
+        ("weir", &["run", "."][..]),
+        ("weir-proxy", &["--controller", "http://127.0.0.1:9901"]),
+        ("weir-controller", &["--folder", "."]),
+    ] {
+        let mut command = Command::new(binaries::path(binary));
+        let ended = Process::start(command.args(arguments).env("WEIR_LOG_FORMAT", "smoke")).wait();
+        assert_eq!(ended.status.code(), Some(2), "{binary}: {}", ended.stderr);
+        assert!(ended.stderr.contains("smoke"), "{binary}: {}", ended.stderr);
+    }
+}
+
+#[test]
 fn a_folder_that_is_not_there_is_named() {
     for arguments in [&["run", "/no/such/folder"][..], &["validate", "/no/such/folder"]] {
         let ended = run("weir", arguments);
