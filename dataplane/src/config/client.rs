@@ -179,10 +179,8 @@ impl Follower {
         let mut next = Some(first);
         let mut taken = 0;
         while let Some(message) = next.take() {
-            for event in self.replica.on_message(message)? {
-                if let Some(reply) = self.on_event(event) {
-                    send(outbound, reply).await?;
-                }
+            for reply in self.take_in(message)? {
+                send(outbound, reply).await?;
             }
             taken += 1;
             if taken < BATCH_MESSAGES_MAX {
@@ -194,6 +192,13 @@ impl Follower {
             }
         }
         self.flush(outbound).await
+    }
+
+    /// Everything that a message means, and the replies that need not wait for the commit. Not async: the replica has
+    /// moved on as soon as it has the message, and a stream that dies over a reply must not come between the two.
+    fn take_in(&mut self, message: ControllerMessage) -> Result<Vec<ToController>, Breach> {
+        let events = self.replica.on_message(message)?;
+        Ok(events.into_iter().filter_map(|event| self.on_event(event)).collect())
     }
 
     async fn flush(&mut self, outbound: &mpsc::Sender<ProxyMessage>) -> Result<(), End> {

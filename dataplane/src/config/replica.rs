@@ -117,10 +117,10 @@ impl Replica {
             let known =
                 KnownPool { pool: name.clone(), config_digest: config.digest, sets: digests(&pool.sets) };
             bytes += prost::Message::encoded_len(&known) + 8;
-            if bytes > MESSAGE_BYTES_MAX / 2 {
-                break;
+            // No early end: what is left out of the message belonged to the stream before all the same.
+            if bytes <= MESSAGE_BYTES_MAX / 2 {
+                hello.known.push(known);
             }
-            hello.known.push(known);
         }
         hello
     }
@@ -615,6 +615,29 @@ mod tests {
         assert_eq!(events, [Event::Removed { pool: "p".into() }, Event::Synced]);
         let gone = message(FromController::PoolRemoved(PoolRemoved { pool: "p".into(), version: None }));
         assert_eq!(replica.on_message(gone), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn pools_that_do_not_fit_the_hello_forget_the_stream_before_as_well() {
+        let mut replica = Replica::default();
+        let pad = "x".repeat(MESSAGE_BYTES_MAX / 2 / 4);
+        let names: Vec<String> = (0..6).map(|n| format!("{n}{pad}")).collect();
+        for name in &names {
+            let payload = update(name, &["a"]).encode_to_vec();
+            let count = payload.len().div_ceil(CHUNK_BYTES_MAX);
+            for (index, part) in payload.chunks(CHUNK_BYTES_MAX).enumerate() {
+                let (index, last) = (u32::try_from(index).expect("few"), index + 1 == count);
+                replica.on_message(chunk(name, 2, index, last, part.to_vec())).expect("no breach");
+            }
+            replica.accepted(name).expect("an acknowledgement is due");
+        }
+        let last = names.last().expect("there are six");
+        replica.on_message(chunk(last, 4, 0, false, vec![1; 9])).expect("no breach");
+        let hello = replica.begin_stream("id");
+        assert!(hello.known.len() < names.len(), "the last pools are left out");
+        assert_eq!(replica.state(last).map(|(version, _)| version), Some(None));
+        assert_eq!(replica.ack(last), None, "its version is of the stream before");
+        replica.on_message(chunk(last, 2, 0, false, vec![1])).expect("the bytes under way are counted anew");
     }
 
     #[test]
