@@ -262,10 +262,8 @@ impl Session {
         if let Some(welcome) = self.welcome.take() {
             return Some(ToProxy::Welcome(welcome));
         }
-        while let Some(name) = self.dirty.pop_first() {
-            if let Some(body) = self.settle(&name) {
-                return Some(body);
-            }
+        if let Some(body) = self.next_settled() {
+            return Some(body);
         }
         if self.initial.as_ref().is_some_and(BTreeSet::is_empty) {
             self.initial = None;
@@ -278,8 +276,48 @@ impl Session {
         if let Some(chunk) = self.next_chunk() {
             return Some(ToProxy::ConfigChunk(chunk));
         }
-        // A pool that could not be sent may have been the last one that Synced waited for.
-        self.initial.as_ref().is_some_and(BTreeSet::is_empty).then(|| self.next_body()).flatten()
+        // A pool that could not be sent may have been the last one that a removal or Synced waited for.
+        let is_due = !self.dirty.is_empty() || self.initial.as_ref().is_some_and(BTreeSet::is_empty);
+        is_due.then(|| self.next_body()).flatten()
+    }
+
+    fn next_settled(&mut self) -> Option<ToProxy> {
+        let mut later = BTreeSet::new();
+        let mut body = None;
+        while body.is_none()
+            && let Some(name) = self.dirty.pop_first()
+        {
+            if self.must_wait(&name) {
+                later.insert(name);
+            } else {
+                body = self.settle(&name);
+            }
+        }
+        self.dirty.append(&mut later);
+        body
+    }
+
+    /// Make before break: a pool that is gone is removed once all configurations that wait are sent, so that a pool
+    /// of another name takes over its ports and hosts without a moment in which nobody has them.
+    ///
+    /// Not where the pool is in the middle of being sent, since half of it is worth nothing, nor where the proxy has
+    /// no room for another one beside it.
+    fn must_wait(&mut self, name: &Arc<str>) -> bool {
+        let has_room = self.lanes.len() <= POOLS_MAX;
+        let Some(lane) = self.lanes.get_mut(name) else { return false };
+        if lane.target.is_some() || lane.sent.is_none() || lane.update.is_some() || !has_room {
+            return false;
+        }
+        lane.is_queued = false;
+        self.updates.retain(|queued| queued != name);
+        // Names after this one may still ask for an update: they are looked at first.
+        let changes = self.dirty.iter().filter_map(|name| self.lanes.get(name));
+        let waits = !self.updates.is_empty() || changes.into_iter().any(|lane| lane.target.is_some());
+        if waits && let Some(initial) = &mut self.initial {
+            // Synced makes the proxy forget what was not mentioned, and this pool may still come back.
+            initial.insert(Arc::clone(name));
+        }
+        waits
     }
 
     /// What brings one pool nearer to its target without a chunk; queues it for an update if that takes one.
@@ -644,6 +682,42 @@ mod tests {
         let mut stream = Stream::open(vec![known(&pool)], &[]);
         assert!(matches!(stream.next(), Some(ToProxy::PoolRemoved(removed)) if removed.pool == "ns/p"));
         assert!(matches!(stream.next(), Some(ToProxy::Synced(Synced { pools: 0 }))));
+    }
+
+    #[test]
+    fn a_pool_under_a_new_name_is_sent_before_the_old_one_is_removed() {
+        for (old_name, new_name) in [("ns/a", "ns/b"), ("ns/b", "ns/a")] {
+            let named = |name: &str| {
+                let mut pool = Arc::into_inner(pool(3, 1, &[("a", backends(1))])).expect("one owner");
+                pool.name = name.into();
+                Arc::new(pool)
+            };
+            let (old, new) = (named(old_name), named(new_name));
+            let mut stream = Stream::open(vec![known(&old)], &[&old]);
+            stream.delta();
+            assert!(matches!(stream.next(), Some(ToProxy::Synced(_))));
+            stream.session.changed(&old.name, None);
+            stream.change(&new);
+            assert_eq!(stream.chunk().pool, new_name);
+            assert!(matches!(stream.next(), Some(ToProxy::PoolRemoved(removed)) if removed.pool == old_name));
+            assert_eq!(stream.next(), None);
+        }
+    }
+
+    #[test]
+    fn a_removed_pool_that_is_back_before_its_removal_was_sent_is_not_removed() {
+        let old = pool(3, 1, &[("a", backends(1))]);
+        let mut stream = Stream::open(vec![known(&old)], &[&old]);
+        stream.delta();
+        assert!(matches!(stream.next(), Some(ToProxy::Synced(_))));
+        let mut other = Arc::into_inner(pool(4, 1, &[("a", backends(60_000))])).expect("one owner");
+        other.name = "ns/other".into();
+        stream.session.changed(&old.name, None);
+        stream.change(&Arc::new(other));
+        assert_eq!(stream.chunk().pool, "ns/other");
+        stream.change(&pool(5, 1, &[("a", backends(2))]));
+        assert_eq!(stream.delta().pool, "ns/p");
+        assert_eq!(stream.chunk().pool, "ns/other");
     }
 
     #[test]

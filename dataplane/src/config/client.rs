@@ -32,8 +32,12 @@ pub const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// Between two reports of digests, give or take a fifth.
 pub const DIGEST_REPORT_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Between two attempts to apply a configuration that was refused; what stood in its way may be gone.
-pub const RETRY_INTERVAL: Duration = Duration::from_secs(5);
+/// Wait before a configuration that was refused is tried again: what stood in its way, a socket that closes above
+/// all, may be gone. Doubles with each attempt.
+pub const RETRY_MIN: Duration = Duration::from_millis(50);
+
+/// Longest wait between two attempts to apply a configuration that was refused.
+pub const RETRY_MAX: Duration = Duration::from_secs(5);
 
 /// Longest time to establish a connection to a controller.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -76,8 +80,16 @@ pub async fn run(
     shutdown: impl Future<Output = ()>,
 ) {
     let status = applier.status();
-    let mut follower =
-        Follower { replica: Replica::default(), applier, status, readiness, answers: Vec::new() };
+    let mut follower = Follower {
+        replica: Replica::default(),
+        applier,
+        status,
+        readiness,
+        answers: Vec::new(),
+        is_retry_due: false,
+        retry_wait: RETRY_MAX,
+        retry_at: Instant::now() + RETRY_MAX,
+    };
     let mut client = PushClient::new(channel)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
@@ -124,6 +136,10 @@ struct Follower {
     readiness: Arc<Readiness>,
     /// To be sent once what they are about is committed.
     answers: Vec<ToController>,
+    /// Something was staged or removed that may have stood in the way of a refused configuration.
+    is_retry_due: bool,
+    retry_wait: Duration,
+    retry_at: Instant,
 }
 
 impl Follower {
@@ -146,8 +162,8 @@ impl Follower {
         let mut inbound = client.connect(ReceiverStream::new(receiver)).await?.into_inner();
         self.status.connected();
         let mut report_at = Instant::now() + random.around(DIGEST_REPORT_INTERVAL);
-        let mut retry_at = Instant::now() + RETRY_INTERVAL;
         loop {
+            let retry_at = self.retry_at;
             tokio::select! {
                 message = inbound.message() => {
                     let Some(message) = message? else { return Ok(()) };
@@ -163,7 +179,8 @@ impl Follower {
                 () = tokio::time::sleep_until(retry_at) => {
                     self.retry();
                     self.flush(&outbound).await?;
-                    retry_at = Instant::now() + RETRY_INTERVAL;
+                    self.retry_wait = (self.retry_wait * 2).min(RETRY_MAX);
+                    self.retry_at = Instant::now() + self.retry_wait;
                 }
             }
         }
@@ -202,6 +219,9 @@ impl Follower {
     }
 
     async fn flush(&mut self, outbound: &mpsc::Sender<ProxyMessage>) -> Result<(), End> {
+        if std::mem::take(&mut self.is_retry_due) {
+            self.retry();
+        }
         self.applier.commit();
         for answer in std::mem::take(&mut self.answers) {
             send(outbound, answer).await?;
@@ -228,7 +248,8 @@ impl Follower {
                 self.applier.remove(&pool);
                 self.status.removed(&pool);
                 tracing::info!(%pool, "removed");
-                self.retry();
+                // Not committed before the rest of the batch is staged: that may want the same ports.
+                self.is_retry_due = true;
             }
             Event::Synced => {
                 self.retry();
@@ -242,7 +263,10 @@ impl Follower {
     }
 
     fn on_configured(&mut self, pool: &str, sets: &[String]) {
+        self.is_retry_due = true;
         if let Err(rejection) = self.try_candidate(pool) {
+            self.retry_wait = RETRY_MIN;
+            self.retry_at = Instant::now() + RETRY_MIN;
             let Rejection { field, reason } = &rejection;
             tracing::warn!(%pool, %field, %reason, "a configuration is refused; what served before serves on");
             self.answers.extend(self.replica.refused(pool, field.clone(), reason.clone()));
