@@ -3,10 +3,12 @@
 //! [`Session`] decides what is sent; this file moves messages and time in and out of it. It asks for the next
 //! message only when the stream has room for it, so that what is decided is never older than what is sent.
 
+mod report;
 mod session;
 mod update;
 
-pub use session::{Breach, Report, Session};
+pub use report::Report;
+pub use session::{Breach, Session};
 
 use crate::store::{Store, StreamId, Subscription};
 use hyper_util::rt::TokioIo;
@@ -194,6 +196,7 @@ impl ProxyStream {
                 },
                 permit = self.outbound.reserve(), if may_have_more => {
                     let Ok(permit) = permit else { break Ok(()) };
+                    session.knows(self.store.completeness());
                     hear(&subscription, &mut session);
                     match session.next(Instant::now().into_std()) {
                         Some(message) => permit.send(Ok(message)),

@@ -43,7 +43,8 @@ pub struct Contents {
 pub struct Store {
     epoch: u64,
     state: Mutex<State>,
-    loaded: watch::Sender<bool>,
+    /// `None` before the first [`Store::apply`].
+    loaded: watch::Sender<Option<Completeness>>,
     fleet: FleetRecord,
 }
 
@@ -61,6 +62,16 @@ struct State {
 struct Mailbox {
     changed: Mutex<BTreeSet<Arc<str>>>,
     notify: Notify,
+}
+
+/// Whether a source could be read whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Completeness {
+    /// What is in the store is all that there is.
+    All,
+    /// There may be pools that could not be read, or not be compiled, and have no last good version here. Proxies
+    /// that serve pools which this store does not know keep them.
+    Part,
 }
 
 /// How many pools an [`Store::apply`] touched.
@@ -87,7 +98,7 @@ impl Store {
         Arc::new(Self {
             epoch,
             state: Mutex::default(),
-            loaded: watch::Sender::new(false),
+            loaded: watch::Sender::new(None),
             fleet: FleetRecord::default(),
         })
     }
@@ -102,15 +113,16 @@ impl Store {
     /// ones are not touched, all others are removed.
     ///
     /// Compares one digest for each set; copies and sends only what differs.
-    pub fn apply(&self, world: &World) -> Outcome {
-        self.replace_all(world.all_serving().map(|(key, pool)| (key.to_string(), pool.into())))
+    pub fn apply(&self, world: &World, completeness: Completeness) -> Outcome {
+        let serving = world.all_serving().map(|(key, pool)| (key.to_string(), pool.into()));
+        self.replace_all(serving, completeness)
     }
 
     /// The same for these pools alone, after [`World::refresh_service`]. Costs what they cost, whatever the size
     /// of the world. Without effect before the first [`Self::apply`].
     pub fn apply_pools<'a>(&self, world: &World, pools: impl IntoIterator<Item = &'a ObjectKey>) -> Outcome {
         let mut outcome = Outcome::default();
-        if !*self.loaded.borrow() {
+        if self.loaded.borrow().is_none() {
             return outcome;
         }
         let mut state = self.state();
@@ -131,7 +143,11 @@ impl Store {
     }
 
     /// What [`Self::apply`] does, for pools from anywhere, by their `namespace/name`.
-    pub fn replace_all(&self, pools: impl IntoIterator<Item = (String, Contents)>) -> Outcome {
+    pub fn replace_all(
+        &self,
+        pools: impl IntoIterator<Item = (String, Contents)>,
+        completeness: Completeness,
+    ) -> Outcome {
         let mut outcome = Outcome::default();
         let mut state = self.state();
         let mut serving = BTreeSet::new();
@@ -148,8 +164,12 @@ impl Store {
             self.fleet.forget_pool(&name);
             outcome.removed += 1;
         }
+        let subscribers: Vec<_> = state.subscribers.values().cloned().collect();
         drop(state);
-        self.loaded.send_if_modified(|loaded| !std::mem::replace(loaded, true));
+        if self.loaded.send_replace(Some(completeness)) != Some(completeness) {
+            // What streams left alone may have to go now.
+            subscribers.iter().for_each(|mailbox| mailbox.notify.notify_one());
+        }
         outcome
     }
 
@@ -168,7 +188,13 @@ impl Store {
     /// Returns when the first world has been applied; at once ever after. Cancellation safe.
     pub async fn loaded(&self) {
         // An error would mean that the sender is gone, and it lives in `self`.
-        let _ = self.loaded.subscribe().wait_for(|loaded| *loaded).await;
+        let _ = self.loaded.subscribe().wait_for(Option::is_some).await;
+    }
+
+    /// What the last [`Self::apply`] said.
+    #[must_use]
+    pub fn completeness(&self) -> Completeness {
+        self.loaded.borrow().unwrap_or(Completeness::Part)
     }
 
     /// What the proxies reported.
@@ -332,7 +358,8 @@ mod tests {
     }
 
     fn put(store: &Store, pools: &[(&str, Contents)]) -> Outcome {
-        store.replace_all(pools.iter().map(|(name, contents)| ((*name).to_owned(), contents.clone())))
+        let pools = pools.iter().map(|(name, contents)| ((*name).to_owned(), contents.clone()));
+        store.replace_all(pools, Completeness::All)
     }
 
     #[test]
@@ -386,7 +413,7 @@ mod tests {
         let (store, world) = (Store::new(1), World::default());
         let key = ObjectKey::new("ns", "a");
         assert_eq!(store.apply_pools(&world, [&key]), Outcome::default());
-        assert!(!*store.loaded.borrow());
+        assert_eq!(*store.loaded.borrow(), None);
         put(&store, &[("ns/a", contents(1, &[])), ("ns/b", contents(1, &[]))]);
         assert_eq!(store.apply_pools(&world, [&key]), Outcome { changed: 0, removed: 1 });
         assert!(store.pool("ns/b").is_some(), "others are not looked at");

@@ -1,6 +1,7 @@
-//! Key material stays out of logs: `Debug` of a certificate shows where it came from, never the key.
+//! Key material stays out of logs: `Debug` of a certificate shows where it came from, never the key, and that of a
+//! chunk, which may hold one, shows no payload.
 
-use crate::push::Certificate;
+use crate::push::{Certificate, ConfigChunk};
 use std::fmt;
 
 impl fmt::Debug for Certificate {
@@ -9,6 +10,18 @@ impl fmt::Debug for Certificate {
             .field("source", &self.source)
             .field("chain_pem", &format_args!("{} bytes", self.chain_pem.len()))
             .field("key_pem", &format_args!("redacted"))
+            .finish()
+    }
+}
+
+impl fmt::Debug for ConfigChunk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConfigChunk")
+            .field("pool", &self.pool)
+            .field("version", &self.version)
+            .field("index", &self.index)
+            .field("last", &self.last)
+            .field("payload", &format_args!("{} bytes", self.payload.len()))
             .finish()
     }
 }
@@ -26,5 +39,7 @@ mod tests {
         };
         let shown = format!("{certificate:?}");
         assert!(shown.contains("ns/name") && !shown.contains("hunter2"), "{shown}");
+        let chunk = ConfigChunk { payload: b"hunter2"[..].into(), ..ConfigChunk::default() };
+        assert!(!format!("{chunk:?}").contains("hunter2"));
     }
 }

@@ -8,7 +8,7 @@ use std::io::Write as _;
 use std::sync::Arc;
 use weir_controller::compile::{World, world};
 use weir_controller::source::Loaded;
-use weir_controller::store::Store;
+use weir_controller::store::{Completeness, Store};
 
 /// Compiles each state of the folder and says what is wrong with it.
 #[derive(Debug)]
@@ -40,8 +40,10 @@ impl Follower {
             samples.supply(&mut loaded.objects);
         }
         let world = world(&loaded.objects, self.world.as_ref());
-        let outcome = self.store.apply(&world);
-        self.say(findings::all(&loaded, &world));
+        let findings = findings::all(&loaded, &world);
+        let is_whole = !findings.iter().any(|finding| finding.severity == Severity::Problem);
+        let outcome = self.store.apply(&world, if is_whole { Completeness::All } else { Completeness::Part });
+        self.say(findings);
         let served = world.all_serving().count();
         tracing::info!(
             pools = served,

@@ -4,6 +4,7 @@ use super::backends::{PortName, SetSource, static_backends};
 use super::certificates::Certificates;
 use super::check::{Check, quoted};
 use super::{DEFAULT_NAMESPACE, ObjectKey, Objects, Rejection, Warning};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use prost::Message as _;
 use std::collections::{BTreeMap, BTreeSet};
 use weir_crds::pool as spec;
@@ -275,7 +276,6 @@ fn service_source(
     service: &spec::ServiceSource,
     check: &mut Check,
 ) -> Option<SetSource> {
-    use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
     check.object_name(&format!("{field}.name"), &service.name);
     let port_field = format!("{field}.port");
     let port = match &service.port {
@@ -287,6 +287,26 @@ fn service_source(
     };
     let service = ObjectKey::new(key.namespace.as_str(), service.name.as_str());
     Some(SetSource::Service { field: field.to_owned(), service, port })
+}
+
+/// Where a set's members come from: written addresses are part of the specification, endpoints are not.
+fn source(set: &spec::BackendSet) -> String {
+    match (&set.service, &set.static_backends) {
+        (Some(service), _) => {
+            let port = match &service.port {
+                IntOrString::Int(number) => number.to_string(),
+                IntOrString::String(name) => name.clone(),
+            };
+            format!("service {}:{port}", service.name)
+        }
+        (None, Some(written)) => {
+            let address = |backend: &spec::StaticBackend| {
+                format!("{}:{}*{}", backend.address, backend.port, backend.weight)
+            };
+            format!("static {}", written.backends.iter().map(address).collect::<Vec<_>>().join(" "))
+        }
+        (None, None) => String::new(),
+    }
 }
 
 fn backend_sets(spec: &LoadBalancerPoolSpec, check: &mut Check) -> Vec<push::BackendSet> {
@@ -305,6 +325,7 @@ fn backend_sets(spec: &LoadBalancerPoolSpec, check: &mut Check) -> Vec<push::Bac
         connect_timeout_ms: timeouts.connect.as_millis(),
         idle_timeout_ms: idle.idle_timeout.as_millis(),
         idle_connections_max: idle_max.unwrap_or_default(),
+        source: source(set),
     };
     spec.backend_sets.iter().map(compile).collect()
 }

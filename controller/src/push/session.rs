@@ -5,20 +5,18 @@
 //! a delta of any pool first, then one chunk of one update, if the window has room. So a delta waits for one chunk
 //! at most, and a pool that changes faster than the proxy reads costs one message, not many.
 
-use super::update::{Update, is_complete, set_difference};
-use crate::store::{Pool, Refusal};
+use super::report::Report;
+use super::update::Update;
+use crate::store::{Completeness, Pool, Refusal};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
-use weir_proto::limits::{
-    CHUNKS_IN_FLIGHT_MAX, DELTA_BACKENDS_MAX, MESSAGE_BYTES_MAX, POOLS_MAX, PROXY_ID_BYTES_MAX,
-    STUCK_STREAM_TIMEOUT,
-};
+use weir_proto::limits::{CHUNKS_IN_FLIGHT_MAX, POOLS_MAX, PROXY_ID_BYTES_MAX, STUCK_STREAM_TIMEOUT};
 use weir_proto::push::controller_message::Body as ToProxy;
 use weir_proto::push::proxy_message::Body as FromProxy;
 use weir_proto::push::{
-    Ack, BackendDelta, ChunkReceived, ConfigChunk, ControllerMessage, DigestReport, Hello, Nack, PoolRemoved,
-    ProxyMessage, SetDelta, Synced, Version, Welcome,
+    Ack, ChunkReceived, ConfigChunk, ControllerMessage, DigestReport, Hello, Nack, PoolRemoved, ProxyMessage,
+    Synced, Version, Welcome,
 };
 
 pub(super) use super::update::{Sent, SentSet};
@@ -57,50 +55,6 @@ pub enum Breach {
     Stuck,
 }
 
-/// What a message of the proxy told, for the fleet view and the log.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Report {
-    /// The proxy serves the pool at this version.
-    Acked {
-        /// Which pool.
-        pool: Arc<str>,
-        /// All messages up to this one are applied.
-        version: Version,
-        /// Of the configuration in force.
-        config_digest: u64,
-        /// Whether that is the one last sent.
-        is_newest_config: bool,
-    },
-    /// The proxy refused something.
-    Refused {
-        /// Which pool.
-        pool: Arc<str>,
-        /// What and why.
-        refusal: Refusal,
-    },
-    /// The proxy is out of step and gets the whole pool.
-    SnapshotRequested {
-        /// Which pool.
-        pool: Arc<str>,
-        /// As the proxy said it.
-        reason: String,
-    },
-    /// A digest report did not match what was sent; the proxy gets the whole pool.
-    Diverged {
-        /// Which pool.
-        pool: Arc<str>,
-        /// What differs.
-        what: String,
-    },
-    /// A pool that cannot be sent, since its update is too large.
-    TooLarge {
-        /// Which pool.
-        pool: Arc<str>,
-        /// Of the encoded update.
-        bytes: usize,
-    },
-}
-
 /// State of one stream.
 #[derive(Debug)]
 pub struct Session {
@@ -121,6 +75,8 @@ pub struct Session {
     /// Last acknowledgement, or the first message after a time with nothing in flight.
     progress: Option<Instant>,
     too_large: Vec<Report>,
+    /// Whether what the store holds is all that there is.
+    knows_all: bool,
 }
 
 /// One pool of a stream.
@@ -137,6 +93,13 @@ struct Lane {
     wants_all: bool,
     /// The proxy refused the configuration that `sent` names.
     is_refused: bool,
+}
+
+impl Lane {
+    /// Only the proxy's Hello says that there is such a pool.
+    fn is_only_told(&self) -> bool {
+        self.target.is_none() && self.sent.as_ref().is_some_and(|sent| sent.version.is_none())
+    }
 }
 
 impl Session {
@@ -172,6 +135,7 @@ impl Session {
             awaiting: BTreeMap::new(),
             progress: None,
             too_large: Vec::new(),
+            knows_all: true,
         };
         session.learn(hello);
         Ok(session)
@@ -196,6 +160,12 @@ impl Session {
         {
             initial.insert(Arc::clone(name));
         }
+    }
+
+    /// Whether the store holds all that there is. While it does not, a pool that only the proxy knows of may be one
+    /// that could not be read, and is left alone.
+    pub fn knows(&mut self, completeness: Completeness) {
+        self.knows_all = completeness == Completeness::All;
     }
 
     /// The message to send next, decided from the newest state; `None` when there is nothing, or nothing that the
@@ -248,7 +218,7 @@ impl Session {
         for known in hello.known {
             let name: Arc<str> = known.pool.into();
             let sets = known.sets.into_iter().map(|s| (s.set, SentSet::Digest(s.digest))).collect();
-            let sent = Sent { version: None, config_digest: known.config_digest, sets };
+            let sent = Sent { version: None, config_digest: known.config_digest, config: None, sets };
             self.lanes.insert(Arc::clone(&name), Lane { sent: Some(sent), ..Lane::default() });
             self.dirty.insert(name);
         }
@@ -268,7 +238,8 @@ impl Session {
         if self.initial.as_ref().is_some_and(BTreeSet::is_empty) {
             self.initial = None;
             let pools = self.lanes.values().filter(|lane| lane.target.is_some()).count();
-            return Some(ToProxy::Synced(Synced { pools: u32::try_from(pools).unwrap_or(u32::MAX) }));
+            let pools = u32::try_from(pools).unwrap_or(u32::MAX);
+            return Some(ToProxy::Synced(Synced { pools, keep_unmentioned: !self.knows_all }));
         }
         if self.chunks.len() >= CHUNKS_IN_FLIGHT_MAX {
             return None;
@@ -277,8 +248,14 @@ impl Session {
             return Some(ToProxy::ConfigChunk(chunk));
         }
         // A pool that could not be sent may have been the last one that a removal or Synced waited for.
-        let is_due = !self.dirty.is_empty() || self.initial.as_ref().is_some_and(BTreeSet::is_empty);
+        let is_due = self.dirty.iter().any(|name| self.is_movable(name))
+            || self.initial.as_ref().is_some_and(BTreeSet::is_empty);
         is_due.then(|| self.next_body()).flatten()
+    }
+
+    /// Whether a pool to look at is not one that is left alone.
+    fn is_movable(&self, name: &Arc<str>) -> bool {
+        self.knows_all || !self.lanes.get(name).is_some_and(Lane::is_only_told)
     }
 
     fn next_settled(&mut self) -> Option<ToProxy> {
@@ -303,6 +280,11 @@ impl Session {
     /// Not where the pool is in the middle of being sent, since half of it is worth nothing, nor where the proxy has
     /// no room for another one beside it.
     fn must_wait(&mut self, name: &Arc<str>) -> bool {
+        let is_only_told = self.lanes.get(name).is_some_and(Lane::is_only_told);
+        if is_only_told && !self.knows_all {
+            self.initial_done(name);
+            return true;
+        }
         let has_room = self.lanes.len() <= POOLS_MAX;
         let Some(lane) = self.lanes.get_mut(name) else { return false };
         if lane.target.is_some() || lane.sent.is_none() || lane.update.is_some() || !has_room {
@@ -328,7 +310,7 @@ impl Session {
         };
         let (body, needs_update) = match &mut lane.sent {
             None => (None, true),
-            Some(sent) => advance(sent, &target),
+            Some(sent) => sent.advance(&target),
         };
         if needs_update || lane.wants_all {
             if !lane.is_queued {
@@ -484,64 +466,16 @@ impl Session {
     }
 }
 
-/// Moves `sent` towards `target` by what fits one delta. The second value says whether an update must follow.
-fn advance(sent: &mut Sent, target: &Pool) -> (Option<BackendDelta>, bool) {
-    let Some(base) = sent.version else {
-        if !is_complete(sent, target) {
-            return (None, true);
-        }
-        *sent = Sent::all_of(target);
-        return (Some(delta(target, None, target.version, Vec::new())), false);
-    };
-    let mut needs_update = sent.config_digest != target.contents.config_digest;
-    let mut deltas = Vec::new();
-    let mut backends = 0;
-    for (name, set) in &target.contents.sets {
-        match sent.sets.get(name.as_str()) {
-            Some(known) if known.digest() == set.digest => {}
-            Some(SentSet::Content(old)) => {
-                let difference = set_difference(name, old, set);
-                let size = difference.upserted.len() + difference.removed.len();
-                // What does not fit must not hold up what does.
-                if backends + size > DELTA_BACKENDS_MAX {
-                    needs_update = true;
-                } else {
-                    backends += size;
-                    deltas.push(difference);
-                }
-            }
-            Some(SentSet::Digest(_)) | None => needs_update = true,
-        }
-    }
-    let version = if needs_update { target.version_ahead() } else { target.version };
-    let message = delta(target, Some(base), version, deltas);
-    if prost::Message::encoded_len(&message) > MESSAGE_BYTES_MAX / 2 {
-        return (None, true);
-    }
-    if (message.sets.is_empty() && needs_update) || base.sequence >= version.sequence {
-        return (None, needs_update);
-    }
-    for set in &message.sets {
-        if let Some(content) = target.contents.sets.get(set.set.as_str()) {
-            sent.sets.insert(set.set.clone(), SentSet::Content(Arc::clone(content)));
-        }
-    }
-    sent.version = Some(version);
-    (Some(message), needs_update)
-}
-
-fn delta(target: &Pool, base: Option<Version>, version: Version, sets: Vec<SetDelta>) -> BackendDelta {
-    BackendDelta { pool: target.name.to_string(), base, version: Some(version), sets }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::compile::BackendSetContent;
     use crate::store::Contents;
     use std::time::Duration;
-    use weir_proto::limits::CHUNK_BYTES_MAX;
-    use weir_proto::push::{Backend, BackendSet, KnownPool, PoolConfig, SetDigest, SnapshotRequest};
+    use weir_proto::limits::{CHUNK_BYTES_MAX, DELTA_BACKENDS_MAX};
+    use weir_proto::push::{
+        Backend, BackendDelta, BackendSet, KnownPool, PoolConfig, SetDigest, SnapshotRequest,
+    };
 
     const EPOCH: u64 = 7;
 
@@ -661,8 +595,42 @@ mod tests {
         let mut stream = Stream::open(vec![known(&pool)], &[&pool]);
         let delta = stream.delta();
         assert_eq!((delta.base, delta.version, delta.sets.len()), (None, Some(pool.version), 0));
-        assert!(matches!(stream.next(), Some(ToProxy::Synced(Synced { pools: 1 }))));
+        assert!(matches!(stream.next(), Some(ToProxy::Synced(Synced { pools: 1, keep_unmentioned: false }))));
         assert_eq!(stream.next(), None);
+    }
+
+    #[test]
+    fn a_pool_that_only_the_proxy_knows_is_left_alone_until_everything_is_known() {
+        let pool = pool(3, 1, &[("a", backends(2))]);
+        let mut other = known(&pool);
+        other.pool = "ns/unreadable".into();
+        let mut stream = Stream::open(vec![known(&pool), other], &[&pool]);
+        stream.session.knows(Completeness::Part);
+        stream.delta();
+        assert!(matches!(stream.next(), Some(ToProxy::Synced(Synced { keep_unmentioned: true, .. }))));
+        assert_eq!(stream.next(), None);
+        stream.session.knows(Completeness::All);
+        match stream.next() {
+            Some(ToProxy::PoolRemoved(removed)) => assert_eq!(removed.pool, "ns/unreadable"),
+            other => panic!("a removal was due, not {other:?}"),
+        }
+    }
+
+    #[test]
+    fn members_of_another_source_wait_for_the_rules_that_came_with_them() {
+        let with_source = |sequence, source: &str, members| {
+            let mut made =
+                Arc::into_inner(pool(sequence, 1, &[("a", backends(members))])).expect("the only one");
+            let config = Arc::make_mut(&mut made.contents.config);
+            config.backend_sets[0].source = source.into();
+            made.contents.config_digest = weir_proto::digest::config(config);
+            Arc::new(made)
+        };
+        let blue = with_source(1, "service blue:80", 2);
+        let mut stream = Stream::open(Vec::new(), &[&blue]);
+        stream.settle(&blue);
+        stream.change(&with_source(2, "service green:80", 3));
+        assert_eq!(update(&stream.chunk()).sets[0].backends.len(), 3, "in the update, and not ahead of it");
     }
 
     #[test]
@@ -681,7 +649,7 @@ mod tests {
         let pool = pool(3, 1, &[]);
         let mut stream = Stream::open(vec![known(&pool)], &[]);
         assert!(matches!(stream.next(), Some(ToProxy::PoolRemoved(removed)) if removed.pool == "ns/p"));
-        assert!(matches!(stream.next(), Some(ToProxy::Synced(Synced { pools: 0 }))));
+        assert!(matches!(stream.next(), Some(ToProxy::Synced(Synced { pools: 0, .. }))));
     }
 
     #[test]

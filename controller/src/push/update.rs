@@ -6,8 +6,10 @@ use bytes::Bytes;
 use prost::Message as _;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use weir_proto::limits::{CHUNK_BYTES_MAX, POOL_UPDATE_BYTES_MAX};
-use weir_proto::push::{self, ConfigChunk, DigestReport, PoolUpdate, SetDelta, SetDigest, Version};
+use weir_proto::limits::{CHUNK_BYTES_MAX, DELTA_BACKENDS_MAX, MESSAGE_BYTES_MAX, POOL_UPDATE_BYTES_MAX};
+use weir_proto::push::{
+    self, BackendDelta, ConfigChunk, DigestReport, PoolConfig, PoolUpdate, SetDelta, SetDigest, Version,
+};
 
 /// What a proxy has of a pool once everything sent has arrived.
 #[derive(Debug)]
@@ -15,6 +17,8 @@ pub(crate) struct Sent {
     /// `None` while only the proxy's own word in Hello says what it has.
     pub(crate) version: Option<Version>,
     pub(crate) config_digest: u64,
+    /// `None` while only its digest is known.
+    pub(crate) config: Option<Arc<PoolConfig>>,
     pub(crate) sets: BTreeMap<String, SentSet>,
 }
 
@@ -44,12 +48,69 @@ impl Sent {
         Self {
             version: Some(pool.version),
             config_digest: pool.contents.config_digest,
+            config: Some(Arc::clone(&pool.contents.config)),
             sets: pool.contents.sets.iter().map(content).collect(),
         }
     }
 
     pub(crate) fn is_current(&self, target: &Pool) -> bool {
         self.version == Some(target.version) && is_complete(self, target)
+    }
+
+    /// Moves towards `target` by what fits one delta. The second value says whether an update must follow.
+    ///
+    /// A set whose source is another one than was sent waits for the update, whose rules its members belong to.
+    pub(crate) fn advance(&mut self, target: &Pool) -> (Option<BackendDelta>, bool) {
+        let Some(base) = self.version else {
+            if !is_complete(self, target) {
+                return (None, true);
+            }
+            *self = Self::all_of(target);
+            return (Some(delta(target, None, target.version, Vec::new())), false);
+        };
+        let mut needs_update = self.config_digest != target.contents.config_digest;
+        let mut deltas = Vec::new();
+        let mut backends = 0;
+        for (name, set) in &target.contents.sets {
+            match self.sets.get(name.as_str()) {
+                Some(known) if known.digest() == set.digest => {}
+                Some(SentSet::Content(old)) if self.has_source_of(name, target) => {
+                    let difference = set_difference(name, old, set);
+                    let size = difference.upserted.len() + difference.removed.len();
+                    // What does not fit must not hold up what does.
+                    if backends + size > DELTA_BACKENDS_MAX {
+                        needs_update = true;
+                    } else {
+                        backends += size;
+                        deltas.push(difference);
+                    }
+                }
+                Some(_) | None => needs_update = true,
+            }
+        }
+        let version = if needs_update { target.version_ahead() } else { target.version };
+        let message = delta(target, Some(base), version, deltas);
+        if prost::Message::encoded_len(&message) > MESSAGE_BYTES_MAX / 2 {
+            return (None, true);
+        }
+        if (message.sets.is_empty() && needs_update) || base.sequence >= version.sequence {
+            return (None, needs_update);
+        }
+        for set in &message.sets {
+            if let Some(content) = target.contents.sets.get(set.set.as_str()) {
+                self.sets.insert(set.set.clone(), SentSet::Content(Arc::clone(content)));
+            }
+        }
+        self.version = Some(version);
+        (Some(message), needs_update)
+    }
+
+    fn has_source_of(&self, set: &str, target: &Pool) -> bool {
+        let source = |config: &PoolConfig| {
+            config.backend_sets.iter().find(|wire| wire.name == set).map(|wire| wire.source.clone())
+        };
+        self.config_digest == target.contents.config_digest
+            || self.config.as_deref().is_some_and(|config| source(config) == source(&target.contents.config))
     }
 
     /// What a report says differently, if anything. A configuration that was refused is not in force.
@@ -62,6 +123,10 @@ impl Sent {
             reported.is_none_or(|s| s.digest != sent.digest()).then(|| format!("backend set {name}"))
         })
     }
+}
+
+fn delta(target: &Pool, base: Option<Version>, version: Version, sets: Vec<SetDelta>) -> BackendDelta {
+    BackendDelta { pool: target.name.to_string(), base, version: Some(version), sets }
 }
 
 /// Whether configuration and sets are equal to the target's, whatever the version.

@@ -20,7 +20,7 @@ pub struct Route {
     pub rule: usize,
     /// At least one; the share of each is its weight over the sum.
     pub sets: Vec<WeightedSet>,
-    /// The whole request, `None` for no limit.
+    /// Until the response's head, from when the request last moved; `None` for no limit.
     pub request_timeout: Option<Duration>,
 }
 

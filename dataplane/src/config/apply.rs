@@ -89,24 +89,29 @@ impl Applier {
         let known = self.pools.get(&config.pool).map_or(&none, |pool| &pool.certificates);
         let (spec, certificates) = convert::pool(config, known)?;
         self.check_protocols(&config.pool, &spec)?;
-        let mut contents = spec
-            .sets
-            .keys()
-            .map(|set| Ok((set.clone(), self.members_of(&config.pool, set, contents(set))?)))
-            .collect::<Result<BTreeMap<_, _>, Rejection>>()?;
         self.prepare_ports(&spec)?;
+        let mut members = BTreeMap::new();
+        for set in spec.sets.keys() {
+            let (usable, refused) = self.members_of(&config.pool, set, contents(set));
+            if let Some(Rejection { field, reason }) = refused {
+                tracing::warn!(pool = %config.pool, %field, %reason, "a backend is left out");
+            }
+            members.insert(set, usable);
+        }
 
         let old = self.pools.remove(&config.pool);
         let mut sets = BTreeMap::new();
-        for (name, policy) in &spec.sets {
-            let members = contents.remove(name).expect("one membership was made for each set");
-            let kept = old.as_ref().and_then(|pool| pool.sets.get(name)).filter(|set| set.policy == *policy);
+        for (name, set) in &spec.sets {
+            let members = members.remove(name).expect("one membership was made for each set");
+            // Another policy or source makes another cell, so that it comes into force with the snapshot's swap.
+            let is_same = old.as_ref().is_some_and(|pool| pool.spec.sets.get(name) == Some(set));
+            let kept = old.as_ref().and_then(|pool| pool.sets.get(name)).filter(|_| is_same);
             let set = if let Some(set) = kept {
                 self.members.push((Arc::clone(set), members));
                 Arc::clone(set)
             } else {
                 let full_name = format!("{}/{name}", config.pool).into();
-                Arc::new(BackendSet::new(self.new_id(), full_name, policy.clone(), members))
+                Arc::new(BackendSet::new(self.new_id(), full_name, set.policy.clone(), members))
             };
             sets.insert(name.clone(), set);
         }
@@ -142,16 +147,8 @@ impl Applier {
         let Some(cell) = self.pools.get(pool).and_then(|pool| pool.sets.get(set)).cloned() else {
             return Ok(());
         };
-        let mut refused = None;
-        let usable = backends.into_iter().filter(|wire| match convert::backend(set, wire) {
-            Ok(_) => true,
-            Err(rejection) => {
-                refused.get_or_insert(rejection);
-                false
-            }
-        });
-        let usable = usable.collect();
-        cell.replace_members(self.members_of(pool, set, usable)?);
+        let (members, refused) = self.members_of(pool, set, backends);
+        cell.replace_members(members);
         refused.map_or(Ok(()), Err)
     }
 
@@ -237,18 +234,26 @@ impl Applier {
         Ok(())
     }
 
+    /// A set's members, without those that cannot be used; and why the first of these cannot.
     fn members_of(
         &mut self,
         pool: &str,
         set: &str,
         wire: Vec<&push::Backend>,
-    ) -> Result<Arc<Membership>, Rejection> {
+    ) -> (Arc<Membership>, Option<Rejection>) {
         let version = self.new_id();
         let old = self.pools.get(pool).and_then(|pool| pool.sets.get(set)).map(|set| set.members());
         let old = old.as_ref().map_or(&[][..], |members| members.backends());
         let mut backends = Vec::with_capacity(wire.len());
+        let mut refused = None;
         for wire in wire {
-            let spec = convert::backend(set, wire)?;
+            let spec = match convert::backend(set, wire) {
+                Ok(spec) => spec,
+                Err(rejection) => {
+                    refused.get_or_insert(rejection);
+                    continue;
+                }
+            };
             let known = old.binary_search_by(|known| (*known.id).cmp(&wire.id)).ok().map(|at| &old[at]);
             backends.push(Backend {
                 id: known.map_or_else(|| wire.id.as_str().into(), |known| Arc::clone(&known.id)),
@@ -262,7 +267,7 @@ impl Applier {
                 live: known.map(|known| Arc::clone(&known.live)).unwrap_or_default(),
             });
         }
-        Ok(Arc::new(Membership::new(version, backends)))
+        (Arc::new(Membership::new(version, backends)), refused)
     }
 
     fn routes(

@@ -86,6 +86,7 @@ pub async fn run(
         status,
         readiness,
         answers: Vec::new(),
+        is_synced: false,
         is_retry_due: false,
         retry_wait: RETRY_MAX,
         retry_at: Instant::now() + RETRY_MAX,
@@ -136,6 +137,8 @@ struct Follower {
     readiness: Arc<Readiness>,
     /// To be sent once what they are about is committed.
     answers: Vec<ToController>,
+    /// In step with a controller at least once.
+    is_synced: bool,
     /// Something was staged or removed that may have stood in the way of a refused configuration.
     is_retry_due: bool,
     retry_wait: Duration,
@@ -255,7 +258,8 @@ impl Follower {
                 self.retry();
                 self.applier.commit();
                 self.status.in_step();
-                self.readiness.ready();
+                self.is_synced = true;
+                self.show_readiness();
                 tracing::info!(pools = self.replica.pools().count(), "in step with the controller");
             }
         }
@@ -271,8 +275,8 @@ impl Follower {
             tracing::warn!(%pool, %field, %reason, "a configuration is refused; what served before serves on");
             self.answers.extend(self.replica.refused(pool, field.clone(), reason.clone()));
             self.status.refused(pool, rejection);
-            // Endpoints go stale first, and do not depend on the configuration that was refused.
-            for set in sets {
+            // Endpoints go stale first; those of a source that was refused with the rest are another matter.
+            for set in sets.iter().filter(|set| self.replica.is_of_source_in_force(pool, set)) {
                 let backends = self.replica.backends(pool, set).collect();
                 // Unusable ones are left out; the answer for this version is given already.
                 let _ = self.applier.replace_backends(pool, set, backends);
@@ -283,7 +287,7 @@ impl Follower {
 
     fn on_backends_changed(&mut self, pool: &str, sets: &[String]) {
         let mut refused = None;
-        for set in sets {
+        for set in sets.iter().filter(|set| self.replica.is_of_source_in_force(pool, set)) {
             let backends = self.replica.backends(pool, set).collect();
             if let Err(rejection) = self.applier.replace_backends(pool, set, backends) {
                 refused.get_or_insert(rejection);
@@ -319,7 +323,17 @@ impl Follower {
             sets: self.applier.sets(pool).map(|(name, set)| (name.to_owned(), Arc::clone(set))).collect(),
         };
         self.status.set_pool(pool, status);
+        self.show_readiness();
         Ok(())
+    }
+
+    /// Ready once in step with a controller, unless it sent pools and every one was refused: a rollout would put
+    /// such a proxy in the place of good ones.
+    fn show_readiness(&self) {
+        let serves = self.replica.pools().any(|pool| self.replica.in_force(pool).is_some());
+        if self.is_synced && (serves || self.replica.pools().next().is_none()) {
+            self.readiness.ready();
+        }
     }
 
     fn show_move(&self, pool: &str) {

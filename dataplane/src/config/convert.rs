@@ -28,12 +28,20 @@ impl Rejection {
     }
 }
 
+/// A backend set without its members.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct SetSpec {
+    pub(super) policy: SetPolicy,
+    /// Where its members come from; members of another source belong to another configuration.
+    pub(super) source: String,
+}
+
 /// A pool's configuration, checked.
 #[derive(Debug, Clone)]
 pub(super) struct PoolSpec {
     pub(super) listeners: Vec<ListenerSpec>,
     pub(super) rules: Vec<RuleSpec>,
-    pub(super) sets: BTreeMap<String, SetPolicy>,
+    pub(super) sets: BTreeMap<String, SetSpec>,
 }
 
 #[derive(Debug, Clone)]
@@ -107,7 +115,7 @@ pub(super) fn pool(
     Ok((PoolSpec { listeners, rules, sets }, certificates))
 }
 
-fn sets(wire: &[push::BackendSet]) -> Result<BTreeMap<String, SetPolicy>, Rejection> {
+fn sets(wire: &[push::BackendSet]) -> Result<BTreeMap<String, SetSpec>, Rejection> {
     let mut sets = BTreeMap::new();
     for set in wire {
         let field = |rest: &str| format!("spec.backendSets[{}]{rest}", set.name);
@@ -134,7 +142,8 @@ fn sets(wire: &[push::BackendSet]) -> Result<BTreeMap<String, SetPolicy>, Reject
             idle_timeout: Duration::from_millis(set.idle_timeout_ms),
             idle_connections_max: set.idle_connections_max,
         };
-        if sets.insert(set.name.clone(), policy).is_some() {
+        let spec = SetSpec { policy, source: set.source.clone() };
+        if sets.insert(set.name.clone(), spec).is_some() {
             return Err(Rejection::new(
                 field(""),
                 "the name is taken by another set of this pool: names are unique",
@@ -207,7 +216,7 @@ fn certificate(
     Ok(certificate)
 }
 
-fn rule(index: usize, wire: &push::Rule, sets: &BTreeMap<String, SetPolicy>) -> Result<RuleSpec, Rejection> {
+fn rule(index: usize, wire: &push::Rule, sets: &BTreeMap<String, SetSpec>) -> Result<RuleSpec, Rejection> {
     let field = |rest: &str| format!("spec.rules[{index}].{rest}");
     for hostname in &wire.hostnames {
         check_hostname(hostname).map_err(|reason| Rejection::new(field("hostnames"), reason))?;

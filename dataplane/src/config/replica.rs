@@ -137,8 +137,11 @@ impl Replica {
             FromController::ConfigChunk(chunk) => self.on_chunk(&chunk),
             FromController::BackendDelta(delta) => self.on_delta(delta),
             FromController::PoolRemoved(removed) => Ok(self.remove(&removed.pool).into_iter().collect()),
-            FromController::Synced(_) => {
-                let forgotten = std::mem::take(&mut self.unconfirmed);
+            FromController::Synced(synced) => {
+                let mut forgotten = std::mem::take(&mut self.unconfirmed);
+                if synced.keep_unmentioned {
+                    forgotten.clear();
+                }
                 let mut events: Vec<Event> =
                     forgotten.into_iter().filter_map(|pool| self.remove(&pool)).collect();
                 events.push(Event::Synced);
@@ -151,6 +154,18 @@ impl Replica {
     #[must_use]
     pub fn candidate(&self, pool: &str) -> Option<&Arc<PoolConfig>> {
         self.pools.get(pool)?.candidate.as_ref().map(|wire| &wire.config)
+    }
+
+    /// Whether the newest contents of a set belong to the configuration in force, and not to one that was refused.
+    #[must_use]
+    pub fn is_of_source_in_force(&self, pool: &str, set: &str) -> bool {
+        let source = |wire: &Option<WireConfig>| {
+            let sets = wire.as_ref().map(|wire| &wire.config.backend_sets);
+            sets.into_iter().flatten().find(|s| s.name == set).map(|s| s.source.clone())
+        };
+        let Some(pool) = self.pools.get(pool) else { return false };
+        // A set that the candidate does not have is moved by nothing but the configuration in force.
+        pool.candidate.is_none() || source(&pool.candidate).is_none_or(|s| Some(s) == source(&pool.in_force))
     }
 
     /// The configuration that serves, with its digest.
@@ -607,9 +622,12 @@ mod tests {
         replica.begin_stream("id");
         let confirm = BackendDelta { pool: "p".into(), version: version(8), ..BackendDelta::default() };
         replica.on_message(message(FromController::BackendDelta(confirm))).expect("no breach");
-        let synced = || message(FromController::Synced(Synced { pools: 1 }));
+        let synced = || message(FromController::Synced(Synced { pools: 1, keep_unmentioned: false }));
         assert_eq!(replica.on_message(synced()), Ok(vec![Event::Synced]));
         assert_eq!(replica.state("p").and_then(|(version, _)| version), version(8));
+        replica.begin_stream("id");
+        let part = message(FromController::Synced(Synced { pools: 0, keep_unmentioned: true }));
+        assert_eq!(replica.on_message(part), Ok(vec![Event::Synced]), "it may not be gone");
         replica.begin_stream("id");
         let events = replica.on_message(synced()).expect("no breach");
         assert_eq!(events, [Event::Removed { pool: "p".into() }, Event::Synced]);

@@ -173,6 +173,7 @@ pub struct Welcome {
 }
 /// ConfigChunk is a piece of an encoded PoolUpdate.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct ConfigChunk {
     #[prost(string, tag = "1")]
     pub pool: ::prost::alloc::string::String,
@@ -268,6 +269,10 @@ pub struct PoolRemoved {
 pub struct Synced {
     #[prost(uint32, tag = "1")]
     pub pools: u32,
+    /// The controller could not read everything that it should know: pools that
+    /// were not mentioned are kept. It says PoolRemoved once it knows.
+    #[prost(bool, tag = "2")]
+    pub keep_unmentioned: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PoolConfig {
@@ -327,7 +332,7 @@ pub struct Rule {
     /// At least one.
     #[prost(message, repeated, tag = "3")]
     pub backend_sets: ::prost::alloc::vec::Vec<WeightedSet>,
-    /// The whole request, 0 for none.
+    /// Until the response's head, from when the request last moved; 0 for none.
     #[prost(uint64, tag = "4")]
     pub request_timeout_ms: u64,
 }
@@ -361,6 +366,11 @@ pub struct BackendSet {
     /// Idle connections that one proxy keeps per backend, 0 for none.
     #[prost(uint32, tag = "5")]
     pub idle_connections_max: u32,
+    /// Where the members come from, in words. Another source is another
+    /// configuration: its members serve together with the rules that came with
+    /// it, or, where that is refused, not at all.
+    #[prost(string, tag = "6")]
+    pub source: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Backend {

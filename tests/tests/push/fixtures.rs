@@ -60,6 +60,7 @@ impl Pool {
             connect_timeout_ms: 1_000,
             idle_timeout_ms: 60_000,
             idle_connections_max: 4,
+            source: format!("service {name}:80"),
         };
         let weighted = |name: &String| WeightedSet { set: name.clone(), weight: 1 };
         let config = PoolConfig {

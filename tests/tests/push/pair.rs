@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tonic::transport::Channel;
 use weir_controller::push;
-use weir_controller::store::Store;
+use weir_controller::store::{Completeness, Store};
 use weir_proxy::config::{Applier, Status, client};
 use weir_proxy::listener::{ListenerChange, Sockets};
 use weir_proxy::readiness::{Phase, Readiness};
@@ -116,12 +116,12 @@ fn ids(ids: &[&str]) -> Option<Vec<String>> {
 async fn serves_and_follows(store: &Store, proxy: &Proxy) {
     let port = free_port();
     let mut pool = Pool::new("ns/shop", port, vec![backend("a", 1)]);
-    store.replace_all([pool.contents()]);
+    store.replace_all([pool.contents()], Completeness::All);
     proxy.ready().await;
     assert_eq!(proxy.backends(port, "/"), ids(&["a"]), "ready means applied");
     let version = proxy.current.load().version;
     pool.sets.insert("web".into(), vec![backend("a", 1), backend("b", 2)]);
-    store.replace_all([pool.contents()]);
+    store.replace_all([pool.contents()], Completeness::All);
     until("the new backend", || proxy.backends(port, "/") == ids(&["a", "b"])).await;
     assert_eq!(proxy.current.load().version, version, "backends alone swap no snapshot");
     let newest = store.pool("ns/shop").map(|pool| pool.version);
@@ -129,7 +129,7 @@ async fn serves_and_follows(store: &Store, proxy: &Proxy) {
         store.fleet().pools.get("ns/shop").and_then(|proxies| proxies["proxy-1"].version) == newest
     })
     .await;
-    store.replace_all([]);
+    store.replace_all([], Completeness::All);
     until("the pool is gone", || proxy.current.load().listeners.is_empty()).await;
 }
 
@@ -156,7 +156,7 @@ async fn a_proxy_is_not_ready_before_the_controller_has_loaded() {
     let proxy = Proxy::start(dial(controller.address));
     until("the stream", || proxy.status.connects() > 0).await;
     assert_eq!(proxy.readiness.phase(), Phase::Starting);
-    store.replace_all([]);
+    store.replace_all([], Completeness::All);
     proxy.ready().await;
 }
 
@@ -167,13 +167,13 @@ async fn a_refused_configuration_leaves_the_last_good_one_and_its_backends_move_
     let proxy = Proxy::start(dial(controller.address));
     let port = free_port();
     let mut pool = Pool::new("ns/shop", port, vec![backend("a", 1)]);
-    store.replace_all([pool.contents()]);
+    store.replace_all([pool.contents()], Completeness::All);
     proxy.ready().await;
 
     let taken = StdListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     pool.port = taken.local_addr().expect("bound").port().into();
     pool.sets.insert("web".into(), vec![backend("b", 1)]);
-    store.replace_all([pool.contents()]);
+    store.replace_all([pool.contents()], Completeness::All);
     let refusal =
         || store.fleet().pools.get("ns/shop").and_then(|proxies| proxies["proxy-1"].refusal.clone());
     until("the refusal", || refusal().is_some()).await;
@@ -182,7 +182,7 @@ async fn a_refused_configuration_leaves_the_last_good_one_and_its_backends_move_
     assert!(told.reason.contains("cannot listen on"), "{}", told.reason);
     assert_eq!(proxy.backends(port, "/"), ids(&["b"]), "the old port serves the new backend");
     pool.sets.insert("web".into(), vec![backend("b", 1), backend("c", 1)]);
-    store.replace_all([pool.contents()]);
+    store.replace_all([pool.contents()], Completeness::All);
     until("backends move on", || proxy.backends(port, "/") == ids(&["b", "c"])).await;
 
     let port = taken.local_addr().expect("bound").port();
@@ -202,7 +202,7 @@ async fn one_bad_pool_among_ten_holds_back_none_of_the_others() {
         pool.path = if n == 4 { "no slash".into() } else { format!("/{n}") };
         pool.contents()
     });
-    store.replace_all(pools.collect::<Vec<_>>());
+    store.replace_all(pools.collect::<Vec<_>>(), Completeness::All);
     proxy.ready().await;
     for n in 0..10 {
         let expected = (n != 4).then(|| vec![format!("b{n}")]);
@@ -224,7 +224,7 @@ async fn a_proxy_resumes_with_a_restarted_controller_and_is_sent_only_what_diffe
     let mut pool = Pool::new("ns/shop", port, big);
     pool.sets.insert("zone".into(), vec![backend("z", 1)]);
     let first = Store::new(1);
-    first.replace_all([pool.contents()]);
+    first.replace_all([pool.contents()], Completeness::All);
     let controller = Controller::start(any_port(), &first).await;
     let proxy = Proxy::start(dial(controller.address));
     proxy.ready().await;
@@ -235,7 +235,7 @@ async fn a_proxy_resumes_with_a_restarted_controller_and_is_sent_only_what_diffe
 
     pool.sets.insert("zone".into(), vec![backend("z", 1), backend("y", 1)]);
     let second = Store::new(2);
-    second.replace_all([pool.contents()]);
+    second.replace_all([pool.contents()], Completeness::All);
     let _controller = Controller::start(address, &second).await;
     until("in step again", || proxy.status.is_in_step()).await;
     let status = proxy.status.pools();
@@ -256,7 +256,7 @@ async fn live_counts_of_a_backend_outlive_a_change_of_configuration() {
     let proxy = Proxy::start(dial(controller.address));
     let port = free_port();
     let mut pool = Pool::new("ns/shop", port, vec![backend("a", 1)]);
-    store.replace_all([pool.contents()]);
+    store.replace_all([pool.contents()], Completeness::All);
     proxy.ready().await;
     let request = {
         let snapshot = proxy.current.load();
@@ -264,7 +264,7 @@ async fn live_counts_of_a_backend_outlive_a_change_of_configuration() {
         route.sets[0].set.members().backends()[0].live.enter()
     };
     pool.path = "/other".into();
-    store.replace_all([pool.contents()]);
+    store.replace_all([pool.contents()], Completeness::All);
     until("the new route", || proxy.backends(port, "/other").is_some()).await;
     let in_flight = || proxy.status.pools()["ns/shop"].sets["web"].members().backends()[0].live.in_flight();
     assert_eq!(in_flight(), 1);

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 use weir_controller::push::{Report, Session};
-use weir_controller::store::{Contents, Store};
+use weir_controller::store::{Completeness, Contents, Store};
 use weir_proto::digest;
 use weir_proto::limits::CHUNKS_IN_FLIGHT_MAX;
 use weir_proto::push::controller_message::Body as ToProxy;
@@ -52,7 +52,7 @@ struct Served {
 impl Simulation {
     fn new(seed: u64, loses_deltas: bool) -> Self {
         let store = Store::new(EPOCH);
-        store.replace_all([]);
+        store.replace_all([], Completeness::All);
         let mut proxy = Proxy::default();
         let session = dial(&store, &mut proxy);
         Self {
@@ -123,7 +123,7 @@ impl Simulation {
         let before = self.store.pool(&name);
         self.contents.remove(&name);
         self.contents.extend(self.pools.get(&name).map(Pool::contents));
-        self.store.replace_all(self.contents.clone());
+        self.store.replace_all(self.contents.clone(), Completeness::All);
         let after = self.store.pool(&name);
         if before.as_ref().map(|pool| pool.version) != after.as_ref().map(|pool| pool.version) {
             self.session.changed(&name.as_str().into(), after);
