@@ -11,12 +11,10 @@ use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
+use weir_proto::limits::CHAIN_CERTIFICATES_MAX;
 use weir_proto::push;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
-
-/// Certificates in one chain.
-pub const CHAIN_CERTIFICATES_MAX: usize = 16;
 
 /// Protocols offered by ALPN, in the order of preference.
 pub const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];

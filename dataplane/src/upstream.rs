@@ -4,8 +4,8 @@ use crate::connection::STALL_TIMEOUT;
 use crate::failure::Failure;
 use crate::http1::body::{BodyError, BodyReader, Decoder};
 use crate::http1::client::{self, Connection, HeadError};
-use crate::http1::encode;
 use crate::http1::head::{ParsedResponse, Persistence};
+use crate::http1::writer::Writer;
 use crate::message::{BodyLength, Frame, RequestBody, RequestHead, ResponseSink, Upgrade};
 use crate::timer::Deadline;
 use crate::wire::{Wire, poll_once};
@@ -16,9 +16,6 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::time::Duration;
 use tokio::net::TcpStream;
-
-/// Body data up to this size waits for more, to be written together.
-const GATHER_BYTES_MAX: usize = 8 << 10;
 
 /// Connects to a backend within `limit`.
 pub(crate) async fn connect(
@@ -198,20 +195,20 @@ async fn upload(
 ) -> Result<Sent, Failure> {
     let taken = |written: io::Result<()>| if written.is_ok() { Sent::Whole } else { Sent::Part };
     let mut out = Vec::with_capacity(1024);
-    client::encode_head(&mut out, head);
+    let mut writer = Writer::new(wire, &mut out);
+    client::encode_head(writer.out, head);
     if matches!(head.body, BodyLength::Empty | BodyLength::Known(0)) {
-        return Ok(taken(wire.write(&out, &[]).await));
+        return Ok(taken(writer.flush().await));
     }
-    let chunked = head.body == BodyLength::Unknown;
+    writer.chunked = head.body == BodyLength::Unknown;
     let mut trailers = None;
     loop {
         let next = match poll_once(body.next()).await {
             Some(next) => next?,
             None => {
-                if wire.write(&out, &[]).await.is_err() {
+                if writer.flush().await.is_err() {
                     return Ok(Sent::Part);
                 }
-                out.clear();
                 progress.waits_for_client.set(true);
                 let next = body.next().await?;
                 progress.waits_for_client.set(false);
@@ -221,30 +218,13 @@ async fn upload(
         progress.moved();
         progress.body_began.set(progress.body_began.get() || next.is_some());
         match next {
-            Some(Frame::Data(data)) if data.is_empty() => {}
             Some(Frame::Data(data)) => {
-                if chunked {
-                    encode::chunk_size(&mut out, data.len());
-                }
-                if out.len() + data.len() <= GATHER_BYTES_MAX {
-                    out.extend_from_slice(&data);
-                } else {
-                    if wire.write(&out, &data).await.is_err() {
-                        return Ok(Sent::Part);
-                    }
-                    out.clear();
-                }
-                if chunked {
-                    out.extend_from_slice(b"\r\n");
+                if writer.data(&data).await.is_err() {
+                    return Ok(Sent::Part);
                 }
             }
             Some(Frame::Trailers(fields)) => trailers = Some(fields),
-            None => {
-                if chunked {
-                    encode::last_chunk(&mut out, trailers.as_ref());
-                }
-                return Ok(taken(wire.write(&out, &[]).await));
-            }
+            None => return Ok(taken(writer.end(trailers.as_ref()).await)),
         }
     }
 }

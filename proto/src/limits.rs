@@ -34,3 +34,6 @@ pub const STUCK_STREAM_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Longest `proxy_id`, in bytes (that of a Kubernetes object's name).
 pub const PROXY_ID_BYTES_MAX: usize = 253;
+
+/// Certificates in one TLS chain, the leaf included.
+pub const CHAIN_CERTIFICATES_MAX: usize = 16;

@@ -14,11 +14,9 @@ use k8s_openapi::api::core::v1::Secret;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use weir_crds::pool as spec;
+use weir_proto::limits::CHAIN_CERTIFICATES_MAX;
 use weir_proto::push::{self, PoolConfig};
 use x509_parser::prelude::{FromDer as _, X509Certificate, X509Version};
-
-/// Certificates in one chain: what a proxy takes.
-const CHAIN_CERTIFICATES_MAX: usize = 16;
 
 /// The certificates of one pool.
 pub(super) struct Certificates<'a> {

@@ -11,6 +11,7 @@ pub(crate) mod client;
 pub(crate) mod encode;
 pub(crate) mod head;
 pub(crate) mod server;
+pub(crate) mod writer;
 
 /// Largest request or response head, in bytes, from the first byte to the empty line. 431 past it.
 pub const HEAD_BYTES_MAX: usize = 32 << 10;

@@ -5,7 +5,8 @@
 
 use super::body::{BodyError, BodyReader, Decoder};
 use super::head::{self, Framing, ParsedRequest, Persistence};
-use super::{GATHER_BYTES_MAX, READ_BYTES, encode};
+use super::writer::Writer;
+use super::{READ_BYTES, encode};
 use crate::connection::{HEAD_TIMEOUT, IDLE_TIMEOUT, LINGER_BYTES_MAX, LINGER_TIMEOUT, Peer};
 use crate::failure::Failure;
 use crate::message::{BodyLength, Frame, RequestBody, ResponseHead, ResponseSink};
@@ -209,24 +210,17 @@ impl RequestBody for Body<'_> {
 struct Sink<'a> {
     worker: &'a Worker,
     wire: &'a Wire,
-    out: &'a mut Vec<u8>,
+    writer: Writer<'a>,
     persistence: Persistence,
     minor_version: u8,
-    chunked: bool,
     has_begun: bool,
 }
 
 impl<'a> Sink<'a> {
     /// For an answer to HTTP/1.1.
     fn new(worker: &'a Worker, wire: &'a Wire, out: &'a mut Vec<u8>, persistence: Persistence) -> Self {
-        out.clear();
-        Self { worker, wire, out, persistence, minor_version: 1, chunked: false, has_begun: false }
-    }
-
-    async fn write_through(&mut self, data: &[u8]) -> Result<(), Failure> {
-        let written = self.wire.write(self.out, data).await;
-        self.out.clear();
-        written.map_err(|_| Failure::ClientGone)
+        let writer = Writer::new(wire, out);
+        Self { worker, wire, writer, persistence, minor_version: 1, has_begun: false }
     }
 }
 
@@ -235,14 +229,14 @@ impl ResponseSink for Sink<'_> {
         if self.minor_version == 0 {
             return Ok(());
         }
-        encode::interim(self.out, status, &headers);
+        encode::interim(self.writer.out, status, &headers);
         self.flush().await
     }
 
     async fn head(&mut self, head: ResponseHead) -> Result<(), Failure> {
         self.has_begun = true;
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
-            encode::switching(self.out, &head.headers);
+            encode::switching(self.writer.out, &head.headers);
             return Ok(());
         }
         let framing = match head.body {
@@ -254,7 +248,7 @@ impl ResponseSink for Sink<'_> {
             }
             BodyLength::Unknown => Framing::Chunked,
         };
-        self.chunked = framing == Framing::Chunked;
+        self.writer.chunked = framing == Framing::Chunked;
         // Asked here and not when the request came: a drain may have begun since.
         if self.worker.is_draining() {
             self.persistence = Persistence::Close;
@@ -264,37 +258,20 @@ impl ResponseSink for Sink<'_> {
             Persistence::Keep if self.minor_version == 0 => Some(Persistence::Keep),
             Persistence::Keep => None,
         };
-        encode::response(self.out, head.status, &head.headers, framing, persistence);
+        encode::response(self.writer.out, head.status, &head.headers, framing, persistence);
         Ok(())
     }
 
     async fn data(&mut self, data: Bytes) -> Result<(), Failure> {
-        if data.is_empty() {
-            return Ok(());
-        }
-        if self.chunked {
-            encode::chunk_size(self.out, data.len());
-        }
-        if self.out.len() + data.len() <= GATHER_BYTES_MAX {
-            self.out.extend_from_slice(&data);
-        } else {
-            self.write_through(&data).await?;
-        }
-        if self.chunked {
-            self.out.extend_from_slice(b"\r\n");
-        }
-        Ok(())
+        self.writer.data(&data).await.map_err(|_| Failure::ClientGone)
     }
 
     async fn flush(&mut self) -> Result<(), Failure> {
-        if self.out.is_empty() { Ok(()) } else { self.write_through(&[]).await }
+        self.writer.flush().await.map_err(|_| Failure::ClientGone)
     }
 
     async fn end(&mut self, trailers: Option<HeaderMap>) -> Result<(), Failure> {
-        if self.chunked {
-            encode::last_chunk(self.out, trailers.as_ref());
-        }
-        self.flush().await
+        self.writer.end(trailers.as_ref()).await.map_err(|_| Failure::ClientGone)
     }
 
     fn close_after(&mut self) {
