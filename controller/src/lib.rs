@@ -1,11 +1,15 @@
 //! The controller: watch, store, compile, push, status.
 //!
-//! [`manifest`] turns text into Kubernetes objects, [`folder`] follows a folder of it, [`compile`] turns objects
-//! into wire messages and is pure; [`source`] is what a source of objects hands over.
+//! [`cluster`] follows an API server; [`manifest`] turns text into Kubernetes objects, [`folder`] follows a folder of
+//! it, [`source`] is what that hands over. [`compile`] turns objects into wire messages and is pure.
 
+pub mod admin;
+pub mod cluster;
 pub mod compile;
 pub mod folder;
 pub mod manifest;
+pub mod metrics;
 pub mod push;
+pub mod readiness;
 pub mod source;
 pub mod store;

@@ -4,6 +4,7 @@
 //! here decides how traffic flows: that is compiled by `weir-controller` and done by `weir-proxy`.
 
 pub mod cli;
+pub mod controller;
 pub mod demo_backend;
 pub mod duration;
 pub mod exit;

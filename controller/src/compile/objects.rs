@@ -86,8 +86,14 @@ impl Objects {
         Some(service)
     }
 
+    /// One slice.
+    #[must_use]
+    pub fn slice(&self, key: &ObjectKey) -> Option<&Arc<EndpointSlice>> {
+        self.slices.get(key)
+    }
+
     /// Every slice, in the order of their keys.
-    pub fn slices(&self) -> impl Iterator<Item = (&ObjectKey, &Arc<EndpointSlice>)> {
+    pub fn slices(&self) -> impl ExactSizeIterator<Item = (&ObjectKey, &Arc<EndpointSlice>)> {
         self.slices.iter()
     }
 

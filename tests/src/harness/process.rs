@@ -83,6 +83,16 @@ impl Process {
         self.signal(Signal::TERM);
     }
 
+    /// Stops it where it is, until [`Self::resume`].
+    pub fn pause(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
     /// Sends SIGKILL and waits for the end.
     pub fn kill(mut self) {
         self.signal(Signal::KILL);

@@ -96,6 +96,7 @@ impl Service {
 pub fn controller(folder: &Path, port: u16) -> Process {
     let mut command = Command::new(binaries::path("weir-controller"));
     command.arg("--folder").arg(folder).args(["--listen", &format!("127.0.0.1:{port}")]);
+    command.args(["--admin", &format!("127.0.0.1:{}", ports::free())]);
     Process::start(&mut command)
 }
 

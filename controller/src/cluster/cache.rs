@@ -1,0 +1,295 @@
+//! What the watches have brought so far: events in, objects and what changed out. No I/O and no clock.
+//!
+//! A list replaces what was kept of its watch in one step, when it is whole: what is not in it is gone, however long
+//! the watch was away. Until then what was kept before stays. An object that is the same as before, as far as
+//! anything reads it, is no change: a status that we write ourselves must not compile the world again.
+
+use super::failure::{Failure, FailureReason};
+use super::read::{Item, Malformed};
+use super::{Extent, Kind, WatchId};
+use crate::compile::pool::key_of;
+use crate::compile::{ObjectKey, Objects};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use weir_crds::LoadBalancerPool;
+
+/// Secrets that are watched, the first ones by namespace and name. Each is a connection to the API server.
+pub const SECRETS_MAX: usize = 1024;
+
+/// A Secret's watch that failed so often is not waited for any longer.
+const FAILURES_MAX: u32 = 3;
+
+/// Watches that are named while they are waited for.
+const NAMED_MAX: usize = 4;
+
+/// What one watch has to say.
+#[derive(Debug)]
+pub(crate) struct Message {
+    pub(crate) watch: WatchId,
+    pub(crate) event: Event,
+}
+
+/// As the API server tells it: lists, then changes.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// A list begins.
+    Init,
+    /// One object of the list.
+    InitApply(Item),
+    /// The list is whole.
+    InitDone,
+    /// An object is new or different.
+    Apply(Item),
+    /// An object is gone.
+    Delete(ObjectKey),
+    /// The watch could not begin or has ended, and will be tried again.
+    Failed(Failure),
+}
+
+/// What is different, for who compiles.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Changes {
+    /// A pool, a Secret or a grant.
+    pub(crate) world: bool,
+    /// Services with a difference in themselves or in one of their slices.
+    pub(crate) services: BTreeSet<ObjectKey>,
+    /// Pools that say the same, and of which something beside it is different: a generation, a status.
+    pub(crate) pools: BTreeSet<ObjectKey>,
+}
+
+/// Watches of Secrets to start and to stop.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct SecretWatches {
+    pub(crate) needed: Vec<WatchId>,
+    pub(crate) unneeded: Vec<WatchId>,
+}
+
+/// Everything that is known of the cluster.
+#[derive(Debug, Default)]
+pub(crate) struct Cache {
+    objects: Objects,
+    /// Pools that cannot be read. What they said before is in `objects`, where there is a before.
+    malformed: BTreeMap<ObjectKey, Arc<Malformed>>,
+    watches: BTreeMap<WatchId, Watch>,
+    /// Secrets past [`SECRETS_MAX`].
+    unwatched: usize,
+}
+
+#[derive(Debug, Default)]
+struct Watch {
+    /// It has said all that there is once, or there is nothing to be waited for.
+    is_settled: bool,
+    /// The list that is being read.
+    listing: Option<BTreeMap<ObjectKey, Item>>,
+    failures: u32,
+    failure: Option<FailureReason>,
+}
+
+impl Cache {
+    /// Knows nothing yet, of these namespaces or (none named) of all.
+    pub(crate) fn new(namespaces: &[String]) -> Self {
+        let mut cache = Self::default();
+        for kind in Kind::NAMESPACED {
+            if namespaces.is_empty() {
+                cache.watches.insert(WatchId { kind, extent: Extent::Everywhere }, Watch::default());
+            }
+            for namespace in namespaces {
+                let extent = Extent::Namespace(namespace.clone());
+                cache.watches.insert(WatchId { kind, extent }, Watch::default());
+            }
+        }
+        cache
+    }
+
+    pub(crate) fn objects(&self) -> &Objects {
+        &self.objects
+    }
+
+    pub(crate) fn malformed(&self) -> &BTreeMap<ObjectKey, Arc<Malformed>> {
+        &self.malformed
+    }
+
+    pub(crate) fn watches(&self) -> impl Iterator<Item = &WatchId> {
+        self.watches.keys()
+    }
+
+    /// How many watches of a kind have settled.
+    pub(crate) fn settled(&self, kind: Kind) -> usize {
+        self.watches.iter().filter(|(id, watch)| id.kind == kind && watch.is_settled).count()
+    }
+
+    /// Secrets that are named by pools and not watched, since there are too many.
+    pub(crate) fn unwatched(&self) -> usize {
+        self.unwatched
+    }
+
+    /// Whether nothing is waited for: what is known is all that can be known now. A pool that names another Secret
+    /// waits here for that Secret, instead of losing its listener for the moment in between.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.watches.values().all(|watch| watch.is_settled)
+    }
+
+    /// What is waited for, for a person.
+    pub(crate) fn waiting_for(&self) -> String {
+        let waiting: Vec<_> = self.watches.iter().filter(|(_, watch)| !watch.is_settled).collect();
+        let named = waiting.iter().take(NAMED_MAX).map(|(id, watch)| match watch.failure {
+            Some(reason) => format!("{id} ({reason})"),
+            None => id.to_string(),
+        });
+        let named = named.collect::<Vec<_>>().join(", ");
+        match waiting.len().saturating_sub(NAMED_MAX) {
+            0 => format!("waiting for {named}"),
+            more => format!("waiting for {named} and {more} more"),
+        }
+    }
+
+    /// Takes in what a watch says. A message of a watch that was stopped meanwhile is without effect.
+    pub(crate) fn step(&mut self, Message { watch: id, event }: Message, changes: &mut Changes) {
+        let Some(watch) = self.watches.get_mut(&id) else { return };
+        match event {
+            Event::Init => watch.listing = Some(BTreeMap::new()),
+            Event::InitApply(item) => {
+                watch.listing.get_or_insert_default().insert(item.key(), item);
+            }
+            Event::InitDone => {
+                let listed = watch.listing.take().unwrap_or_default();
+                watch.settle();
+                self.replace(&id, listed, changes);
+            }
+            Event::Apply(item) => self.put(id.kind, item, changes),
+            Event::Delete(key) => self.remove(id.kind, &key, changes),
+            Event::Failed(failure) => {
+                watch.fail(&id, &failure);
+            }
+        }
+    }
+
+    /// Brings the watches of Secrets in line with what pools name and may use. A Secret whose watch ends is forgotten.
+    pub(crate) fn follow_references(&mut self, changes: &mut Changes) -> SecretWatches {
+        let named: BTreeSet<_> =
+            self.objects.pools.values().flat_map(|pool| secret_references(pool)).collect();
+        self.unwatched = named.len().saturating_sub(SECRETS_MAX);
+        let wanted: BTreeSet<_> = named.into_iter().take(SECRETS_MAX).map(WatchId::secret).collect();
+        let running: BTreeSet<_> =
+            self.watches.keys().filter(|id| id.kind == Kind::Secret).cloned().collect();
+        let watches = SecretWatches {
+            needed: wanted.difference(&running).cloned().collect(),
+            unneeded: running.difference(&wanted).cloned().collect(),
+        };
+        for id in &watches.unneeded {
+            self.watches.remove(id);
+            self.replace(id, BTreeMap::new(), changes);
+        }
+        self.watches.extend(watches.needed.iter().map(|id| (id.clone(), Watch::default())));
+        watches
+    }
+
+    fn replace(&mut self, id: &WatchId, listed: BTreeMap<ObjectKey, Item>, changes: &mut Changes) {
+        for key in self.kept(id).filter(|key| !listed.contains_key(key)).collect::<Vec<_>>() {
+            self.remove(id.kind, &key, changes);
+        }
+        for item in listed.into_values() {
+            self.put(id.kind, item, changes);
+        }
+    }
+
+    /// Keys of everything that is kept of a watch.
+    fn kept(&self, id: &WatchId) -> impl Iterator<Item = ObjectKey> {
+        let objects = &self.objects;
+        let keys: Box<dyn Iterator<Item = &ObjectKey>> = match id.kind {
+            Kind::LoadBalancerPool => Box::new(objects.pools.keys().chain(self.malformed.keys())),
+            Kind::Service => Box::new(objects.services.keys()),
+            Kind::EndpointSlice => Box::new(objects.slices().map(|(key, _)| key)),
+            Kind::Secret => Box::new(objects.secrets.keys()),
+        };
+        keys.filter(|key| id.extent.covers(key)).cloned()
+    }
+
+    fn put(&mut self, kind: Kind, item: Item, changes: &mut Changes) {
+        let key = item.key();
+        match item {
+            Item::Pool(pool) => self.put_pool(key, pool, changes),
+            Item::Malformed(malformed) if kind == Kind::LoadBalancerPool => {
+                let before = self.malformed.insert(key, Arc::clone(&malformed));
+                // Nothing to compile, and yet more or less is known of what there is.
+                changes.world |= before != Some(malformed);
+            }
+            Item::Malformed(_) => self.remove(kind, &key, changes),
+            Item::Service(service) => {
+                if self.objects.services.get(&key) != Some(&service) {
+                    self.objects.services.insert(key.clone(), service);
+                    changes.services.insert(key);
+                }
+            }
+            Item::Slice(slice) => {
+                if self.objects.slice(&key) != Some(&slice) {
+                    changes.services.extend(self.objects.insert_slice(key, slice));
+                }
+            }
+            Item::Secret(secret) => {
+                let before = self.objects.secrets.insert(key, Arc::clone(&secret));
+                let is_same = |before: Arc<k8s_openapi::api::core::v1::Secret>| {
+                    before.data == secret.data && before.type_ == secret.type_
+                };
+                changes.world |= !before.is_some_and(is_same);
+            }
+        }
+    }
+
+    fn put_pool(&mut self, key: ObjectKey, pool: Arc<LoadBalancerPool>, changes: &mut Changes) {
+        let was_malformed = self.malformed.remove(&key).is_some();
+        let before = self.objects.pools.insert(key.clone(), Arc::clone(&pool));
+        // The uid tells a pool from its successor of the same name, and age decides who has a port.
+        let compiles_as =
+            |pool: &LoadBalancerPool| (pool.metadata.uid.clone(), pool.metadata.creation_timestamp.clone());
+        let is_same = before
+            .as_ref()
+            .is_some_and(|before| before.spec == pool.spec && compiles_as(before) == compiles_as(&pool));
+        if !is_same || was_malformed {
+            changes.world = true;
+        } else if before != Some(pool) {
+            changes.pools.insert(key);
+        }
+    }
+
+    fn remove(&mut self, kind: Kind, key: &ObjectKey, changes: &mut Changes) {
+        match kind {
+            Kind::LoadBalancerPool => {
+                let was_malformed = self.malformed.remove(key).is_some();
+                changes.world |= self.objects.pools.remove(key).is_some() || was_malformed;
+            }
+            Kind::Service => {
+                if self.objects.services.remove(key).is_some() {
+                    changes.services.insert(key.clone());
+                }
+            }
+            Kind::EndpointSlice => changes.services.extend(self.objects.remove_slice(key)),
+            Kind::Secret => changes.world |= self.objects.secrets.remove(key).is_some(),
+        }
+    }
+}
+
+impl Watch {
+    fn settle(&mut self) {
+        *self = Self { is_settled: true, ..Self::default() };
+    }
+
+    fn fail(&mut self, id: &WatchId, failure: &Failure) {
+        self.listing = None;
+        self.failure = Some(failure.reason);
+        self.failures = self.failures.saturating_add(1);
+        // One Secret never holds up all pools; what it holds is unknown then, and what was known of it stays.
+        self.is_settled |= id.kind == Kind::Secret && (failure.is_lasting() || self.failures >= FAILURES_MAX);
+    }
+}
+
+/// The Secrets that a pool's listeners name.
+fn secret_references(pool: &LoadBalancerPool) -> impl Iterator<Item = ObjectKey> {
+    let namespace = key_of(&pool.metadata).namespace;
+    let tls = pool.spec.listeners.iter().filter_map(|listener| listener.tls.as_ref());
+    let references = tls.flat_map(|tls| &tls.certificate_refs);
+    references.map(move |reference| ObjectKey::new(namespace.as_str(), reference.name.as_str()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,399 @@
+use super::*;
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::{Secret, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde_json::json;
+
+const SEEDS: u64 = 200;
+const STEPS: usize = 300;
+
+fn key(name: &str) -> ObjectKey {
+    ObjectKey::new("ns", name)
+}
+
+fn metadata(name: &str) -> ObjectMeta {
+    ObjectMeta { name: Some(name.into()), namespace: Some("ns".into()), ..ObjectMeta::default() }
+}
+
+fn pool(name: &str, port: u16, secret: &str) -> Item {
+    let spec = json!({
+        "listeners": [{
+            "name": "l", "port": port, "protocol": "HTTPS",
+            "tls": { "certificateRefs": [{ "name": secret }] },
+        }],
+        "backendSets": [{ "name": "s", "service": { "name": "web", "port": 80 } }],
+    });
+    let spec = serde_json::from_value(spec).expect("a specification");
+    Item::Pool(Arc::new(LoadBalancerPool { metadata: metadata(name), spec, status: None }))
+}
+
+fn malformed(name: &str, sentence: &str) -> Item {
+    let sentence = sentence.to_owned();
+    Item::Malformed(Arc::new(Malformed { metadata: metadata(name), sentence, ..Malformed::default() }))
+}
+
+fn service(name: &str, version: u64) -> Item {
+    let mut service = Service { metadata: metadata(name), ..Service::default() };
+    service.metadata.labels = Some([("version".to_owned(), version.to_string())].into());
+    Item::Service(Arc::new(service))
+}
+
+fn slice(name: &str, service: &str, version: u64) -> Item {
+    let mut slice = EndpointSlice { metadata: metadata(name), ..EndpointSlice::default() };
+    let labels = [("kubernetes.io/service-name", service.to_owned()), ("version", version.to_string())];
+    slice.metadata.labels = Some(labels.map(|(name, value)| (name.to_owned(), value)).into());
+    Item::Slice(Arc::new(slice))
+}
+
+fn secret(name: &str, version: u64) -> Item {
+    let data = [("tls.key".to_owned(), ByteString(version.to_string().into_bytes()))];
+    Item::Secret(Arc::new(Secret { metadata: metadata(name), data: Some(data.into()), ..Secret::default() }))
+}
+
+fn everywhere(kind: Kind) -> WatchId {
+    WatchId { kind, extent: Extent::Everywhere }
+}
+
+fn failure(reason: FailureReason) -> Event {
+    Event::Failed(Failure { reason, cause: "test".into() })
+}
+
+impl Cache {
+    fn say(&mut self, watch: &WatchId, event: Event) -> Changes {
+        let mut changes = Changes::default();
+        self.step(Message { watch: watch.clone(), event }, &mut changes);
+        changes
+    }
+
+    fn list(&mut self, watch: &WatchId, items: Vec<Item>) -> Changes {
+        assert_eq!(self.say(watch, Event::Init), Changes::default());
+        for item in items {
+            assert_eq!(self.say(watch, Event::InitApply(item)), Changes::default(), "half a list is none");
+        }
+        self.say(watch, Event::InitDone)
+    }
+
+    fn synced() -> Self {
+        let mut cache = Self::new(&[]);
+        for kind in Kind::NAMESPACED {
+            cache.list(&everywhere(kind), Vec::new());
+        }
+        cache
+    }
+}
+
+#[test]
+fn nothing_is_settled_before_every_watch_has_listed_once() {
+    let mut cache = Cache::new(&["a".into(), "b".into()]);
+    let ids: Vec<_> = cache.watches().cloned().collect();
+    assert_eq!(ids.len(), 2 * Kind::NAMESPACED.len());
+    assert_eq!(
+        cache.waiting_for(),
+        "waiting for LoadBalancerPools of namespace a, LoadBalancerPools of namespace b, Services of namespace a, \
+         Services of namespace b and 2 more"
+    );
+    for id in &ids {
+        assert!(!cache.is_settled());
+        cache.list(id, Vec::new());
+    }
+    assert!(cache.is_settled());
+    cache.say(&ids[0], Event::Init);
+    cache.say(&ids[0], failure(FailureReason::Unreachable));
+    assert!(cache.is_settled(), "what was known once is known while the API server is away");
+}
+
+#[test]
+fn a_forbidden_kind_is_waited_for_and_named() {
+    let mut cache = Cache::new(&[]);
+    for kind in [Kind::LoadBalancerPool, Kind::EndpointSlice] {
+        cache.list(&everywhere(kind), Vec::new());
+    }
+    for _ in 0..10 {
+        cache.say(&everywhere(Kind::Service), failure(FailureReason::Forbidden));
+    }
+    assert_eq!(cache.waiting_for(), "waiting for Services (forbidden)");
+    cache.list(&everywhere(Kind::Service), Vec::new());
+    assert!(cache.is_settled());
+}
+
+#[test]
+fn a_list_replaces_everything_that_its_watch_brought_and_nothing_else() {
+    let mut cache = Cache::new(&["ns".into(), "other".into()]);
+    let of = |namespace: &str| WatchId { kind: Kind::Service, extent: Extent::Namespace(namespace.into()) };
+    let mut foreign = Service { metadata: metadata("far"), ..Service::default() };
+    foreign.metadata.namespace = Some("other".into());
+    cache.list(&of("other"), vec![Item::Service(Arc::new(foreign))]);
+    let changes = cache.list(&of("ns"), vec![service("a", 1), service("b", 1), service("c", 1)]);
+    assert_eq!(changes.services, [key("a"), key("b"), key("c")].into());
+    let changes = cache.list(&of("ns"), vec![service("a", 1), service("b", 2)]);
+    assert_eq!(
+        changes.services,
+        [key("b"), key("c")].into(),
+        "one differs, one vanished while nobody looked"
+    );
+    assert!(!changes.world);
+    assert_eq!(cache.objects().services.len(), 3);
+}
+
+#[test]
+fn a_list_that_breaks_off_leaves_what_was_there() {
+    let mut cache = Cache::synced();
+    let services = everywhere(Kind::Service);
+    cache.list(&services, vec![service("a", 1)]);
+    cache.say(&services, Event::Init);
+    cache.say(&services, Event::InitApply(service("b", 1)));
+    cache.say(&services, failure(FailureReason::Refused));
+    assert_eq!(cache.objects().services.keys().collect::<Vec<_>>(), [&key("a")]);
+    assert_eq!(cache.list(&services, vec![service("a", 1)]), Changes::default());
+}
+
+#[test]
+fn what_is_the_same_for_the_compile_step_compiles_nothing() {
+    let mut cache = Cache::synced();
+    let pools = everywhere(Kind::LoadBalancerPool);
+    assert!(cache.say(&pools, Event::Apply(pool("p", 443, "tls"))).world);
+    assert_eq!(cache.say(&pools, Event::Apply(pool("p", 443, "tls"))), Changes::default());
+    let Item::Pool(same) = pool("p", 443, "tls") else { panic!("a pool") };
+    let mut with_status = (*same).clone();
+    with_status.status = Some(weir_crds::LoadBalancerPoolStatus::default());
+    let changes = cache.say(&pools, Event::Apply(Item::Pool(Arc::new(with_status.clone()))));
+    assert_eq!(changes, Changes { pools: [key("p")].into(), ..Changes::default() });
+    with_status.metadata.uid = Some("another".into());
+    let changes = cache.say(&pools, Event::Apply(Item::Pool(Arc::new(with_status))));
+    assert!(changes.world, "deleted and created between two looks");
+}
+
+#[test]
+fn a_malformed_pool_costs_itself_and_keeps_what_it_said() {
+    let mut cache = Cache::synced();
+    let pools = everywhere(Kind::LoadBalancerPool);
+    let changes = cache.list(&pools, vec![pool("good", 443, "tls"), malformed("bad", "no")]);
+    assert!(changes.world);
+    assert_eq!(cache.objects().pools.len(), 1);
+    cache.say(&pools, Event::Apply(malformed("good", "broken now")));
+    assert_eq!(cache.malformed().len(), 2);
+    assert!(cache.objects().pools.contains_key(&key("good")), "what it said before");
+    assert!(cache.say(&pools, Event::Apply(pool("bad", 444, "tls"))).world, "it heals by itself");
+    assert!(cache.say(&pools, Event::Delete(key("good"))).world);
+    assert_eq!((cache.malformed().len(), cache.objects().pools.len()), (0, 1));
+}
+
+#[test]
+fn secrets_are_watched_while_a_pool_names_them() {
+    let mut cache = Cache::synced();
+    let pools = everywhere(Kind::LoadBalancerPool);
+    let follow = |cache: &mut Cache| {
+        let mut changes = Changes::default();
+        let watches = cache.follow_references(&mut changes);
+        (watches, changes.world)
+    };
+    cache.list(&pools, vec![pool("a", 1, "one"), pool("b", 2, "one")]);
+    let one = WatchId::secret(key("one"));
+    let (watches, _) = follow(&mut cache);
+    assert_eq!(watches, SecretWatches { needed: vec![one.clone()], unneeded: Vec::new() });
+    assert!(!cache.is_settled(), "the pools wait for what they name");
+    assert!(cache.list(&one, vec![secret("one", 1)]).world);
+    assert!(cache.is_settled());
+    assert_eq!(follow(&mut cache), (SecretWatches::default(), false));
+
+    cache.say(&pools, Event::Apply(pool("a", 1, "two")));
+    let two = WatchId::secret(key("two"));
+    assert_eq!(follow(&mut cache).0, SecretWatches { needed: vec![two.clone()], unneeded: Vec::new() });
+    cache.say(&pools, Event::Delete(key("b")));
+    let (watches, forgotten) = follow(&mut cache);
+    assert_eq!(watches, SecretWatches { needed: Vec::new(), unneeded: vec![one.clone()] });
+    assert!(forgotten && cache.objects().secrets.is_empty());
+    assert_eq!(cache.say(&one, Event::Apply(secret("one", 2))), Changes::default(), "it was stopped");
+    assert!(cache.objects().secrets.is_empty());
+}
+
+#[test]
+fn a_secret_that_cannot_be_read_holds_up_nothing_for_ever() {
+    for (reason, attempts) in [
+        (FailureReason::Forbidden, 1),
+        (FailureReason::Refused, FAILURES_MAX),
+        (FailureReason::Unreachable, FAILURES_MAX),
+    ] {
+        let mut cache = Cache::synced();
+        cache.list(&everywhere(Kind::LoadBalancerPool), vec![pool("a", 1, "one")]);
+        cache.follow_references(&mut Changes::default());
+        let one = WatchId::secret(key("one"));
+        for _ in 0..attempts {
+            assert!(!cache.is_settled(), "{reason}");
+            cache.say(&one, failure(reason));
+        }
+        assert!(cache.is_settled(), "{reason}");
+        cache.list(&one, vec![secret("one", 1)]);
+        cache.say(&one, failure(reason));
+        assert_eq!(cache.objects().secrets.len(), 1, "what was known of it stays");
+    }
+}
+
+#[test]
+fn secrets_past_the_limit_are_counted_and_not_watched() {
+    for (count, unwatched) in [(SECRETS_MAX, 0), (SECRETS_MAX + 1, 1)] {
+        let mut cache = Cache::synced();
+        let pools = (0..count).map(|n| pool(&format!("p-{n}"), 1, &format!("s-{n}"))).collect();
+        cache.list(&everywhere(Kind::LoadBalancerPool), pools);
+        let watches = cache.follow_references(&mut Changes::default());
+        assert_eq!((watches.needed.len(), cache.unwatched()), (SECRETS_MAX, unwatched));
+    }
+}
+
+/// Xorshift: small, and the same everywhere.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % limit
+    }
+}
+
+/// The API server: what is there, and how far each watch has heard of it.
+struct Server {
+    items: BTreeMap<(Kind, ObjectKey), Item>,
+    connected: BTreeMap<WatchId, bool>,
+    version: u64,
+}
+
+impl Server {
+    fn of<'a>(&'a self, id: &'a WatchId) -> impl Iterator<Item = &'a Item> {
+        let here = self.items.iter().filter(|((kind, key), _)| *kind == id.kind && id.extent.covers(key));
+        here.map(|(_, item)| item)
+    }
+
+    /// Changes one object, and says which watch hears what of it, if it is connected.
+    fn change(&mut self, random: &mut Random) -> Option<Message> {
+        self.version += 1;
+        let kind = Kind::ALL[usize::try_from(random.below(4)).expect("small")];
+        let name = ["web", "b", "c"][usize::try_from(random.below(3)).expect("small")];
+        let version = random.below(3);
+        let item = match kind {
+            Kind::LoadBalancerPool if random.below(4) == 0 => malformed(name, &version.to_string()),
+            Kind::LoadBalancerPool => {
+                pool(name, 443, ["web", "b", "c"][usize::try_from(version).expect("small")])
+            }
+            Kind::Service => service(name, version),
+            Kind::EndpointSlice => slice(name, ["web", "b"][usize::from(version > 0)], self.version),
+            Kind::Secret => secret(name, version),
+        };
+        let event = if random.below(3) == 0 {
+            self.items.remove(&(kind, key(name)))?;
+            Event::Delete(key(name))
+        } else {
+            self.items.insert((kind, key(name)), item.clone());
+            Event::Apply(item)
+        };
+        let hears = self
+            .connected
+            .iter()
+            .find(|(id, is_connected)| id.kind == kind && id.extent.covers(&key(name)) && **is_connected);
+        hears.map(|(id, _)| Message { watch: id.clone(), event })
+    }
+}
+
+/// Who compiles: sees only what was announced.
+#[derive(Default)]
+struct Compiler {
+    services: BTreeMap<ObjectKey, (Option<Arc<Service>>, Vec<EndpointSlice>)>,
+    world: Objects,
+}
+
+impl Compiler {
+    fn hear(&mut self, changes: &Changes, objects: &Objects) {
+        for service in &changes.services {
+            let slices = objects.slices_of(service).cloned().collect();
+            self.services.insert(service.clone(), (objects.services.get(service).cloned(), slices));
+        }
+        if changes.world {
+            self.world = objects.clone();
+        }
+    }
+
+    fn assert_knows(&self, objects: &Objects) {
+        for name in ["web", "b", "c"].map(key) {
+            let slices: Vec<_> = objects.slices_of(&name).cloned().collect();
+            let known = self.services.get(&name).cloned().unwrap_or_default();
+            assert_eq!(known, (objects.services.get(&name).cloned(), slices), "{name}");
+        }
+        let specs = |objects: &Objects| -> Vec<_> {
+            objects.pools.iter().map(|(key, pool)| (key.clone(), pool.spec.clone())).collect()
+        };
+        assert_eq!(specs(&self.world), specs(objects));
+        assert_eq!(self.world.secrets, objects.secrets);
+    }
+}
+
+#[test]
+fn whatever_the_order_of_events_the_cache_ends_as_the_api_server_and_every_change_is_announced() {
+    for seed in 1..=SEEDS {
+        let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let mut cache = Cache::new(&[]);
+        let connected = cache.watches().map(|id| (id.clone(), false)).collect();
+        let mut server = Server { items: BTreeMap::new(), connected, version: 0 };
+        let mut compiler = Compiler::default();
+        for step in 0..STEPS {
+            let mut changes = Changes::default();
+            match random.below(8) {
+                // One watch in a while breaks off, perhaps in the middle of a list.
+                0 => {
+                    let pick = usize::try_from(random.below(server.connected.len() as u64)).expect("small");
+                    let (id, is_connected) = server.connected.iter_mut().nth(pick).expect("in range");
+                    *is_connected = false;
+                    let watch = id.clone();
+                    cache.step(Message { watch: watch.clone(), event: Event::Init }, &mut changes);
+                    cache.step(Message { watch, event: failure(FailureReason::Unreachable) }, &mut changes);
+                }
+                1 | 2 => relist(&mut cache, &mut server, &mut random, &mut changes),
+                _ => {
+                    if let Some(message) = server.change(&mut random) {
+                        cache.step(message, &mut changes);
+                    }
+                }
+            }
+            follow(&mut cache, &mut server, &mut changes);
+            compiler.hear(&changes, cache.objects());
+            compiler.assert_knows(cache.objects());
+            assert_connected_watches_are_exact(&cache, &server, seed, step);
+        }
+    }
+}
+
+fn relist(cache: &mut Cache, server: &mut Server, random: &mut Random, changes: &mut Changes) {
+    let pick = usize::try_from(random.below(server.connected.len() as u64)).expect("small");
+    let watch = server.connected.keys().nth(pick).expect("in range").clone();
+    let items: Vec<_> = server.of(&watch).cloned().collect();
+    cache.step(Message { watch: watch.clone(), event: Event::Init }, changes);
+    for item in items {
+        cache.step(Message { watch: watch.clone(), event: Event::InitApply(item) }, changes);
+    }
+    cache.step(Message { watch: watch.clone(), event: Event::InitDone }, changes);
+    server.connected.insert(watch, true);
+}
+
+fn follow(cache: &mut Cache, server: &mut Server, changes: &mut Changes) {
+    if changes.world {
+        let watches = cache.follow_references(changes);
+        server.connected.retain(|id, _| !watches.unneeded.contains(id));
+        server.connected.extend(watches.needed.into_iter().map(|id| (id, false)));
+    }
+}
+
+fn assert_connected_watches_are_exact(cache: &Cache, server: &Server, seed: u64, step: usize) {
+    for (id, _) in server.connected.iter().filter(|(_, is_connected)| **is_connected) {
+        let kept: BTreeSet<_> = cache.kept(id).collect();
+        let there: BTreeSet<_> = server.of(id).map(Item::key).collect();
+        // A malformed pool keeps what it said before, under the same key.
+        assert_eq!(kept, there, "seed {seed}, step {step}, {id}");
+    }
+    for (key, malformed) in cache.malformed() {
+        if server.connected.get(&everywhere(Kind::LoadBalancerPool)) == Some(&true) {
+            let there = server.items.get(&(Kind::LoadBalancerPool, key.clone()));
+            assert_eq!(there, Some(&Item::Malformed(Arc::clone(malformed))), "seed {seed}, step {step}");
+        }
+    }
+}

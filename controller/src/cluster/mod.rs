@@ -1,0 +1,139 @@
+//! The API server as the source of objects.
+//!
+//! ```text
+//! watch, one task each (watch) -> messages -> cache (pure) -> follower -> compile -> store, board
+//! ```
+//!
+//! Each watch lists once and then hears of every change; where one breaks it goes on from the last change that it
+//! heard of, or lists again, and what vanished meanwhile is removed then. Nothing reaches the store before every
+//! watch has listed once, since "no Services yet" would empty every set.
+//!
+//! A change of a Service or an EndpointSlice compiles the sets that name the Service and nothing else, at once. A
+//! change of a pool or a Secret compiles the world, once for all that waits at that moment.
+//!
+//! Secrets are watched one by one, by the names that pools mention: a controller that may list Secrets may read
+//! every password of the cluster.
+
+mod cache;
+mod connect;
+mod failure;
+mod follower;
+mod read;
+mod watch;
+
+pub use cache::SECRETS_MAX;
+pub use connect::{Access, Cluster, ConnectError, connect};
+pub use failure::FailureReason;
+pub use watch::{BACKOFF_MAX, BACKOFF_MIN, BACKOFF_RESET, MESSAGES_MAX, WATCH_TIMEOUT_S};
+
+use crate::compile::ObjectKey;
+use crate::metrics::Metrics;
+use crate::readiness::Readiness;
+use crate::store::Store;
+use follower::Follower;
+use prometheus_client::encoding::EncodeLabelValue;
+use std::fmt;
+use std::sync::Arc;
+use watch::Watches;
+
+/// Messages that are taken at once: a thousand pools that arrive together compile once.
+const BATCH_MAX: usize = 10_000;
+
+/// Kinds that are watched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, EncodeLabelValue)]
+pub enum Kind {
+    /// `weir.dev/v1alpha1`
+    LoadBalancerPool,
+    /// `v1`
+    Service,
+    /// `discovery.k8s.io/v1`
+    EndpointSlice,
+    /// `v1`
+    Secret,
+}
+
+/// What one watch covers.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Extent {
+    /// Every namespace.
+    Everywhere,
+    /// One namespace.
+    Namespace(String),
+    /// One object.
+    Object(ObjectKey),
+}
+
+/// Names one watch.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct WatchId {
+    pub(crate) kind: Kind,
+    pub(crate) extent: Extent,
+}
+
+/// Follows the API server for as long as it is polled: the only writer of `store`.
+pub async fn follow(cluster: Cluster, store: Arc<Store>, readiness: Arc<Readiness>, metrics: Arc<Metrics>) {
+    let mut follower = Follower::new(&cluster.watched, store, readiness, Arc::clone(&metrics));
+    let (mut watches, mut messages) = Watches::new(cluster.client, metrics);
+    for id in follower.cache().watches() {
+        watches.start(id);
+    }
+    let mut batch = Vec::new();
+    // `watches` holds a sender, so that the channel never ends by itself.
+    while messages.recv_many(&mut batch, BATCH_MAX).await > 0 {
+        let secrets = follower.take(batch.drain(..));
+        secrets.unneeded.iter().for_each(|id| watches.stop(id));
+        secrets.needed.iter().for_each(|id| watches.start(id));
+    }
+}
+
+impl Kind {
+    const NAMESPACED: [Self; 3] = [Self::LoadBalancerPool, Self::Service, Self::EndpointSlice];
+
+    /// Every kind.
+    #[cfg(test)]
+    pub(crate) const ALL: [Self; 4] =
+        [Self::LoadBalancerPool, Self::Service, Self::EndpointSlice, Self::Secret];
+
+    /// As rules of RBAC name it: group and resource.
+    const fn resource(self) -> (&'static str, &'static str) {
+        match self {
+            Self::LoadBalancerPool => ("weir.dev", "loadbalancerpools"),
+            Self::Service => ("", "services"),
+            Self::EndpointSlice => ("discovery.k8s.io", "endpointslices"),
+            Self::Secret => ("", "secrets"),
+        }
+    }
+}
+
+impl Extent {
+    fn covers(&self, key: &ObjectKey) -> bool {
+        match self {
+            Self::Everywhere => true,
+            Self::Namespace(namespace) => *namespace == key.namespace,
+            Self::Object(object) => object == key,
+        }
+    }
+}
+
+impl WatchId {
+    fn secret(key: ObjectKey) -> Self {
+        Self { kind: Kind::Secret, extent: Extent::Object(key) }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self:?}")
+    }
+}
+
+impl fmt::Display for WatchId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = self.kind;
+        match &self.extent {
+            Extent::Everywhere => write!(f, "{kind}s"),
+            Extent::Namespace(namespace) => write!(f, "{kind}s of namespace {namespace}"),
+            Extent::Object(key) => write!(f, "{kind} {key}"),
+        }
+    }
+}

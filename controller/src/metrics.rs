@@ -1,0 +1,169 @@
+//! Every metric of the controller. Labels come from lists in this program: the number of series is fixed.
+
+use crate::cluster::{FailureReason, Kind};
+use crate::readiness::Readiness;
+use crate::store::Store;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Media type of [`Metrics::text`].
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Upper bounds of the buckets of a compilation's duration.
+const COMPILE_BOUNDS_S: [f64; 9] = [0.000_1, 0.000_3, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0];
+
+/// What was compiled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum Scope {
+    /// Everything.
+    World,
+    /// The backend sets of Services that changed.
+    Endpoints,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfKind {
+    kind: Kind,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfFailure {
+    kind: Kind,
+    reason: FailureReason,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfScope {
+    scope: Scope,
+}
+
+/// The metrics, and what some of them are read from at each scrape.
+pub struct Metrics {
+    registry: Registry,
+    store: Arc<Store>,
+    readiness: Arc<Readiness>,
+    ready: Gauge,
+    proxies: Gauge,
+    pools: Gauge,
+    malformed: Gauge,
+    objects: Family<OfKind, Gauge>,
+    watches: Family<OfKind, Gauge>,
+    failures: Family<OfFailure, Counter>,
+    compile: Family<OfScope, Histogram>,
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+impl Metrics {
+    /// All of them, at zero.
+    #[must_use]
+    pub fn new(store: Arc<Store>, readiness: Arc<Readiness>) -> Self {
+        let histogram: fn() -> Histogram = || Histogram::new(COMPILE_BOUNDS_S);
+        let mut metrics = Self {
+            registry: Registry::with_prefix("weir_controller"),
+            store,
+            readiness,
+            ready: Gauge::default(),
+            proxies: Gauge::default(),
+            pools: Gauge::default(),
+            malformed: Gauge::default(),
+            objects: Family::default(),
+            watches: Family::default(),
+            failures: Family::default(),
+            compile: Family::new_with_constructor(histogram),
+        };
+        metrics.register();
+        metrics
+    }
+
+    /// A watch could not begin, or was ended with an error.
+    pub fn watch_failed(&self, kind: Kind, reason: FailureReason) {
+        self.failures.get_or_create(&OfFailure { kind, reason }).inc();
+    }
+
+    /// How many objects of a kind are kept.
+    pub fn set_objects(&self, kind: Kind, count: usize) {
+        self.objects.get_or_create(&OfKind { kind }).set(gauge(count));
+    }
+
+    /// How many watches of a kind have brought all of their objects once.
+    pub fn set_synced_watches(&self, kind: Kind, count: usize) {
+        self.watches.get_or_create(&OfKind { kind }).set(gauge(count));
+    }
+
+    /// How many pools cannot be read.
+    pub fn set_malformed(&self, count: usize) {
+        self.malformed.set(gauge(count));
+    }
+
+    /// Something was compiled and stored.
+    pub fn compiled(&self, scope: Scope, took: Duration) {
+        self.compile.get_or_create(&OfScope { scope }).observe(took.as_secs_f64());
+    }
+
+    /// In OpenMetrics text.
+    ///
+    /// # Errors
+    /// Never but for a mistake in a metric's encoding.
+    pub fn text(&self) -> Result<String, fmt::Error> {
+        self.ready.set(i64::from(self.readiness.reason().is_none()));
+        self.proxies.set(gauge(self.store.fleet().proxies.len()));
+        self.pools.set(gauge(self.store.pools().len()));
+        let mut encoded = String::new();
+        text::encode(&mut encoded, &self.registry)?;
+        Ok(encoded)
+    }
+
+    fn register(&mut self) {
+        let registry = &mut self.registry;
+        registry.register("ready", "1 once the source has been read", self.ready.clone());
+        registry.register("proxies", "Streams to proxies that are open", self.proxies.clone());
+        registry.register("pools", "LoadBalancerPools that are served", self.pools.clone());
+        let help = "LoadBalancerPools that cannot be read; what they said before serves on";
+        registry.register("malformed_pools", help, self.malformed.clone());
+        let help = "Objects of the API server that are kept, by kind";
+        registry.register("objects", help, self.objects.clone());
+        let help = "Watches that have brought all of their objects once, by kind";
+        registry.register("synced_watches", help, self.watches.clone());
+        let help = "Watches that failed and were tried again, by kind and reason";
+        registry.register("watch_failures", help, self.failures.clone());
+        let help = "Time to compile a change and to hand it to the streams";
+        registry.register("compile_duration_seconds", help, self.compile.clone());
+    }
+}
+
+fn gauge(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_counted_is_exposed_with_its_labels() {
+        let metrics = Metrics::new(Store::new(1), Arc::default());
+        metrics.watch_failed(Kind::Secret, FailureReason::Forbidden);
+        metrics.set_objects(Kind::Service, 3);
+        metrics.compiled(Scope::Endpoints, Duration::from_micros(200));
+        let text = metrics.text().expect("encodes");
+        for line in [
+            "weir_controller_watch_failures_total{kind=\"Secret\",reason=\"Forbidden\"} 1",
+            "weir_controller_objects{kind=\"Service\"} 3",
+            "weir_controller_compile_duration_seconds_bucket{le=\"0.0003\",scope=\"Endpoints\"} 1",
+        ] {
+            assert!(text.contains(line), "{line} in {text}");
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! The command line of `weir-controller`.
+
+use crate::logging::LogArgs;
+use anyhow::anyhow;
+use clap::Parser;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// Weir's control plane: compiles LoadBalancerPools and streams them to proxies.
+///
+/// Watches the cluster that it runs in, unless --kubeconfig names another one or --folder a folder of manifests.
+#[derive(Debug, Parser)]
+#[command(name = "weir-controller", version = crate::cli::version(), max_term_width = 100)]
+pub struct Args {
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "a doc comment here would become the text of --help")]
+    pub source: SourceArgs,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "a doc comment here would become the text of --help")]
+    pub pod: PodArgs,
+    /// Address that proxies dial
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9901", env = "WEIR_LISTEN")]
+    pub listen: SocketAddr,
+    /// Let proxies on other machines dial although the stream is not encrypted
+    #[arg(long)]
+    pub allow_plaintext: bool,
+    /// Address of administration: /livez, /readyz and /metrics
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9902", env = "WEIR_ADMIN")]
+    pub admin: SocketAddr,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "a doc comment here would become the text of --help")]
+    pub log: LogArgs,
+}
+
+/// Where objects come from.
+#[derive(Debug, Clone, clap::Args)]
+pub struct SourceArgs {
+    /// Folder (or one file) of manifests instead of a cluster: LoadBalancerPool, Service, EndpointSlice, Secret
+    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["kubeconfig", "context", "watch_namespace"])]
+    pub folder: Option<PathBuf>,
+    /// File that says how to reach the cluster [default: the cluster that this pod runs in]
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Context of the kubeconfig [default: its current one]
+    #[arg(long, value_name = "NAME", requires = "kubeconfig")]
+    pub context: Option<String>,
+    /// Watch this namespace only; can be given several times [default: all namespaces]
+    #[arg(long, value_name = "NAMESPACE")]
+    pub watch_namespace: Vec<String>,
+}
+
+/// Who this process is in the cluster.
+#[derive(Debug, Clone, clap::Args)]
+pub struct PodArgs {
+    /// Namespace of this controller [default: that of the ServiceAccount or of the kubeconfig's context]
+    #[arg(long, value_name = "NAMESPACE", env = "POD_NAMESPACE")]
+    pub namespace: Option<String>,
+    /// Name of this controller's pod
+    #[arg(long, value_name = "NAME", env = "POD_NAME")]
+    pub pod_name: Option<String>,
+}
+
+impl Args {
+    /// What can be said of the command line before anything is opened.
+    ///
+    /// # Errors
+    /// A sentence for who started the process.
+    pub fn check(&self) -> anyhow::Result<()> {
+        // The stream carries private keys, and is neither encrypted nor authenticated.
+        if self.listen.ip().is_loopback() || self.allow_plaintext {
+            return Ok(());
+        }
+        Err(anyhow!(
+            "--listen {} can be reached from other machines, and the stream to proxies carries private keys of \
+             certificates without encryption or authentication: listen on 127.0.0.1, or add --allow-plaintext where \
+             the network itself is trusted",
+            self.listen
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_others_reach_needs_consent() {
+        let check = |flags: &[&str]| {
+            Args::parse_from([&["weir-controller", "--folder", "."], flags].concat()).check()
+        };
+        assert!(check(&[]).is_ok());
+        assert!(check(&["--listen", "[::1]:9901"]).is_ok());
+        let refused = check(&["--listen", "0.0.0.0:9901"]).expect_err("refused").to_string();
+        assert!(refused.contains("private keys") && refused.contains("--allow-plaintext"), "{refused}");
+        assert!(check(&["--listen", "10.0.0.1:9901", "--allow-plaintext"]).is_ok());
+    }
+
+    #[test]
+    fn a_folder_and_a_cluster_exclude_each_other() {
+        let parse = |flags: &[&str]| Args::try_parse_from([&["weir-controller"], flags].concat());
+        assert!(parse(&[]).is_ok(), "the cluster that the pod runs in");
+        assert!(parse(&["--kubeconfig", "k", "--context", "c", "--watch-namespace", "a"]).is_ok());
+        for both in [["--kubeconfig", "k"], ["--watch-namespace", "a"]] {
+            assert!(parse(&[&["--folder", "."], &both[..]].concat()).is_err(), "{both:?}");
+        }
+        assert!(parse(&["--context", "c"]).is_err(), "of which kubeconfig");
+        let namespaces = parse(&["--watch-namespace", "a", "--watch-namespace", "b"]).expect("twice");
+        assert_eq!(namespaces.source.watch_namespace, ["a", "b"]);
+    }
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        <Args as clap::CommandFactory>::command().debug_assert();
+    }
+}

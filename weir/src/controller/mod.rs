@@ -1,0 +1,117 @@
+//! `weir-controller`: a source of objects, the store, the push service, and what is said of them.
+//!
+//! ```text
+//! cluster or folder -> compile -> store -> push service -> proxies
+//! ```
+
+mod args;
+mod source;
+
+pub use args::{Args, PodArgs, SourceArgs};
+
+use crate::exit::{self, Failure};
+use crate::logging;
+use anyhow::Context as _;
+use source::Source;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use weir_controller::admin;
+use weir_controller::metrics::Metrics;
+use weir_controller::push;
+use weir_controller::readiness::Readiness;
+use weir_controller::store::{Store, random_epoch};
+use weir_proxy::proxy::Stop;
+use weir_proxy::signals;
+
+/// The process, from the command line to its exit code.
+#[must_use]
+pub fn main(args: Args) -> ExitCode {
+    logging::start(args.log.log_format);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let ended = runtime.context("cannot start the runtime").map_err(Failure::Failed).and_then(|runtime| {
+        let ended = runtime.block_on(run(args));
+        // A folder that is being read at this moment is of no use to anyone.
+        runtime.shutdown_background();
+        ended
+    });
+    exit::end("weir-controller", ended)
+}
+
+/// Serves proxies until a signal asks for the end.
+///
+/// # Errors
+/// [`Failure::Usage`] where there is no source to follow; [`Failure::Failed`] when the process cannot start.
+pub async fn run(args: Args) -> Result<ExitCode, Failure> {
+    // Refused before anything is opened: what the command line alone says.
+    args.check().map_err(Failure::Usage)?;
+    let stop = signals::stop_on_signals().context("cannot handle signals")?;
+    let source = Source::open(&args).await.map_err(Failure::Usage)?;
+
+    // Both ports before any work, so that one that is taken is a start that failed and not half a controller.
+    let proxies = bind(args.listen, "--listen").await?;
+    let administration = bind(args.admin, "--admin").await?;
+
+    // A new epoch for each process: what proxies hold from another one is compared by digest, never by number.
+    let store = Store::new(random_epoch());
+    let readiness = Arc::new(Readiness::default());
+    let metrics = Arc::new(Metrics::new(Arc::clone(&store), Arc::clone(&readiness)));
+    let mut tasks = JoinSet::new();
+    tasks.spawn(admin::serve(administration, Arc::clone(&readiness), Arc::clone(&metrics)));
+
+    tracing::info!(listen = %args.listen, admin = %args.admin, source = %source, "controller started");
+    // The only writer of the store. Proxies wait on their streams until it has seen everything once.
+    let sinks = source::Sinks { store: Arc::clone(&store), readiness, metrics };
+    tasks.spawn(source.follow(sinks, args.log.log_format));
+
+    let asked = until(stop.clone(), Stop::Gently);
+    let shutdown = async move {
+        asked.await;
+        tracing::info!("ending: proxies serve on with what they have");
+    };
+    tokio::select! {
+        served = push::serve(proxies, store, shutdown) => {
+            served.context("cannot serve proxies")?;
+            Ok(ExitCode::from(exit::GOOD))
+        }
+        // Every task runs as long as the process: one that ends takes the process along, to be started anew.
+        ended = tasks.join_next() => {
+            Err(Failure::Failed(anyhow::anyhow!("a part of the controller has ended: {ended:?}")))
+        }
+        () = until(stop, Stop::Now) => Ok(ExitCode::from(exit::FORCED)),
+    }
+}
+
+async fn bind(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address}: choose another address with {flag}"))
+}
+
+/// Waits for a signal that asks for as much as `stop`; for ever where none comes.
+async fn until(mut signals: watch::Receiver<Stop>, stop: Stop) {
+    if signals.wait_for(|asked| *asked >= stop).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt as _;
+
+    #[tokio::test]
+    async fn only_the_second_signal_insists() {
+        let (sender, signals) = watch::channel(Stop::No);
+        let mut gently = Box::pin(until(signals.clone(), Stop::Gently));
+        let mut now = Box::pin(until(signals, Stop::Now));
+        sender.send_replace(Stop::Gently);
+        assert!(gently.as_mut().now_or_never().is_some());
+        assert!(now.as_mut().now_or_never().is_none());
+        sender.send_replace(Stop::Now);
+        assert!(now.as_mut().now_or_never().is_some());
+    }
+}

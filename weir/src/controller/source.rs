@@ -1,0 +1,75 @@
+//! Where objects come from: the API server, or a folder.
+
+use super::Args;
+use crate::follower::Follower;
+use crate::logging;
+use std::fmt;
+use std::sync::Arc;
+use weir_controller::cluster::{self, Access, Cluster};
+use weir_controller::folder::FolderSource;
+use weir_controller::metrics::Metrics;
+use weir_controller::readiness::Readiness;
+use weir_controller::store::Store;
+
+/// A source that can be reached as far as its description says.
+pub(super) enum Source {
+    /// An API server.
+    Cluster(Box<Cluster>),
+    /// Manifests.
+    Folder(Box<FolderSource>, String),
+}
+
+/// What a source writes to.
+pub(super) struct Sinks {
+    pub(super) store: Arc<Store>,
+    pub(super) readiness: Arc<Readiness>,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+impl Source {
+    /// Finds the source that the command line means.
+    ///
+    /// # Errors
+    /// A sentence for who started the process. That an API server does not answer is none: it may start later.
+    pub(super) async fn open(args: &Args) -> anyhow::Result<Self> {
+        if let Some(folder) = &args.source.folder {
+            let source = FolderSource::open(folder)?;
+            return Ok(Self::Folder(Box::new(source), folder.display().to_string()));
+        }
+        let access = match &args.source.kubeconfig {
+            None => Access::InCluster,
+            Some(file) => Access::Kubeconfig { file: file.clone(), context: args.source.context.clone() },
+        };
+        let mut cluster = cluster::connect(&access).await?;
+        cluster.watched.clone_from(&args.source.watch_namespace);
+        if let Some(namespace) = &args.pod.namespace {
+            cluster.namespace.clone_from(namespace);
+        }
+        Ok(Self::Cluster(Box::new(cluster)))
+    }
+
+    /// Follows the source for as long as it is polled.
+    pub(super) async fn follow(self, sinks: Sinks, format: logging::Format) {
+        let Sinks { store, readiness, metrics } = sinks;
+        match self {
+            Self::Cluster(cluster) => cluster::follow(*cluster, store, readiness, metrics).await,
+            Self::Folder(source, _) => {
+                let mut follower = Follower::new(store, format);
+                let take = move |loaded| {
+                    follower.take(loaded);
+                    readiness.ready();
+                };
+                source.run(take).await;
+            }
+        }
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cluster(cluster) => write!(f, "{}", cluster.url),
+            Self::Folder(_, folder) => f.write_str(folder),
+        }
+    }
+}
