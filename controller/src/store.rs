@@ -8,7 +8,7 @@ mod fleet;
 
 pub use fleet::{Applied, Fleet, Refusal};
 
-use crate::compile::{BackendSetContent, CompiledPool, ObjectKey, World};
+use crate::compile::{BackendSetContent, CompiledPool, DataPlane, ObjectKey, World};
 pub(crate) use fleet::{FleetRecord, StreamId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher as _, Hasher as _};
@@ -34,6 +34,8 @@ pub struct Contents {
     pub config: Arc<PoolConfig>,
     /// Of `config`.
     pub config_digest: u64,
+    /// Which proxies serve it. A changed one makes a new version, though no proxy sees it.
+    pub data_plane: Arc<DataPlane>,
     /// Who is in each set of `config`. Two versions share what is equal.
     pub sets: BTreeMap<String, Arc<BackendSetContent>>,
 }
@@ -274,13 +276,19 @@ impl Pool {
 impl From<&CompiledPool> for Contents {
     fn from(pool: &CompiledPool) -> Self {
         let sets = pool.sets.iter().map(|(name, set)| (name.clone(), Arc::clone(&set.content)));
-        Self { config: Arc::clone(&pool.config), config_digest: pool.config_digest, sets: sets.collect() }
+        Self {
+            config: Arc::clone(&pool.config),
+            config_digest: pool.config_digest,
+            data_plane: Arc::clone(&pool.data_plane),
+            sets: sets.collect(),
+        }
     }
 }
 
 impl Contents {
     fn is_equal(&self, other: &Self) -> bool {
         self.config_digest == other.config_digest
+            && self.data_plane == other.data_plane
             && self.sets.len() == other.sets.len()
             && self
                 .sets
@@ -293,6 +301,9 @@ impl Contents {
     fn reuse(&mut self, before: &Self) {
         if before.config_digest == self.config_digest {
             self.config = Arc::clone(&before.config);
+        }
+        if before.data_plane == self.data_plane {
+            self.data_plane = Arc::clone(&before.data_plane);
         }
         for (name, set) in &mut self.sets {
             if let Some(old) = before.sets.get(name)
@@ -354,7 +365,7 @@ mod tests {
         let backend = |id: &&str| Backend { id: (*id).into(), ..Backend::default() };
         let set = |ids: &[&str]| Arc::new(BackendSetContent::new(ids.iter().map(backend).collect()));
         let sets = [("moves".to_owned(), set(backends)), ("stays".to_owned(), set(&["s"]))];
-        Contents { config: Arc::default(), config_digest, sets: sets.into() }
+        Contents { config_digest, sets: sets.into(), ..Contents::default() }
     }
 
     fn put(store: &Store, pools: &[(&str, Contents)]) -> Outcome {
@@ -375,6 +386,22 @@ mod tests {
         assert!(Arc::ptr_eq(&a.contents.config, &newer.contents.config));
         assert!(Arc::ptr_eq(&a.contents.sets["stays"], &newer.contents.sets["stays"]));
         assert!(!Arc::ptr_eq(&a.contents.sets["moves"], &newer.contents.sets["moves"]));
+    }
+
+    #[test]
+    fn a_pool_that_other_proxies_serve_now_has_a_new_version_and_the_same_configuration() {
+        let store = Store::new(1);
+        put(&store, &[("ns/a", contents(1, &["x"]))]);
+        let before = store.pool("ns/a").expect("a");
+        let data_plane = Arc::new(DataPlane { class: "edge".to_owned(), ..DataPlane::default() });
+        let moved = Contents { data_plane, ..contents(1, &["x"]) };
+        assert_eq!(put(&store, &[("ns/a", moved.clone())]), Outcome { changed: 1, removed: 0 });
+        let after = store.pool("ns/a").expect("a");
+        assert!(after.version.sequence > before.version.sequence);
+        assert_eq!(after.contents.data_plane.class, "edge");
+        assert!(Arc::ptr_eq(&after.contents.config, &before.contents.config));
+        let again = Contents { data_plane: Arc::new((*moved.data_plane).clone()), ..moved };
+        assert_eq!(put(&store, &[("ns/a", again)]), Outcome::default(), "equal");
     }
 
     #[test]

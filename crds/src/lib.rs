@@ -66,8 +66,10 @@ fn put_right(schema: &mut Value) {
             *number = integer.into();
         }
     }
-    if let Some(items) = keywords.get_mut("items") {
-        put_right(items);
+    for each in ["items", "additionalProperties"] {
+        if let Some(schema) = keywords.get_mut(each) {
+            put_right(schema);
+        }
     }
     for property in keywords.get_mut("properties").and_then(Value::as_object_mut).into_iter().flatten() {
         put_right(property.1);

@@ -31,7 +31,9 @@ fn the_definition_leaves_room_to_grow() {
 fn every_property_is_described() {
     let mut bare = Vec::new();
     visit(&schema(), "", &mut |path, property| {
-        if property["description"].as_str().is_none_or(str::is_empty) {
+        let is_bare = property["description"].as_str().is_none_or(str::is_empty);
+        // The values of a map are described with the map.
+        if is_bare && !path.ends_with("{}") {
             bare.push(path.to_owned());
         }
     });
@@ -53,13 +55,16 @@ fn only_scalars_have_defaults_of_their_own_and_nothing_is_nullable() {
 }
 
 #[test]
-fn every_list_and_text_of_the_specification_is_bounded() {
+fn every_list_map_and_text_of_the_specification_is_bounded() {
     // The API server multiplies the cost of each rule by these bounds, and refuses a definition without them.
     let mut unbounded = Vec::new();
     visit(&schema()["properties"]["spec"], "spec", &mut |path, property| {
         let is_bounded = match property["type"].as_str() {
             Some("array") => property["maxItems"].is_number(),
             Some("string") => property["maxLength"].is_number() || property["enum"].is_array(),
+            Some("object") => {
+                property["additionalProperties"].is_null() || property["maxProperties"].is_number()
+            }
             _ => true,
         };
         if !is_bounded {
@@ -75,6 +80,11 @@ fn visit(schema: &Value, path: &str, found: &mut impl FnMut(&str, &Value)) {
         found(&path, property);
         visit(property, &path, found);
         visit(&property["items"], &format!("{path}[]"), found);
+        let values = &property["additionalProperties"];
+        if values.is_object() {
+            found(&format!("{path}{{}}"), values);
+            visit(values, &format!("{path}{{}}"), found);
+        }
     }
 }
 
@@ -99,6 +109,7 @@ fn pool() -> Value {
             ],
             "timeouts": {"connect": "3s"},
             "connectionPool": {},
+            "dataPlane": {"className": "edge", "selector": {"matchLabels": {"app": "web", "example.com/tier": ""}}},
         },
     })
 }
@@ -116,10 +127,13 @@ fn names_that_the_compile_step_refuses_have_a_pattern() {
     let spec = schema()["properties"]["spec"]["properties"].take();
     let secret = "/listeners/items/properties/tls/properties/certificateRefs/items/properties/name";
     let service = "/backendSets/items/properties/service/properties";
+    let labels = "/dataPlane/properties/selector/properties/matchLabels";
     for (path, expected) in [
         (secret.to_owned(), weir_crds::pool::OBJECT_NAME_PATTERN),
         (format!("{service}/name"), weir_crds::pool::OBJECT_NAME_PATTERN),
         (format!("{service}/port"), weir_crds::pool::NAME_PATTERN),
+        ("/dataPlane/properties/className".to_owned(), weir_crds::pool::NAME_PATTERN),
+        (format!("{labels}/additionalProperties"), weir_crds::pool::LABEL_VALUE_PATTERN),
     ] {
         assert_eq!(spec.pointer(&path).expect("a property")["pattern"], expected, "{path}");
     }
@@ -142,6 +156,7 @@ fn a_good_pool_passes_every_rule() {
     assert_eq!(refusals(&pool()), Vec::<String>::new());
     let mut minimal = pool();
     minimal["spec"].as_object_mut().expect("an object").remove("rules");
+    minimal["spec"].as_object_mut().expect("an object").remove("dataPlane");
     assert_eq!(refusals(&minimal), Vec::<String>::new());
 }
 
@@ -165,6 +180,19 @@ fn each_rule_refuses_what_it_is_for() {
         ("/spec/backendSets/1", json!({"name": "static"}), "exactly one of service and static"),
         ("/spec/timeouts/connect", json!("0s"), "connect timeout must be above 0s"),
         ("/spec/connectionPool/idleTimeout", json!("0m"), "idle timeout must be above 0s"),
+        ("/spec/dataPlane/selector/matchLabels", json!({"a b": "c"}), "the name of a label must be"),
+        ("/spec/dataPlane/selector/matchLabels", json!({"A.com/b": "c"}), "the name of a label must be"),
+        ("/spec/dataPlane/selector/matchLabels", json!({"a/b/c": "d"}), "the name of a label must be"),
+        (
+            "/spec/dataPlane/selector/matchLabels",
+            json!({("a".repeat(64)): "b"}),
+            "the name of a label must be",
+        ),
+        (
+            "/spec/dataPlane/selector/matchLabels",
+            json!({(format!("{}/a", "b".repeat(254))): "c"}),
+            "the name of a label must be",
+        ),
     ];
     for (path, value, expected) in cases {
         let mut changed = pool();
@@ -185,5 +213,6 @@ fn the_types_read_what_the_schema_accepts() {
     assert_eq!(read.spec.timeouts.map(|timeouts| timeouts.request.as_millis()), Some(30_000));
     assert_eq!(read.spec.connection_pool, Some(weir_crds::pool::ConnectionPool::default()));
     assert_eq!(read.spec.rules[0].backend_sets[1].weight, 1);
+    assert_eq!(read.spec.data_plane.map(|data_plane| data_plane.class_name).as_deref(), Some("edge"));
     assert_eq!(read.spec.rules[0].matches[0].path.kind, weir_crds::pool::PathMatchType::PathPrefix);
 }

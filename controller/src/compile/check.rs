@@ -1,11 +1,13 @@
 //! Scalars of a specification, read into the types of the wire. Each function states one rule of the schema.
 
 use super::{ObjectKey, Reason, Rejection};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::net::IpAddr;
 use weir_crds::Duration;
-use weir_crds::pool::{HOSTNAME_BYTES_MAX, NAME_BYTES_MAX, PATH_BYTES_MAX};
+use weir_crds::pool::{
+    HOSTNAME_BYTES_MAX, LABEL_BYTES_MAX, LABEL_PREFIX_BYTES_MAX, NAME_BYTES_MAX, PATH_BYTES_MAX,
+};
 
 /// Rejections of one pool, in the order of its fields. A check that fails notes why and answers `None`, so that
 /// one pass finds everything.
@@ -45,7 +47,12 @@ impl Check {
         let count = list.len();
         if count < min {
             self.refuse(field, "", format!("is empty: write at least {min}"));
-        } else if count > max {
+        }
+        self.at_most(field, count, max);
+    }
+
+    fn at_most(&mut self, field: &str, count: usize, max: usize) {
+        if count > max {
             self.refuse(field, format!("{count} entries"), format!("are too many: use at most {max}"));
         }
     }
@@ -77,6 +84,22 @@ impl Check {
         if !is_object_name(name) {
             let rule = "is not the name of an object: use 1 to 253 of a-z, 0-9, - and .";
             self.refuse(field, quoted(name), rule);
+        }
+    }
+
+    /// Labels of a Kubernetes object, at most `max`.
+    pub(super) fn labels(&mut self, field: &str, labels: &BTreeMap<String, String>, max: usize) {
+        self.at_most(field, labels.len(), max);
+        for (name, value) in labels {
+            if !is_label_name(name) {
+                let rule = "is not the name of a label: use 1 to 63 letters, digits, -, _ and ., with or without a \
+                            DNS name and a slash in front";
+                self.refuse(field, quoted(name), rule);
+            } else if !is_label_value(value) {
+                let rule = "is not the value of a label: use up to 63 letters, digits, -, _ and ., starting and \
+                            ending with a letter or digit";
+                self.refuse(format!("{field}.{name}"), quoted(value), rule);
+            }
         }
     }
 
@@ -158,6 +181,24 @@ pub(crate) fn is_object_name(text: &str) -> bool {
     text.len() <= HOSTNAME_BYTES_MAX && text.split('.').all(is_label)
 }
 
+/// With or without a DNS subdomain and a slash in front.
+fn is_label_name(text: &str) -> bool {
+    let (prefix, name) = match text.split_once('/') {
+        Some((prefix, name)) => (Some(prefix), name),
+        None => (None, text),
+    };
+    let is_prefix = |prefix: &str| prefix.len() <= LABEL_PREFIX_BYTES_MAX && prefix.split('.').all(is_label);
+    prefix.is_none_or(is_prefix) && !name.is_empty() && is_label_value(name)
+}
+
+fn is_label_value(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    bytes.len() <= LABEL_BYTES_MAX
+        && bytes.first().is_none_or(u8::is_ascii_alphanumeric)
+        && bytes.last().is_none_or(u8::is_ascii_alphanumeric)
+        && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte))
+}
+
 fn is_hostname(text: &str) -> bool {
     text.len() <= HOSTNAME_BYTES_MAX && text.strip_prefix("*.").unwrap_or(text).split('.').all(is_label)
 }
@@ -209,6 +250,28 @@ mod tests {
             ["", "*", "A.com", "*.", ".a", "a.", "a..b", "-a", "a-", "a_b", "a*.b", "*.*.a", "a:80", &long]
         {
             assert!(!is_hostname(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn labels_are_those_of_kubernetes() {
+        let long = "a".repeat(63);
+        for good in
+            ["a", "A", "a-B_c.9", "weir.dev/class", "a/b", &long, &format!("{}/{long}", "b".repeat(253))]
+        {
+            assert!(is_label_name(good), "{good}");
+        }
+        let (longer, prefix) = ("a".repeat(64), format!("{}/a", "b".repeat(254)));
+        for bad in
+            ["", "/", "a/", "/a", "a/b/c", "-a", "a-", "a b", "é", "A.com/b", "a..b/c", &longer, &prefix]
+        {
+            assert!(!is_label_name(bad), "{bad}");
+        }
+        for good in ["", "a", "A-b_c.9", &long] {
+            assert!(is_label_value(good), "{good}");
+        }
+        for bad in ["-a", "a.", "a/b", "é", " ", &longer] {
+            assert!(!is_label_value(bad), "{bad}");
         }
     }
 

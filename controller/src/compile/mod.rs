@@ -22,6 +22,7 @@ pub mod backends;
 mod certificates;
 mod check;
 mod conflict;
+mod data_plane;
 mod objects;
 pub mod pool;
 mod rejection;
@@ -29,6 +30,7 @@ mod world;
 
 pub use backends::BackendSetContent;
 pub(crate) use check::is_object_name;
+pub use data_plane::DataPlane;
 pub use objects::{ObjectKey, Objects};
 pub use rejection::{Reason, Rejection, Warning};
 pub use world::{CompiledPool, CompiledSet, SetKey, World, world};

@@ -3,7 +3,7 @@
 use super::backends::{PortName, SetSource, static_backends};
 use super::certificates::Certificates;
 use super::check::{Check, quoted};
-use super::{DEFAULT_NAMESPACE, ObjectKey, Objects, Rejection, Warning};
+use super::{DEFAULT_NAMESPACE, DataPlane, ObjectKey, Objects, Rejection, Warning};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use prost::Message as _;
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +17,8 @@ use weir_proto::push::{self, PoolConfig};
 pub struct Plan {
     /// For the wire.
     pub config: PoolConfig,
+    /// Which proxies serve it.
+    pub data_plane: DataPlane,
     /// Where the backends of each set of `config` come from, by the set's name.
     pub sources: BTreeMap<String, SetSource>,
     /// Ports and hosts that the specification asks for, whether or not the listener could be compiled.
@@ -57,6 +59,7 @@ pub fn plan(
     let sources = sources(key, &pool.spec, &mut check);
     let rules = rules(&pool.spec, &mut check);
     let backend_sets = backend_sets(&pool.spec, &mut check);
+    let data_plane = DataPlane::new(key, pool.spec.data_plane.as_ref(), &mut check);
     let config = PoolConfig { pool: key.to_string(), listeners, rules, backend_sets };
     let bytes = config.encoded_len();
     if bytes > POOL_UPDATE_BYTES_MAX {
@@ -64,7 +67,7 @@ pub fn plan(
             format!("are more than a proxy takes: use fewer certificates, at most {POOL_UPDATE_BYTES_MAX}");
         check.refuse("spec", format!("{bytes} bytes of configuration"), rule);
     }
-    check.finish(Plan { config, sources, claims, warnings: certificates.into_warnings() })
+    check.finish(Plan { config, data_plane, sources, claims, warnings: certificates.into_warnings() })
 }
 
 /// The key of an object: its namespace, or the default one, and its name.

@@ -21,7 +21,7 @@ pub struct Rejection {
 /// Same shape as a rejection, with a milder consequence: the pool serves without what the field points to.
 pub type Warning = Rejection;
 
-/// Reasons of conditions, by their names in the Gateway API.
+/// Reasons of conditions, by their names in the Gateway API where it has one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reason {
     /// Against the schema or a rule of the resource.
@@ -34,6 +34,10 @@ pub enum Reason {
     UnsupportedProtocol,
     /// The Secret is not there or holds no usable certificate and key.
     InvalidCertificateRef,
+    /// No ReferenceGrant of the other namespace permits the reference into it.
+    RefNotPermitted,
+    /// Endpoints of the Service cannot be used as they are written.
+    InvalidEndpoints,
 }
 
 impl Reason {
@@ -46,6 +50,8 @@ impl Reason {
             Self::BackendNotFound => "BackendNotFound",
             Self::UnsupportedProtocol => "UnsupportedProtocol",
             Self::InvalidCertificateRef => "InvalidCertificateRef",
+            Self::RefNotPermitted => "RefNotPermitted",
+            Self::InvalidEndpoints => "InvalidEndpoints",
         }
     }
 }

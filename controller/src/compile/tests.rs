@@ -125,6 +125,25 @@ fn a_pool_compiles_to_what_it_says() {
 }
 
 #[test]
+fn a_pool_says_which_proxies_serve_it_and_they_are_not_told() {
+    let objects = objects(SHOP);
+    let plain = world(&objects, None);
+    assert_eq!(*plain.pools[&key("shop")].data_plane, DataPlane::default());
+    let chosen =
+        "dataPlane: {className: edge, selector: {matchLabels: {app: web}}}\n  timeouts: {connect: 1s}";
+    let mut moved = objects.clone();
+    let pool: LoadBalancerPool = yaml(&SHOP.replacen("timeouts: {connect: 1s}", chosen, 1));
+    moved.pools.insert(key("shop"), Arc::new(pool));
+    let moved = world(&moved, Some(&plain));
+    let (before, after) = (&plain.pools[&key("shop")], &moved.pools[&key("shop")]);
+    assert_eq!((after.data_plane.namespace.as_str(), after.data_plane.class.as_str()), ("default", "edge"));
+    assert_eq!(after.data_plane.labels["app"], "web");
+    assert!(Arc::ptr_eq(&before.config, &after.config));
+    let again = world(&objects, Some(&plain));
+    assert!(Arc::ptr_eq(&before.data_plane, &again.pools[&key("shop")].data_plane));
+}
+
+#[test]
 fn pools_past_what_a_proxy_takes_are_refused_youngest_first() {
     let pool: LoadBalancerPool = yaml(
         "apiVersion: weir.dev/v1alpha1\nkind: LoadBalancerPool\nmetadata: {name: p}\n\
@@ -215,6 +234,21 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("connect: 1s", "connect: 0s", "spec.timeouts.connect: 0s is no time at all"),
     (
         "timeouts: {connect: 1s}",
+        "dataPlane: {className: Edge}",
+        "spec.dataPlane.className: \"Edge\" is not a name",
+    ),
+    (
+        "timeouts: {connect: 1s}",
+        "dataPlane: {selector: {matchLabels: {a b: c}}}",
+        "spec.dataPlane.selector.matchLabels: \"a b\" is not the name of a label",
+    ),
+    (
+        "timeouts: {connect: 1s}",
+        "dataPlane: {selector: {matchLabels: {a.b/c: -d}}}",
+        "spec.dataPlane.selector.matchLabels.a.b/c: \"-d\" is not the value of a label",
+    ),
+    (
+        "timeouts: {connect: 1s}",
         "connectionPool: {maxIdlePerBackend: -1}",
         "spec.connectionPool.maxIdlePerBackend: -1 is out of range",
     ),
@@ -260,11 +294,20 @@ fn every_list_has_a_limit_and_one_past_it_is_refused() {
         let text = format!("apiVersion: weir.dev/v1alpha1\nkind: LoadBalancerPool\n{text}");
         shown(world(&objects(&text), None).rejections.values().flatten())
     };
-    assert_eq!(refused(&pool(64, &sets(256))), Vec::<String>::new());
-    let one_past = refused(&pool(65, &sets(257)));
+    let labels = |count| (0..count).map(|n| format!("l{n}: v")).collect::<Vec<_>>().join(",");
+    let sets = |count, labelled| {
+        format!(
+            "{}], dataPlane: {{selector: {{matchLabels: {{{}}}}}}}, rules: [",
+            sets(count),
+            labels(labelled)
+        )
+    };
+    assert_eq!(refused(&pool(64, &sets(256, 16))), Vec::<String>::new());
+    let one_past = refused(&pool(65, &sets(257, 17)));
     let expected = [
         "default/shop: spec.listeners: 65 entries are too many: use at most 64",
         "default/shop: spec.backendSets: 257 entries are too many: use at most 256",
+        "default/shop: spec.dataPlane.selector.matchLabels: 17 entries are too many: use at most 16",
     ];
     assert_eq!(one_past, expected);
 }

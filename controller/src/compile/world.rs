@@ -1,9 +1,9 @@
 //! All pools together.
 
 use super::backends::{self, SetSource};
-use super::conflict::Claims;
+use super::conflict::{Claimant, Claims};
 use super::pool::{self, Claim, Plan};
-use super::{BackendSetContent, ObjectKey, Objects, Reason, Rejection, Warning};
+use super::{BackendSetContent, DataPlane, ObjectKey, Objects, Reason, Rejection, Warning};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use weir_crds::LoadBalancerPool;
@@ -33,6 +33,8 @@ pub struct CompiledPool {
     pub config: Arc<PoolConfig>,
     /// Of `config`; equal digests share one `Arc` from world to world.
     pub config_digest: u64,
+    /// Which proxies serve it; equal ones share one `Arc` from world to world.
+    pub data_plane: Arc<DataPlane>,
     /// Exactly the sets of `config`, by name.
     pub sets: BTreeMap<String, CompiledSet>,
     /// About the configuration; those about a set are with the set.
@@ -79,7 +81,7 @@ pub fn world(objects: &Objects, previous: Option<&World>) -> World {
         let has_place = world.pools.len() + world.last_good.len() < POOLS_MAX;
         let granted = plan.as_ref().map_err(Clone::clone).and_then(|plan| {
             has_place.then_some(()).ok_or_else(|| vec![too_many(key)])?;
-            claims.grant(key, &plan.claims)?;
+            claims.grant(Claimant { pool: key, data_plane: &plan.data_plane }, &plan.claims)?;
             Ok(plan)
         });
         match granted {
@@ -88,7 +90,10 @@ pub fn world(objects: &Objects, previous: Option<&World>) -> World {
             }
             Err(rejections) => {
                 world.rejections.insert((*key).clone(), rejections);
-                let kept = before(key).filter(|pool| has_place && claims.grant(key, &pool.claims).is_ok());
+                let kept = before(key).filter(|pool| {
+                    let claimant = Claimant { pool: key, data_plane: &pool.data_plane };
+                    has_place && claims.grant(claimant, &pool.claims).is_ok()
+                });
                 world.last_good.extend(kept.map(|pool| ((*key).clone(), pool.refreshed(key, objects))));
             }
         }
@@ -171,6 +176,10 @@ impl CompiledPool {
             Some(before) if before.config_digest == config_digest => Arc::clone(&before.config),
             _ => Arc::new(plan.config.clone()),
         };
+        let data_plane = match before {
+            Some(before) if *before.data_plane == plan.data_plane => Arc::clone(&before.data_plane),
+            _ => Arc::new(plan.data_plane.clone()),
+        };
         let set = |(name, source): (&String, &SetSource)| {
             let before = before.and_then(|before| before.sets.get(name));
             let source = match before {
@@ -182,6 +191,7 @@ impl CompiledPool {
         Self {
             config,
             config_digest,
+            data_plane,
             sets: plan.sources.iter().map(set).collect(),
             config_warnings: plan.warnings.clone(),
             claims: plan.claims.clone(),

@@ -500,7 +500,8 @@ mod tests {
         let sets = sets
             .iter()
             .map(|(name, members)| ((*name).to_owned(), Arc::new(BackendSetContent::new(members.clone()))));
-        let contents = Contents { config: Arc::new(config), config_digest, sets: sets.collect() };
+        let contents =
+            Contents { config: Arc::new(config), config_digest, sets: sets.collect(), ..Contents::default() };
         let name: Arc<str> = "ns/p".into();
         Arc::new(Pool { name, version: Version { epoch: EPOCH, sequence: 2 * sequence }, contents })
     }

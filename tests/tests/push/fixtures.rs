@@ -85,6 +85,7 @@ impl Pool {
             sets: sets
                 .map(|(name, of)| (name.clone(), Arc::new(BackendSetContent::new(of.clone()))))
                 .collect(),
+            ..Contents::default()
         };
         (self.name.clone(), contents)
     }

@@ -63,6 +63,53 @@ fn the_older_then_the_smaller_name_gets_a_port_and_host() {
 }
 
 #[test]
+fn pools_that_no_proxy_serves_both_of_do_not_conflict() {
+    let served = |data_plane: &str, listener: &str| -> LoadBalancerPool {
+        yaml(&format!(
+            "apiVersion: weir.dev/v1alpha1\nkind: LoadBalancerPool\nmetadata: {{name: p}}\n\
+             spec: {{dataPlane: {data_plane}, listeners: [{listener}], backendSets: [{{name: s, static: {{backends: []}}}}]}}"
+        ))
+    };
+    let http = "{name: l, port: 80, protocol: HTTP}";
+    let https = "{name: l, port: 80, protocol: HTTPS, tls: {certificateRefs: [{name: none}]}}";
+    let label = |value: &str| format!("{{selector: {{matchLabels: {{app: {value}}}}}}}");
+    let (edge, default) = ("{className: edge}".to_owned(), "{className: default}".to_owned());
+    let (web, api, none) = (label("web"), label("api"), "{}".to_owned());
+    for (a, b, refused) in [
+        ((&edge, http), (&edge, http), true),
+        ((&edge, http), (&default, http), false),
+        ((&edge, http), (&default, https), false),
+        ((&none, http), (&default, http), true),
+        ((&none, http), (&default, https), true),
+        ((&web, http), (&api, http), false),
+        ((&web, http), (&api, https), false),
+        ((&web, http), (&none, http), true),
+        ((&web, http), (&none, https), true),
+    ] {
+        let mut objects = Objects::default();
+        // Another namespace does not part them: a gateway may serve both.
+        for (namespace, (data_plane, listener)) in [("x", a), ("y", b)] {
+            let key = ObjectKey::new(namespace, "p");
+            objects.pools.insert(key, Arc::new(served(data_plane, listener)));
+        }
+        let world = world(&objects, None);
+        let losers: Vec<_> = world.rejections.keys().map(|key| key.namespace.as_str()).collect();
+        assert_eq!(losers, if refused { vec!["y"] } else { vec![] }, "{a:?} {b:?}");
+    }
+    let mut objects = Objects::default();
+    for (name, data_plane) in [("a", &web), ("b", &api), ("c", &none)] {
+        objects.pools.insert(key(name), Arc::new(served(data_plane, http)));
+    }
+    let refused = shown(world(&objects, None).rejections.values().flatten());
+    assert!(
+        refused.len() == 1
+            && refused[0].contains("default/c: ")
+            && refused[0].contains("LoadBalancerPool default/a"),
+        "{refused:?}"
+    );
+}
+
+#[test]
 fn a_pool_that_serves_on_keeps_its_claims() {
     let mut objects = Objects::default();
     let http = "{name: l, port: 80, protocol: HTTP}";

@@ -1,0 +1,88 @@
+//! Where backends come from.
+
+use super::{
+    BACKEND_WEIGHT_MAX, HOSTNAME_BYTES_MAX, NAME_BYTES_MAX, NAME_PATTERN, OBJECT_NAME_PATTERN,
+    STATIC_BACKENDS_MAX,
+};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A group of backends that can stand in for each other.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "has(self.service) != has(self.static)",
+    "message": "a backend set must have exactly one of service and static",
+    "reason": "FieldValueInvalid",
+}]))]
+pub struct BackendSet {
+    /// Name of the set, unique within the pool: a DNS label of 1 to 63 characters.
+    #[schemars(length(min = 1, max = NAME_BYTES_MAX), regex(pattern = NAME_PATTERN))]
+    pub name: String,
+
+    /// Backends are the endpoints of a Service, followed through its EndpointSlices.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<ServiceSource>,
+
+    /// Backends are the addresses written here.
+    #[serde(default, rename = "static", skip_serializing_if = "Option::is_none")]
+    pub static_backends: Option<StaticSource>,
+}
+
+/// A Service of the pool's own namespace.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceSource {
+    /// Name of the Service, in the pool's own namespace.
+    #[schemars(length(min = 1, max = HOSTNAME_BYTES_MAX), regex(pattern = OBJECT_NAME_PATTERN))]
+    pub name: String,
+
+    /// Port of the Service (not of its pods), by number (1 to 65535) or by name.
+    #[schemars(extend(
+        "minimum" = 1,
+        "maximum" = 65_535,
+        "minLength" = 1,
+        "maxLength" = NAME_BYTES_MAX,
+        "pattern" = NAME_PATTERN
+    ))]
+    pub port: IntOrString,
+}
+
+/// Backends by address.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StaticSource {
+    /// The backends, at most 1024, each with its own address and port. An empty list is a set that answers 503.
+    #[schemars(
+        length(max = STATIC_BACKENDS_MAX),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["address", "port"])
+    )]
+    pub backends: Vec<StaticBackend>,
+}
+
+/// One backend by address.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StaticBackend {
+    /// IPv4 or IPv6 address, without brackets and without a port.
+    #[schemars(
+        length(min = 2, max = 45),
+        extend("anyOf" = [{"format": "ipv4"}, {"format": "ipv6"}])
+    )]
+    pub address: String,
+
+    /// TCP port, 1 to 65535.
+    #[schemars(range(min = 1, max = 65_535))]
+    pub port: i32,
+
+    /// Share of the set's requests, 0 to 65535, in proportion to the other backends; 0 takes no new requests.
+    #[serde(default = "super::one")]
+    #[schemars(range(min = 0, max = BACKEND_WEIGHT_MAX))]
+    pub weight: i32,
+
+    /// Name of the backend, for people: a DNS label of 1 to 63 characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = NAME_BYTES_MAX), regex(pattern = NAME_PATTERN))]
+    pub name: Option<String>,
+}
