@@ -196,7 +196,7 @@ impl ProxyStream {
                 },
                 permit = self.outbound.reserve(), if may_have_more => {
                     let Ok(permit) = permit else { break Ok(()) };
-                    session.knows(self.store.completeness());
+                    session.knows(self.store.knowledge());
                     hear(&subscription, &mut session);
                     match session.next(Instant::now().into_std()) {
                         Some(message) => permit.send(Ok(message)),

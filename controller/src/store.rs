@@ -5,8 +5,10 @@
 //! in between, so that it can hold no more than one name for each pool.
 
 mod fleet;
+mod knowledge;
 
 pub use fleet::{Applied, Fleet, Refusal};
+pub use knowledge::{Completeness, Knowledge};
 
 use crate::compile::{BackendSetContent, CompiledPool, DataPlane, ObjectKey, World};
 pub(crate) use fleet::{FleetRecord, StreamId};
@@ -46,7 +48,7 @@ pub struct Store {
     epoch: u64,
     state: Mutex<State>,
     /// `None` before the first [`Store::apply`].
-    loaded: watch::Sender<Option<Completeness>>,
+    loaded: watch::Sender<Option<Knowledge>>,
     fleet: FleetRecord,
 }
 
@@ -64,16 +66,6 @@ struct State {
 struct Mailbox {
     changed: Mutex<BTreeSet<Arc<str>>>,
     notify: Notify,
-}
-
-/// Whether a source could be read whole.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Completeness {
-    /// What is in the store is all that there is.
-    All,
-    /// There may be pools that could not be read, or not be compiled, and have no last good version here. Proxies
-    /// that serve pools which this store does not know keep them.
-    Part,
 }
 
 /// How many pools an [`Store::apply`] touched.
@@ -117,7 +109,8 @@ impl Store {
     /// Compares one digest for each set; copies and sends only what differs.
     pub fn apply(&self, world: &World, completeness: Completeness) -> Outcome {
         let serving = world.all_serving().map(|(key, pool)| (key.to_string(), pool.into()));
-        self.replace_all(serving, completeness)
+        let lacking = world.lacking().map(ToString::to_string);
+        self.replace(serving, Knowledge::new(completeness, lacking))
     }
 
     /// The same for these pools alone, after [`World::refresh_service`]. Costs what they cost, whatever the size
@@ -150,6 +143,10 @@ impl Store {
         pools: impl IntoIterator<Item = (String, Contents)>,
         completeness: Completeness,
     ) -> Outcome {
+        self.replace(pools, Knowledge::new(completeness, []))
+    }
+
+    fn replace(&self, pools: impl IntoIterator<Item = (String, Contents)>, knowledge: Knowledge) -> Outcome {
         let mut outcome = Outcome::default();
         let mut state = self.state();
         let mut serving = BTreeSet::new();
@@ -168,7 +165,9 @@ impl Store {
         }
         let subscribers: Vec<_> = state.subscribers.values().cloned().collect();
         drop(state);
-        if self.loaded.send_replace(Some(completeness)) != Some(completeness) {
+        let is_news = self.loaded.borrow().as_ref() != Some(&knowledge);
+        self.loaded.send_replace(Some(knowledge));
+        if is_news {
             // What streams left alone may have to go now.
             subscribers.iter().for_each(|mailbox| mailbox.notify.notify_one());
         }
@@ -193,10 +192,10 @@ impl Store {
         let _ = self.loaded.subscribe().wait_for(Option::is_some).await;
     }
 
-    /// What the last [`Self::apply`] said.
+    /// How much is known since the last [`Self::apply`].
     #[must_use]
-    pub fn completeness(&self) -> Completeness {
-        self.loaded.borrow().unwrap_or(Completeness::Part)
+    pub fn knowledge(&self) -> Knowledge {
+        self.loaded.borrow().clone().unwrap_or_else(Knowledge::part)
     }
 
     /// What the proxies reported.

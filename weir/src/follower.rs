@@ -41,7 +41,8 @@ impl Follower {
         }
         let world = world(&loaded.objects, self.world.as_ref());
         let findings = findings::all(&loaded, &world);
-        let is_whole = !findings.iter().any(|finding| finding.severity == Severity::Problem);
+        // In a document that cannot be read may be any pool; what cannot be compiled is known by its name.
+        let is_whole = loaded.problems.is_empty();
         let outcome = self.store.apply(&world, if is_whole { Completeness::All } else { Completeness::Part });
         self.say(findings);
         let served = world.all_serving().count();

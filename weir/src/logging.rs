@@ -26,10 +26,10 @@ pub struct LogArgs {
 
 /// Starts logging for the whole process; call it once, before any thread starts.
 pub fn start(format: Format) {
-    let level = EnvFilter::builder()
-        .with_default_directive(tracing::Level::INFO.into())
-        .with_env_var(LEVEL_VARIABLE)
-        .from_env_lossy();
+    let asked = std::env::var(LEVEL_VARIABLE).ok().filter(|level| !level.is_empty());
+    // The library that watches repeats at every attempt what we say once, with a remedy.
+    let level = format!("kube_runtime::watcher=error,{}", asked.as_deref().unwrap_or("info"));
+    let level = EnvFilter::builder().parse_lossy(level);
     // https://no-color.org
     let colour =
         std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());

@@ -2,7 +2,7 @@
 
 use super::Kind;
 use super::cache::{Cache, Changes, Message, SecretWatches};
-use crate::compile::{ObjectKey, Rejection, World, world};
+use crate::compile::{Rejection, World, world};
 use crate::metrics::{Metrics, Scope};
 use crate::readiness::Readiness;
 use crate::store::{Completeness, Store};
@@ -84,8 +84,10 @@ impl Follower {
     fn compile(&mut self) {
         let begun = Instant::now();
         let world = world(self.cache.objects(), self.world.as_ref());
-        let completeness = self.completeness(&world);
-        let outcome = self.store.apply(&world, completeness);
+        let malformed = self.cache.malformed().keys();
+        let unread =
+            malformed.filter(|pool| world.serving(pool).is_none()).map(ToString::to_string).collect();
+        let outcome = self.store.apply(&world, Completeness::AllBut(unread));
         self.is_world_due = false;
         self.metrics.compiled(Scope::World, begun.elapsed());
         tracing::info!(
@@ -99,13 +101,6 @@ impl Follower {
         self.say(&world);
         self.world = Some(world);
         self.readiness.ready();
-    }
-
-    /// A pool that exists and of which nothing can be served may be one that proxies serve from before.
-    fn completeness(&self, world: &World) -> Completeness {
-        let exist = self.cache.malformed().keys().chain(world.rejections.keys());
-        let is_unknown = |pool: &ObjectKey| world.serving(pool).is_none();
-        if exist.into_iter().any(is_unknown) { Completeness::Part } else { Completeness::All }
     }
 
     /// Logs what is wrong and was not said before.

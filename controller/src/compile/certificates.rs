@@ -24,17 +24,23 @@ pub(super) struct Certificates<'a> {
     objects: &'a Objects,
     previous: Option<&'a PoolConfig>,
     warnings: Vec<Warning>,
+    lacks_any: bool,
 }
 
 impl<'a> Certificates<'a> {
     /// `previous` is what the pool compiled to before: what it holds is taken while a Secret is missing or broken.
     pub(super) fn new(key: &'a ObjectKey, objects: &'a Objects, previous: Option<&'a PoolConfig>) -> Self {
-        Self { key, objects, previous, warnings: Vec::new() }
+        Self { key, objects, previous, warnings: Vec::new(), lacks_any: false }
     }
 
     /// Why certificates were left out or kept.
     pub(super) fn into_warnings(self) -> Vec<Warning> {
         self.warnings
+    }
+
+    /// Whether one was left out whose Secret is missing or broken, so that proxies may have more than this.
+    pub(super) fn lacks_any(&self) -> bool {
+        self.lacks_any
     }
 
     /// Those of one listener that can be used; `field` is that of its references.
@@ -59,6 +65,7 @@ impl<'a> Certificates<'a> {
                 Some(_) => "the certificate that it held before serves on",
                 None => "the listener serves without it, and not at all without any other",
             };
+            self.lacks_any |= before.is_none();
             certificates.extend(before.cloned());
             self.warnings.push(Warning {
                 pool: self.key.clone(),

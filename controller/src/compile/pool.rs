@@ -25,6 +25,8 @@ pub struct Plan {
     pub claims: Vec<Claim>,
     /// What could not be resolved, with the field of the pool that points to it.
     pub warnings: Vec<Warning>,
+    /// Whether a certificate was left out whose Secret is missing or broken.
+    pub lacks_certificate: bool,
 }
 
 /// A port and host that a pool asks for: those of its listeners, and those that its rules narrow a listener to.
@@ -67,7 +69,9 @@ pub fn plan(
             format!("are more than a proxy takes: use fewer certificates, at most {POOL_UPDATE_BYTES_MAX}");
         check.refuse("spec", format!("{bytes} bytes of configuration"), rule);
     }
-    check.finish(Plan { config, data_plane, sources, claims, warnings: certificates.into_warnings() })
+    let lacks_certificate = certificates.lacks_any();
+    let warnings = certificates.into_warnings();
+    check.finish(Plan { config, data_plane, sources, claims, warnings, lacks_certificate })
 }
 
 /// The key of an object: its namespace, or the default one, and its name.

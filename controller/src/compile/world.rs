@@ -40,6 +40,8 @@ pub struct CompiledPool {
     /// About the configuration; those about a set are with the set.
     pub config_warnings: Vec<Warning>,
     claims: Vec<Claim>,
+    /// Of a Secret that is missing or broken, and none before could stand in.
+    lacks_certificate: bool,
 }
 
 /// One set of a pool.
@@ -123,6 +125,14 @@ impl World {
         self.pools.iter().chain(&self.last_good)
     }
 
+    /// Pools of which the world has less than they ask for, and nothing of before that could stand in: rejected ones,
+    /// and those that lack a certificate. Proxies may have more of them than this.
+    pub fn lacking(&self) -> impl Iterator<Item = &ObjectKey> {
+        let rejected = self.rejections.keys().filter(|key| self.serving(key).is_none());
+        let served = self.all_serving().filter(|(_, pool)| pool.lacks_certificate);
+        rejected.chain(served.map(|(key, _)| key))
+    }
+
     /// Every warning of every pool that is served, pool by pool.
     pub fn warnings(&self) -> impl Iterator<Item = &Warning> {
         self.all_serving().flat_map(|(_, pool)| pool.warnings())
@@ -195,6 +205,7 @@ impl CompiledPool {
             sets: plan.sources.iter().map(set).collect(),
             config_warnings: plan.warnings.clone(),
             claims: plan.claims.clone(),
+            lacks_certificate: plan.lacks_certificate,
         }
     }
 

@@ -7,7 +7,7 @@
 
 use super::report::Report;
 use super::update::Update;
-use crate::store::{Completeness, Pool, Refusal};
+use crate::store::{Knowledge, Pool, Refusal};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
@@ -75,8 +75,8 @@ pub struct Session {
     /// Last acknowledgement, or the first message after a time with nothing in flight.
     progress: Option<Instant>,
     too_large: Vec<Report>,
-    /// Whether what the store holds is all that there is.
-    knows_all: bool,
+    /// How much of what there is the store knows.
+    knowledge: Knowledge,
 }
 
 /// One pool of a stream.
@@ -93,12 +93,20 @@ struct Lane {
     wants_all: bool,
     /// The proxy refused the configuration that `sent` names.
     is_refused: bool,
+    /// The store has, or had, or withholds the pool: that it is gone is known and not guessed.
+    is_named: bool,
 }
 
 impl Lane {
-    /// Only the proxy's Hello says that there is such a pool.
-    fn is_only_told(&self) -> bool {
-        self.target.is_none() && self.sent.as_ref().is_some_and(|sent| sent.version.is_none())
+    /// Whether the proxy keeps what it said in its Hello to have, since that may be more than the store knows: a pool
+    /// that the store cannot read, or one that would lose a certificate. Where the configuration is the same there
+    /// is nothing to lose, and backends go on changing.
+    fn is_left_alone(&self, name: &str, knowledge: &Knowledge) -> bool {
+        let Some(told) = self.sent.as_ref().filter(|sent| sent.version.is_none()) else { return false };
+        match &self.target {
+            None => !self.is_named && knowledge.may_exist(name),
+            Some(target) => knowledge.may_lack(name) && told.config_digest != target.contents.config_digest,
+        }
     }
 }
 
@@ -135,7 +143,7 @@ impl Session {
             awaiting: BTreeMap::new(),
             progress: None,
             too_large: Vec::new(),
-            knows_all: true,
+            knowledge: Knowledge::all(),
         };
         session.learn(hello);
         Ok(session)
@@ -153,7 +161,9 @@ impl Session {
         if pool.is_none() && !self.lanes.contains_key(name) {
             return;
         }
-        self.lanes.entry(Arc::clone(name)).or_default().target = pool;
+        let lane = self.lanes.entry(Arc::clone(name)).or_default();
+        lane.target = pool;
+        lane.is_named = true;
         self.dirty.insert(Arc::clone(name));
         if self.welcome.is_some()
             && let Some(initial) = &mut self.initial
@@ -162,10 +172,10 @@ impl Session {
         }
     }
 
-    /// Whether the store holds all that there is. While it does not, a pool that only the proxy knows of may be one
-    /// that could not be read, and is left alone.
-    pub fn knows(&mut self, completeness: Completeness) {
-        self.knows_all = completeness == Completeness::All;
+    /// How much of what there is the store knows. What a proxy may have from before, and the store cannot know, is
+    /// left alone.
+    pub fn knows(&mut self, knowledge: Knowledge) {
+        self.knowledge = knowledge;
     }
 
     /// The message to send next, decided from the newest state; `None` when there is nothing, or nothing that the
@@ -239,7 +249,7 @@ impl Session {
             self.initial = None;
             let pools = self.lanes.values().filter(|lane| lane.target.is_some()).count();
             let pools = u32::try_from(pools).unwrap_or(u32::MAX);
-            return Some(ToProxy::Synced(Synced { pools, keep_unmentioned: !self.knows_all }));
+            return Some(ToProxy::Synced(Synced { pools, keep_unmentioned: !self.knowledge.is_sure() }));
         }
         if self.chunks.len() >= CHUNKS_IN_FLIGHT_MAX {
             return None;
@@ -253,9 +263,14 @@ impl Session {
         is_due.then(|| self.next_body()).flatten()
     }
 
+    /// Whether a pool to look at may ask for an update.
+    fn is_about_to_serve(&self, name: &Arc<str>) -> bool {
+        self.is_movable(name) && self.lanes.get(name).is_some_and(|lane| lane.target.is_some())
+    }
+
     /// Whether a pool to look at is not one that is left alone.
     fn is_movable(&self, name: &Arc<str>) -> bool {
-        self.knows_all || !self.lanes.get(name).is_some_and(Lane::is_only_told)
+        !self.lanes.get(name).is_some_and(|lane| lane.is_left_alone(name, &self.knowledge))
     }
 
     fn next_settled(&mut self) -> Option<ToProxy> {
@@ -280,8 +295,7 @@ impl Session {
     /// Not where the pool is in the middle of being sent, since half of it is worth nothing, nor where the proxy has
     /// no room for another one beside it.
     fn must_wait(&mut self, name: &Arc<str>) -> bool {
-        let is_only_told = self.lanes.get(name).is_some_and(Lane::is_only_told);
-        if is_only_told && !self.knows_all {
+        if !self.is_movable(name) {
             self.initial_done(name);
             return true;
         }
@@ -293,8 +307,7 @@ impl Session {
         lane.is_queued = false;
         self.updates.retain(|queued| queued != name);
         // Names after this one may still ask for an update: they are looked at first.
-        let changes = self.dirty.iter().filter_map(|name| self.lanes.get(name));
-        let waits = !self.updates.is_empty() || changes.into_iter().any(|lane| lane.target.is_some());
+        let waits = !self.updates.is_empty() || self.dirty.iter().any(|name| self.is_about_to_serve(name));
         if waits && let Some(initial) = &mut self.initial {
             // Synced makes the proxy forget what was not mentioned, and this pool may still come back.
             initial.insert(Arc::clone(name));
@@ -470,7 +483,7 @@ impl Session {
 mod tests {
     use super::*;
     use crate::compile::BackendSetContent;
-    use crate::store::Contents;
+    use crate::store::{Completeness, Contents};
     use std::time::Duration;
     use weir_proto::limits::{CHUNK_BYTES_MAX, DELTA_BACKENDS_MAX};
     use weir_proto::push::{
@@ -606,11 +619,11 @@ mod tests {
         let mut other = known(&pool);
         other.pool = "ns/unreadable".into();
         let mut stream = Stream::open(vec![known(&pool), other], &[&pool]);
-        stream.session.knows(Completeness::Part);
+        stream.session.knows(Knowledge::part());
         stream.delta();
         assert!(matches!(stream.next(), Some(ToProxy::Synced(Synced { keep_unmentioned: true, .. }))));
         assert_eq!(stream.next(), None);
-        stream.session.knows(Completeness::All);
+        stream.session.knows(Knowledge::all());
         match stream.next() {
             Some(ToProxy::PoolRemoved(removed)) => assert_eq!(removed.pool, "ns/unreadable"),
             other => panic!("a removal was due, not {other:?}"),
@@ -729,6 +742,30 @@ mod tests {
         assert_eq!(stream.delta().sets.len(), 1);
         let update = update(&stream.chunk());
         assert_eq!((update.sets.len(), update.kept.len()), (1, 1));
+    }
+
+    #[test]
+    fn a_pool_that_would_lose_a_certificate_keeps_what_the_proxy_has_and_holds_up_no_removal() {
+        let (lacking, mut gone) = (pool(3, 1, &[("a", backends(2))]), known(&pool(3, 1, &[])));
+        gone.pool = "ns/a-gone".into();
+        let mut had = known(&lacking);
+        had.config_digest += 1;
+        let unsure = Knowledge::new(Completeness::All, ["ns/p".to_owned()]);
+        let mut stream = Stream::open(vec![had, gone], &[&lacking]);
+        stream.session.knows(unsure.clone());
+        match stream.next() {
+            Some(ToProxy::PoolRemoved(removed)) => assert_eq!(removed.pool, "ns/a-gone"),
+            other => panic!("{other:?} is no removal"),
+        }
+        assert!(matches!(stream.next(), Some(ToProxy::Synced(Synced { keep_unmentioned: true, .. }))));
+        stream.change(&pool(4, 1, &[("a", backends(3))]));
+        assert_eq!(stream.next(), None, "it still lacks what the proxy may have");
+        stream.session.knows(Knowledge::all());
+        assert_eq!(update(&stream.chunk()).sets.len(), 1);
+
+        let mut same = Stream::open(vec![known(&lacking)], &[&lacking]);
+        same.session.knows(unsure);
+        assert_eq!(same.delta().version, Some(lacking.version), "there is nothing to lose");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use weir_tests::harness::folder::Folder;
 use weir_tests::harness::load::{Clients, Load};
 use weir_tests::harness::manifest::PoolText;
-use weir_tests::harness::services::{Samples, Service, wait_for_backend};
+use weir_tests::harness::services::{Samples, Service, controller, wait_for_backend};
 use weir_tests::harness::{client, ports, tools, wait};
 
 const SERVICE: &str = "apiVersion: v1
@@ -183,4 +183,35 @@ fn a_key_of_another_certificate_costs_its_listener_and_later_edits_still_apply()
     wait_for_backend(plain, "/", "new");
     folder.write("secret.yaml", &first);
     wait::until("the pair should be shown", || (subject(tls) == "subject=CN=first").then_some(()));
+}
+
+#[test]
+fn a_controller_that_restarts_without_a_usable_secret_takes_no_listener_from_a_proxy() {
+    let samples = Samples::start("member", 1);
+    let (tls, push) = (ports::free(), ports::free());
+    let (folder, keys) = (Folder::new(), Folder::new());
+    let pool = PoolText::new("tls", tls, &samples.equal()).yaml();
+    let listener = "protocol: HTTPS\n      tls:\n        certificateRefs:\n          - name: rotating\n";
+    folder.write("pool.yaml", &pool.replace("protocol: HTTP\n", listener));
+    folder.write("secret.yaml", &secret(&keys, "first"));
+    let mut running = controller(folder.path(), push);
+    let proxy = Service::proxy(push);
+    proxy.wait_until_ready();
+    assert_eq!(subject(tls), "subject=CN=first");
+    let broken = secret(&keys, "broken").replace("BEGIN CERTIFICATE", "BEGIN NONSENSE");
+    for unusable in ["", &broken] {
+        running.kill();
+        folder.write("secret.yaml", unusable);
+        running = controller(folder.path(), push);
+        running.wait_for_stderr("a proxy has connected");
+        // Whatever comes after the resumption of the stream proves that it is over.
+        let other = ports::free();
+        folder.write("other.yaml", &PoolText::new("other", other, &samples.equal()).yaml());
+        wait_for_backend(other, "/", "member");
+        assert_eq!(subject(tls), "subject=CN=first");
+    }
+    folder.write("secret.yaml", &secret(&keys, "second"));
+    wait::until("the second certificate should be shown", || {
+        (subject(tls) == "subject=CN=second").then_some(())
+    });
 }

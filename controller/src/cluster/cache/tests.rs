@@ -5,7 +5,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::json;
 
-const SEEDS: u64 = 200;
+const SEEDS: u64 = 50;
 const STEPS: usize = 300;
 
 fn key(name: &str) -> ObjectKey {
