@@ -197,7 +197,7 @@ impl ProxyStream {
                 permit = self.outbound.reserve(), if may_have_more => {
                     let Ok(permit) = permit else { break Ok(()) };
                     session.knows(self.store.knowledge());
-                    hear(&subscription, &mut session);
+                    hear(&subscription, &mut session, &record);
                     match session.next(Instant::now().into_std()) {
                         Some(message) => permit.send(Ok(message)),
                         None => may_have_more = false,
@@ -220,8 +220,12 @@ impl ProxyStream {
     }
 }
 
-fn hear(subscription: &Subscription, session: &mut Session) {
+fn hear(subscription: &Subscription, session: &mut Session, record: &FleetEntry) {
     for (name, pool) in subscription.take() {
+        match pool {
+            Some(_) => record.expect(&name),
+            None => record.release(&name),
+        }
         session.changed(&name, pool);
     }
 }
@@ -257,17 +261,21 @@ impl FleetEntry {
         Self { store: Arc::clone(store), stream, proxy }
     }
 
+    fn expect(&self, pool: &Arc<str>) {
+        self.store.fleet_record().expect(self.stream, pool, Instant::now().into_std());
+    }
+
+    fn release(&self, pool: &Arc<str>) {
+        self.store.fleet_record().release(self.stream, pool);
+    }
+
     fn report(&self, report: Report) {
         let proxy = &self.proxy;
         match report {
-            Report::Acked { pool, version, config_digest, is_newest_config } => {
+            Report::Acked { pool, version, config_digest, .. } => {
                 tracing::debug!(%proxy, %pool, sequence = version.sequence, "applied");
-                let record = self.store.fleet_record();
-                if is_newest_config {
-                    record.acked(self.stream, &pool, version, config_digest);
-                } else {
-                    record.moved(self.stream, &pool, version, config_digest);
-                }
+                let now = Instant::now().into_std();
+                self.store.fleet_record().acked(self.stream, &pool, version, config_digest, now);
             }
             Report::Refused { pool, refusal } => {
                 let (field, reason) = (&refusal.field, &refusal.reason);
@@ -283,6 +291,7 @@ impl FleetEntry {
                 tracing::warn!(%proxy, %pool, %what, "a proxy's digests differ from what it was sent; it gets the whole pool");
             }
             Report::TooLarge { pool, bytes } => {
+                self.store.fleet_record().too_large(self.stream, &pool, bytes);
                 tracing::error!(%proxy, %pool, bytes, "a pool is too large to be sent: split it into several");
             }
         }

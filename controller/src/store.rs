@@ -7,7 +7,10 @@
 mod fleet;
 mod knowledge;
 
-pub use fleet::{Applied, Fleet, Refusal};
+pub use fleet::{
+    Applied, CHANGES_REMEMBERED_MAX, Fleet, FleetCounts, FleetObserver, PoolSummary, REFUSALS_MAX, Reach,
+    Refusal,
+};
 pub use knowledge::{Completeness, Knowledge};
 
 use crate::compile::{BackendSetContent, CompiledPool, DataPlane, ObjectKey, World};
@@ -15,6 +18,7 @@ pub(crate) use fleet::{FleetRecord, StreamId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 use tokio::sync::{Notify, watch};
 use weir_proto::push::{PoolConfig, Version};
 
@@ -120,6 +124,7 @@ impl Store {
         if self.loaded.borrow().is_none() {
             return outcome;
         }
+        let now = now();
         let mut state = self.state();
         for key in pools {
             let name = key.to_string();
@@ -130,7 +135,7 @@ impl Store {
                 }
                 continue;
             };
-            if state.put(self.epoch, &name, pool.into()) {
+            if self.put(&mut state, &name, pool.into(), now) {
                 outcome.changed += 1;
             }
         }
@@ -148,10 +153,11 @@ impl Store {
 
     fn replace(&self, pools: impl IntoIterator<Item = (String, Contents)>, knowledge: Knowledge) -> Outcome {
         let mut outcome = Outcome::default();
+        let now = now();
         let mut state = self.state();
         let mut serving = BTreeSet::new();
         for (name, contents) in pools {
-            if state.put(self.epoch, &name, contents) {
+            if self.put(&mut state, &name, contents, now) {
                 outcome.changed += 1;
             }
             serving.insert(name);
@@ -198,16 +204,39 @@ impl Store {
         self.loaded.borrow().clone().unwrap_or_else(Knowledge::part)
     }
 
-    /// What the proxies reported.
+    /// What the proxies of this process reported, one by one.
     #[must_use]
     pub fn fleet(&self) -> Fleet {
         self.fleet.view()
     }
 
-    /// Changes whenever [`Self::fleet`] does; conflated.
+    /// What the proxies make of one pool; costs what they are.
     #[must_use]
-    pub fn fleet_changes(&self) -> watch::Receiver<u64> {
-        self.fleet.changes()
+    pub fn summary(&self, pool: &str, reach: Reach) -> PoolSummary {
+        self.fleet.summary(pool, reach, now())
+    }
+
+    /// From now on, the names of all pools whose [`Self::summary`] changes, beginning with all that are there.
+    #[must_use]
+    pub fn observe_fleet(&self, reach: Reach) -> FleetObserver {
+        self.fleet.observe(reach)
+    }
+
+    /// What the proxies did since the process began.
+    #[must_use]
+    pub fn fleet_counts(&self) -> FleetCounts {
+        self.fleet.counts()
+    }
+
+    /// Another replica says what its proxies make of a pool, in place of what it said before. One without proxies
+    /// takes its word back.
+    pub fn set_remote(&self, replica: &Arc<str>, pool: &Arc<str>, summary: PoolSummary) {
+        self.fleet.set_remote(replica, pool, summary, now());
+    }
+
+    /// Another replica is gone, or dials anew and says everything again.
+    pub fn remove_remote(&self, replica: &str) {
+        self.fleet.remove_remote(replica);
     }
 
     pub(crate) fn fleet_record(&self) -> &FleetRecord {
@@ -226,28 +255,41 @@ impl Store {
         Subscription { id, store: Arc::clone(self), mailbox }
     }
 
+    /// False when it is equal to what is there.
+    fn put(&self, state: &mut State, name: &str, contents: Contents, now: Instant) -> bool {
+        let Some(pool) = state.put(self.epoch, name, contents) else { return false };
+        self.fleet.made(&pool.name, pool.version, pool.contents.config_digest, now);
+        true
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // Nothing panics between two writes that belong together.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+/// By tokio's clock, so that a test's paused time holds here too.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
 impl State {
-    /// False when it is equal to what is there.
-    fn put(&mut self, epoch: u64, name: &str, mut contents: Contents) -> bool {
+    /// `None` when it is equal to what is there.
+    fn put(&mut self, epoch: u64, name: &str, mut contents: Contents) -> Option<Arc<Pool>> {
         let known = self.pools.get_key_value(name);
         if let Some((_, before)) = known {
             if before.contents.is_equal(&contents) {
-                return false;
+                return None;
             }
             contents.reuse(&before.contents);
         }
         let name = known.map_or_else(|| Arc::from(name), |(name, _)| Arc::clone(name));
         self.sequence += 2;
         let version = Version { epoch, sequence: self.sequence };
-        self.pools.insert(Arc::clone(&name), Arc::new(Pool { name: Arc::clone(&name), version, contents }));
+        let pool = Arc::new(Pool { name: Arc::clone(&name), version, contents });
+        self.pools.insert(Arc::clone(&name), Arc::clone(&pool));
         self.announce(&name);
-        true
+        Some(pool)
     }
 
     fn remove(&mut self, name: &str) -> bool {

@@ -1,19 +1,32 @@
 //! What the proxies say of the pools: the version that each applied, and what it refused and why.
 //!
-//! Written by the streams; read by whoever prints status. Bounded by pools times connected proxies: a proxy's
-//! entries go when its stream ends.
+//! The store says what is expected, the streams say of whom and what came back; status, metrics and the other
+//! replicas read it. Time is passed in. Bounded by pools times connected proxies: a proxy's entries go when its
+//! stream ends, a pool's when it is gone, and a word about anything else is nobody's.
 
-use std::collections::BTreeMap;
+mod observer;
+mod summary;
+
+pub use observer::{FleetObserver, Reach};
+pub use summary::{PoolSummary, REFUSALS_MAX, Refusal};
+
+use observer::Mailboxes;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::watch;
+use std::time::{Duration, Instant};
+use weir_proto::limits::POOLS_MAX;
 use weir_proto::push::Version;
 
-/// What all proxies reported, at one moment.
+/// Changes of one pool whose times are remembered until every proxy has acknowledged them. Of more, the newest count
+/// as made when the last remembered one was, so that a lag is never understated.
+pub const CHANGES_REMEMBERED_MAX: usize = 16;
+
+/// What all proxies of this process reported, at one moment.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Fleet {
     /// Ids of the proxies with a stream, sorted; one that dials again before its old stream ended is in it twice.
     pub proxies: Vec<Arc<str>>,
-    /// Pool to proxy id to report.
+    /// Pool to proxy id to report; a proxy is in it from when the pool is expected of it.
     pub pools: BTreeMap<Arc<str>, BTreeMap<Arc<str>, Applied>>,
 }
 
@@ -30,151 +43,357 @@ pub struct Applied {
     pub resent: u64,
 }
 
-/// Why a proxy refused a version of a pool.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
-    /// The version that was refused.
-    pub version: Option<Version>,
-    /// Where in the `LoadBalancerPool`.
-    pub field: String,
-    /// One sentence.
-    pub reason: String,
+/// What happened since the process began; only grows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FleetCounts {
+    /// Versions acknowledged.
+    pub acks: u64,
+    /// Versions refused.
+    pub nacks: u64,
+    /// Pools sent again whole, since a proxy was out of step.
+    pub resends: u64,
+    /// Pools that were too large to be sent.
+    pub too_large: u64,
 }
 
-/// Identifies one stream within the process.
+/// Identifies one stream within the process; a later one is larger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct StreamId(u64);
 
 #[derive(Debug, Default)]
 pub(crate) struct FleetRecord {
-    streams: Mutex<Streams>,
-    changes: watch::Sender<u64>,
+    state: Mutex<State>,
+    mailboxes: Mailboxes,
 }
 
 #[derive(Debug, Default)]
-struct Streams {
+struct State {
     begun: u64,
     /// By stream and not by proxy, so that the end of an old stream takes nothing from the one that follows it.
-    open: BTreeMap<StreamId, Stream>,
+    streams: BTreeMap<StreamId, Arc<str>>,
+    pools: BTreeMap<Arc<str>, Expected>,
+    /// By replica.
+    remote: BTreeMap<Arc<str>, Told>,
+    counts: FleetCounts,
 }
 
+/// What another replica said of each pool, and when.
+type Told = BTreeMap<Arc<str>, (PoolSummary, Instant)>;
+
+/// One pool at its newest version, and how far each stream is.
 #[derive(Debug)]
-struct Stream {
+struct Expected {
+    version: Version,
+    made_at: Instant,
+    config_digest: u64,
+    /// Sequence and time of the version that brought this configuration.
+    config_since: (u64, Instant),
+    /// Sequences, and times at or before that of their making; the first is not acknowledged by all.
+    changes: VecDeque<(u64, Instant)>,
+    streams: BTreeMap<StreamId, Standing>,
+}
+
+/// One stream that the pool is expected of.
+#[derive(Debug)]
+struct Standing {
     proxy: Arc<str>,
-    pools: BTreeMap<Arc<str>, Applied>,
+    /// A proxy that comes late is not behind for longer than it is there.
+    since: Instant,
+    applied: Applied,
+    /// From the making of the newest version, or from `since`, until the stream was current.
+    took: Option<Duration>,
+    /// Of the newest version's encoding, where it cannot be sent.
+    too_large_bytes: Option<u64>,
 }
 
 impl FleetRecord {
     pub(crate) fn begin(&self, proxy: Arc<str>) -> StreamId {
-        let mut streams = self.streams();
-        streams.begun += 1;
-        let id = StreamId(streams.begun);
-        streams.open.insert(id, Stream { proxy, pools: BTreeMap::new() });
-        drop(streams);
-        self.announce();
+        let mut state = self.state();
+        state.begun += 1;
+        let id = StreamId(state.begun);
+        state.streams.insert(id, proxy);
+        self.mailboxes.wake();
         id
     }
 
     pub(crate) fn end(&self, stream: StreamId) {
-        self.streams().open.remove(&stream);
-        self.announce();
+        let mut state = self.state();
+        state.streams.remove(&stream);
+        for (name, pool) in &mut state.pools {
+            if pool.streams.remove(&stream).is_some() {
+                self.mailboxes.announce(name, Reach::Own);
+            }
+        }
     }
 
-    /// The newest configuration is in force; a refusal before is healed.
-    pub(crate) fn acked(&self, stream: StreamId, pool: &Arc<str>, version: Version, config_digest: u64) {
-        self.update(stream, pool, |applied| {
-            applied.version = Some(version);
-            applied.config_digest = config_digest;
-            applied.refusal = None;
+    /// The pool is now at this version: nobody has it yet.
+    pub(crate) fn made(&self, pool: &Arc<str>, version: Version, config_digest: u64, now: Instant) {
+        let mut state = self.state();
+        match state.pools.get_mut(pool) {
+            Some(expected) => expected.advance(version, config_digest, now),
+            None => {
+                state.pools.insert(Arc::clone(pool), Expected::new(version, config_digest, now));
+            }
+        }
+        self.mailboxes.announce(pool, Reach::Own);
+    }
+
+    /// There is no such pool any more; what streams still say of it is not recorded.
+    pub(crate) fn forget_pool(&self, pool: &str) {
+        if let Some((name, _)) = self.state().pools.remove_entry(pool) {
+            self.mailboxes.announce(&name, Reach::Own);
+        }
+    }
+
+    /// The stream is to serve the pool; without effect where that is known, or where the pool is gone already.
+    pub(crate) fn expect(&self, stream: StreamId, pool: &Arc<str>, now: Instant) {
+        let mut state = self.state();
+        let State { streams, pools, .. } = &mut *state;
+        let (Some(proxy), Some(expected)) = (streams.get(&stream), pools.get_mut(pool)) else { return };
+        expected.streams.entry(stream).or_insert_with(|| Standing {
+            proxy: Arc::clone(proxy),
+            since: now,
+            applied: Applied::default(),
+            took: None,
+            too_large_bytes: None,
+        });
+        self.mailboxes.announce(pool, Reach::Own);
+    }
+
+    /// The stream is not to serve the pool any more.
+    pub(crate) fn release(&self, stream: StreamId, pool: &Arc<str>) {
+        self.update(stream, pool, |expected, _| {
+            expected.streams.remove(&stream);
         });
     }
 
-    /// Backends moved; the configuration in force is an older one.
-    pub(crate) fn moved(&self, stream: StreamId, pool: &Arc<str>, version: Version, config_digest: u64) {
-        self.update(stream, pool, |applied| {
-            applied.version = Some(version);
-            applied.config_digest = config_digest;
+    /// Everything up to `version` is applied, and `config_digest` is in force. That heals a refusal when it is the
+    /// configuration expected, and not when only backends moved.
+    pub(crate) fn acked(
+        &self,
+        stream: StreamId,
+        pool: &Arc<str>,
+        version: Version,
+        config_digest: u64,
+        now: Instant,
+    ) {
+        self.update(stream, pool, |expected, counts| {
+            counts.acks += 1;
+            expected.acked(stream, version, config_digest, now);
         });
     }
 
     /// The proxy was out of step and gets the whole pool.
     pub(crate) fn resent(&self, stream: StreamId, pool: &Arc<str>) {
-        self.update(stream, pool, |applied| applied.resent += 1);
+        self.update(stream, pool, |expected, counts| {
+            counts.resends += 1;
+            if let Some(standing) = expected.streams.get_mut(&stream) {
+                standing.applied.resent += 1;
+            }
+        });
     }
 
     pub(crate) fn refused(&self, stream: StreamId, pool: &Arc<str>, refusal: Refusal) {
-        self.update(stream, pool, |applied| applied.refusal = Some(refusal));
+        self.update(stream, pool, |expected, counts| {
+            counts.nacks += 1;
+            if let Some(standing) = expected.streams.get_mut(&stream) {
+                standing.applied.refusal = Some(refusal);
+            }
+        });
     }
 
-    pub(crate) fn forget_pool(&self, pool: &str) {
-        for stream in self.streams().open.values_mut() {
-            stream.pools.remove(pool);
+    /// The newest version cannot be sent to this stream.
+    pub(crate) fn too_large(&self, stream: StreamId, pool: &Arc<str>, bytes: usize) {
+        self.update(stream, pool, |expected, counts| {
+            counts.too_large += 1;
+            if let Some(standing) = expected.streams.get_mut(&stream) {
+                standing.too_large_bytes = u64::try_from(bytes).ok();
+            }
+        });
+    }
+
+    /// What another replica's proxies make of a pool. A replica names [`POOLS_MAX`] pools at most.
+    pub(crate) fn set_remote(&self, replica: &Arc<str>, pool: &Arc<str>, summary: PoolSummary, now: Instant) {
+        let mut state = self.state();
+        let pools = state.remote.entry(Arc::clone(replica)).or_default();
+        if summary.proxies == 0 {
+            pools.remove(pool);
+        } else if pools.len() < POOLS_MAX || pools.contains_key(pool) {
+            pools.insert(Arc::clone(pool), (summary, now));
         }
-        self.announce();
+        self.mailboxes.announce(pool, Reach::All);
+    }
+
+    pub(crate) fn remove_remote(&self, replica: &str) {
+        for pool in self.state().remote.remove(replica).unwrap_or_default().into_keys() {
+            self.mailboxes.announce(&pool, Reach::All);
+        }
+    }
+
+    /// Of this process's proxies, or of all replicas'.
+    pub(crate) fn summary(&self, pool: &str, reach: Reach, now: Instant) -> PoolSummary {
+        let state = self.state();
+        let mut summary = state.pools.get(pool).map(|expected| expected.summary(now)).unwrap_or_default();
+        if reach == Reach::All {
+            let told = state.remote.values().filter_map(|pools| pools.get(pool));
+            told.for_each(|(remote, at)| summary.merge(&remote.aged(now.saturating_duration_since(*at))));
+        }
+        summary
     }
 
     pub(crate) fn view(&self) -> Fleet {
-        let streams = self.streams();
-        let mut fleet = Fleet::default();
-        for stream in streams.open.values() {
-            fleet.proxies.push(Arc::clone(&stream.proxy));
-            for (pool, applied) in &stream.pools {
-                let proxies = fleet.pools.entry(Arc::clone(pool)).or_default();
-                proxies.insert(Arc::clone(&stream.proxy), applied.clone());
-            }
+        let state = self.state();
+        let mut fleet = Fleet { proxies: state.streams.values().cloned().collect(), ..Fleet::default() };
+        for (name, expected) in state.pools.iter().filter(|(_, expected)| !expected.streams.is_empty()) {
+            let proxies = expected.streams.values();
+            let applied = proxies.map(|standing| (Arc::clone(&standing.proxy), standing.applied.clone()));
+            fleet.pools.insert(Arc::clone(name), applied.collect());
         }
         fleet.proxies.sort();
         fleet
     }
 
-    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
-        self.changes.subscribe()
+    pub(crate) fn counts(&self) -> FleetCounts {
+        self.state().counts
     }
 
-    fn update(&self, stream: StreamId, pool: &Arc<str>, change: impl FnOnce(&mut Applied)) {
-        if let Some(stream) = self.streams().open.get_mut(&stream) {
-            change(stream.pools.entry(Arc::clone(pool)).or_default());
+    /// Beginning with all pools that are there.
+    pub(crate) fn observe(&self, reach: Reach) -> FleetObserver {
+        let state = self.state();
+        let remote = state.remote.values().filter(|_| reach == Reach::All);
+        let names = state.pools.keys().chain(remote.flat_map(BTreeMap::keys));
+        self.mailboxes.add(reach, names.cloned())
+    }
+
+    /// Only of what is expected: a word that comes after its pool is gone brings nothing back.
+    fn update(
+        &self,
+        stream: StreamId,
+        pool: &Arc<str>,
+        change: impl FnOnce(&mut Expected, &mut FleetCounts),
+    ) {
+        let mut state = self.state();
+        let State { pools, counts, .. } = &mut *state;
+        let Some(expected) = pools.get_mut(pool).filter(|expected| expected.streams.contains_key(&stream))
+        else {
+            return;
+        };
+        change(expected, counts);
+        self.mailboxes.announce(pool, Reach::Own);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Expected {
+    fn new(version: Version, config_digest: u64, now: Instant) -> Self {
+        Self {
+            version,
+            made_at: now,
+            config_digest,
+            config_since: (version.sequence, now),
+            changes: [(version.sequence, now)].into(),
+            streams: BTreeMap::new(),
         }
-        self.announce();
     }
 
-    fn announce(&self) {
-        self.changes.send_modify(|count| *count += 1);
+    fn advance(&mut self, version: Version, config_digest: u64, now: Instant) {
+        let slowest = self.streams.values().map(Standing::sequence).min().unwrap_or(version.sequence);
+        while self.changes.front().is_some_and(|&(sequence, _)| sequence <= slowest) {
+            self.changes.pop_front();
+        }
+        let is_full = self.changes.len() >= CHANGES_REMEMBERED_MAX;
+        match self.changes.back_mut().filter(|_| is_full) {
+            Some((sequence, _)) => *sequence = version.sequence,
+            None => self.changes.push_back((version.sequence, now)),
+        }
+        if self.config_digest != config_digest {
+            self.config_digest = config_digest;
+            self.config_since = (version.sequence, now);
+        }
+        (self.version, self.made_at) = (version, now);
+        for standing in self.streams.values_mut() {
+            standing.too_large_bytes = None;
+            standing.took = None;
+        }
     }
 
-    fn streams(&self) -> MutexGuard<'_, Streams> {
-        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
+    fn acked(&mut self, stream: StreamId, version: Version, config_digest: u64, now: Instant) {
+        let Some(standing) = self.streams.get_mut(&stream) else { return };
+        standing.applied.version = Some(version);
+        standing.applied.config_digest = config_digest;
+        if config_digest == self.config_digest {
+            standing.applied.refusal = None;
+        }
+        if version.sequence >= self.version.sequence {
+            standing.too_large_bytes = None;
+        }
+        if self.streams.get(&stream).is_some_and(|standing| self.is_current(standing))
+            && let Some(standing) = self.streams.get_mut(&stream)
+        {
+            let begun = self.made_at.max(standing.since);
+            standing.took = standing.took.or(Some(now.saturating_duration_since(begun)));
+        }
     }
+
+    fn summary(&self, now: Instant) -> PoolSummary {
+        // A proxy that dialled again counts once, by its newest stream: streams are in the order of their age.
+        let proxies: BTreeMap<&Arc<str>, &Standing> =
+            self.streams.values().map(|standing| (&standing.proxy, standing)).collect();
+        let (current, behind): (Vec<&Standing>, Vec<&Standing>) =
+            proxies.values().copied().partition(|standing| self.is_current(standing));
+        let refused = proxies.iter().filter_map(|(proxy, standing)| {
+            self.refusal(standing).map(|refusal| (Arc::clone(proxy), refusal.clone()))
+        });
+        let waited = behind.iter().map(|standing| self.waits_since(standing));
+        let age = waited.map(|since| now.saturating_duration_since(since)).max();
+        PoolSummary {
+            proxies: count(proxies.len()),
+            current: count(current.len()),
+            oldest_lag: age.or_else(|| current.iter().filter_map(|standing| standing.took).max()),
+            refused: count(refused.clone().count()),
+            refusals: refused.take(REFUSALS_MAX).collect(),
+            too_large_bytes: proxies.values().filter_map(|standing| standing.too_large_bytes).max(),
+            config_digest: self.config_digest,
+        }
+    }
+
+    fn is_current(&self, standing: &Standing) -> bool {
+        standing.sequence() >= self.version.sequence
+            && standing.applied.config_digest == self.config_digest
+            && self.refusal(standing).is_none()
+    }
+
+    /// A refusal of the configuration expected; one of a configuration before is history.
+    fn refusal<'a>(&self, standing: &'a Standing) -> Option<&'a Refusal> {
+        let refusal = standing.applied.refusal.as_ref()?;
+        let is_history = refusal.version.is_some_and(|version| version.sequence < self.config_since.0);
+        (!is_history).then_some(refusal)
+    }
+
+    /// When the oldest change was made that this stream has not acknowledged.
+    fn waits_since(&self, standing: &Standing) -> Instant {
+        let first = self.changes.iter().find(|&&(sequence, _)| sequence > standing.sequence());
+        let mut since = first.map_or(self.made_at, |&(_, at)| at);
+        if standing.applied.config_digest != self.config_digest {
+            since = since.min(self.config_since.1);
+        }
+        since.max(standing.since)
+    }
+}
+
+impl Standing {
+    /// Of the newest version acknowledged; 0 is before all.
+    fn sequence(&self) -> u64 {
+        self.applied.version.map_or(0, |version| version.sequence)
+    }
+}
+
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_end_of_an_old_stream_leaves_the_new_one_of_the_same_proxy() {
-        let record = FleetRecord::default();
-        let pool: Arc<str> = "ns/p".into();
-        let old = record.begin("proxy-1".into());
-        let new = record.begin("proxy-1".into());
-        record.acked(new, &pool, Version { epoch: 1, sequence: 4 }, 9);
-        record.end(old);
-        let fleet = record.view();
-        assert_eq!(fleet.proxies, [Arc::from("proxy-1")]);
-        assert_eq!(fleet.pools["ns/p"]["proxy-1"].version.map(|v| v.sequence), Some(4));
-    }
-
-    #[test]
-    fn a_refusal_stays_until_the_refused_configuration_is_in_force() {
-        let record = FleetRecord::default();
-        let pool: Arc<str> = "ns/p".into();
-        let stream = record.begin("proxy-1".into());
-        let refusal =
-            Refusal { version: None, field: "spec.listeners[0].port".into(), reason: "taken".into() };
-        record.refused(stream, &pool, refusal);
-        record.moved(stream, &pool, Version { epoch: 1, sequence: 5 }, 1);
-        assert!(record.view().pools["ns/p"]["proxy-1"].refusal.is_some(), "only backends moved");
-        record.acked(stream, &pool, Version { epoch: 1, sequence: 5 }, 2);
-        assert!(record.view().pools["ns/p"]["proxy-1"].refusal.is_none());
-    }
-}
+mod tests;

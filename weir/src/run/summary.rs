@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use weir_controller::store::{Fleet, Pool, Store};
+use weir_controller::store::{Fleet, Pool, Reach, Store};
 use weir_proto::push::Protocol;
 
 /// Where the process listens.
@@ -18,18 +18,15 @@ pub(super) struct Addresses {
 ///
 /// Read from the proxy's acknowledgements, so that a line means that the port answers.
 pub(super) async fn print_once_served(store: Arc<Store>, addresses: Addresses) {
-    let mut changes = store.fleet_changes();
+    let changes = store.observe_fleet(Reach::Own);
     store.loaded().await;
     loop {
-        changes.mark_unchanged();
         if let Some(text) = summary(&store, addresses) {
             // With standard output closed there is nobody left to tell.
             let _ = std::io::stdout().lock().write_all(text.as_bytes());
             return;
         }
-        if changes.changed().await.is_err() {
-            return;
-        }
+        changes.changed().await;
     }
 }
 
