@@ -17,7 +17,10 @@ mod status;
 
 pub use duration::{Duration, DurationError};
 pub use pool::{LoadBalancerPool, LoadBalancerPoolSpec};
-pub use status::{LoadBalancerPoolStatus, StatusSummary};
+pub use status::{
+    CONDITION_MESSAGE_BYTES_MAX, EndpointStatus, LoadBalancerPoolStatus, ProgrammedStatus, STATUS_ZONES_MAX,
+    SUMMARY_MESSAGE_BYTES_MAX, StatusSummary, ZoneStatus,
+};
 
 use kube::CustomResourceExt as _;
 use serde_json::Value;

@@ -85,7 +85,7 @@ pub const PATH_PATTERN: &str = r"^/(?:[-A-Za-z0-9/._~!$&'()*+,;=:@]|%[0-9a-fA-F]
         name = "Proxies",
         type_ = "string",
         json_path = ".status.summary.proxies",
-        description = "Proxies that run this configuration, of all"
+        description = "Proxies that run the newest version, of all that serve the pool"
     ),
     printcolumn(
         name = "Status",
@@ -93,7 +93,21 @@ pub const PATH_PATTERN: &str = r"^/(?:[-A-Za-z0-9/._~!$&'()*+,;=:@]|%[0-9a-fA-F]
         json_path = ".status.summary.state",
         description = "What the pool is doing, in one word"
     ),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(
+        name = "Lag",
+        type_ = "string",
+        json_path = ".status.summary.lag",
+        description = "How far the last proxy is behind, or how long the newest change took to reach it",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = ".status.summary.message",
+        description = "The condition that matters most, in a sentence",
+        priority = 1
+    )
 )]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [{

@@ -74,6 +74,22 @@ fn every_list_map_and_text_of_the_specification_is_bounded() {
     assert_eq!(unbounded, Vec::<String>::new());
 }
 
+#[test]
+fn each_column_shows_a_field_that_there_is() {
+    let definition = weir_crds::definition().expect("the definition can be written as JSON");
+    let columns = definition["spec"]["versions"][0]["additionalPrinterColumns"].as_array().expect("columns");
+    let named = |wide: bool| {
+        let shown = columns.iter().filter(move |column| (column["priority"] == json!(1)) == wide);
+        shown.map(|column| column["name"].as_str().unwrap_or_default()).collect::<Vec<_>>()
+    };
+    assert_eq!(named(false), ["Algorithm", "Ready", "Proxies", "Status", "Age"]);
+    assert_eq!(named(true), ["Lag", "Message"]);
+    for column in columns.iter().filter(|column| column["name"] != "Age") {
+        let path = column["jsonPath"].as_str().expect("a path").replace('.', "/properties/");
+        assert!(schema().pointer(&path).is_some(), "{path}");
+    }
+}
+
 fn visit(schema: &Value, path: &str, found: &mut impl FnMut(&str, &Value)) {
     for (name, property) in schema["properties"].as_object().into_iter().flatten() {
         let path = format!("{path}.{name}");
