@@ -14,4 +14,5 @@ pub mod metrics;
 pub mod push;
 pub mod readiness;
 pub mod source;
+pub mod status;
 pub mod store;

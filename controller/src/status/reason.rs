@@ -1,0 +1,76 @@
+//! The words of conditions. Names of the Gateway API where it has one; docs/status.md explains each.
+
+use crate::compile::Reason;
+
+/// The specification is valid and takes nothing from another pool.
+pub const ACCEPTED: &str = "Accepted";
+/// Everything that the pool names is there.
+pub const RESOLVED_REFS: &str = "ResolvedRefs";
+/// Every rule has a backend that takes requests.
+pub const ENDPOINTS_READY: &str = "EndpointsReady";
+/// Every proxy runs the newest version.
+pub const PROGRAMMED: &str = "Programmed";
+/// Something is served in another way than the specification says.
+pub const DEGRADED: &str = "Degraded";
+
+/// The types of conditions, in the order in which they are written.
+pub const TYPES: [&str; 5] = [ACCEPTED, RESOLVED_REFS, ENDPOINTS_READY, PROGRAMMED, DEGRADED];
+
+/// Nothing is known to differ from the specification.
+pub const AS_SPECIFIED: &str = "AsSpecified";
+/// Of a pool that is not accepted nothing else is known.
+pub const NOT_ACCEPTED: &str = "NotAccepted";
+/// The pool is not accepted, and proxies serve what it said before.
+pub const SERVES_LAST_GOOD: &str = "ServesLastGood";
+/// No backend at all is ready.
+pub const NO_ENDPOINTS: &str = "NoEndpoints";
+/// Some rule has no backend, others have.
+pub const RULES_WITHOUT_ENDPOINTS: &str = "RulesWithoutEndpoints";
+/// Some proxy has not acknowledged the newest version yet.
+pub const PENDING: &str = "Pending";
+/// No proxy that serves the pool is connected.
+pub const NO_PROXIES: &str = "NoProxies";
+/// Some proxy refuses the configuration and serves its last good one.
+pub const NACKED: &str = "Nacked";
+/// The pool cannot be sent to a proxy.
+pub const TOO_LARGE: &str = "TooLarge";
+
+/// Why something that the pool names is not used, the gravest first.
+pub const UNRESOLVED: &[&str] = &[
+    "RefNotPermitted",
+    Reason::BackendNotFound.as_str(),
+    Reason::InvalidCertificateRef.as_str(),
+    Reason::UnsupportedProtocol.as_str(),
+];
+
+/// Every reason that a condition may have, by the condition's type.
+#[must_use]
+pub fn all() -> Vec<(&'static str, &'static str)> {
+    let refs = |kind| UNRESOLVED.iter().map(move |reason| (kind, *reason));
+    let own = [
+        (ACCEPTED, ACCEPTED),
+        (ACCEPTED, Reason::Invalid.as_str()),
+        (ACCEPTED, Reason::Conflicted.as_str()),
+        (RESOLVED_REFS, RESOLVED_REFS),
+        (RESOLVED_REFS, NOT_ACCEPTED),
+        (ENDPOINTS_READY, ENDPOINTS_READY),
+        (ENDPOINTS_READY, NO_ENDPOINTS),
+        (ENDPOINTS_READY, RULES_WITHOUT_ENDPOINTS),
+        (ENDPOINTS_READY, NOT_ACCEPTED),
+        (PROGRAMMED, PROGRAMMED),
+        (PROGRAMMED, PENDING),
+        (PROGRAMMED, NO_PROXIES),
+        (PROGRAMMED, NACKED),
+        (PROGRAMMED, TOO_LARGE),
+        (PROGRAMMED, SERVES_LAST_GOOD),
+        (PROGRAMMED, NOT_ACCEPTED),
+        (DEGRADED, AS_SPECIFIED),
+        (DEGRADED, SERVES_LAST_GOOD),
+        (DEGRADED, NOT_ACCEPTED),
+        (DEGRADED, TOO_LARGE),
+        (DEGRADED, NACKED),
+        (DEGRADED, NO_ENDPOINTS),
+        (DEGRADED, RULES_WITHOUT_ENDPOINTS),
+    ];
+    own.into_iter().chain(refs(RESOLVED_REFS)).chain(refs(DEGRADED)).collect()
+}
