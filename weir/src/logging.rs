@@ -27,8 +27,9 @@ pub struct LogArgs {
 /// Starts logging for the whole process; call it once, before any thread starts.
 pub fn start(format: Format) {
     let asked = std::env::var(LEVEL_VARIABLE).ok().filter(|level| !level.is_empty());
-    // The library that watches repeats at every attempt what we say once, with a remedy.
-    let level = format!("kube_runtime::watcher=error,{}", asked.as_deref().unwrap_or("info"));
+    // Kubernetes' libraries repeat at every attempt what we say once, with a remedy.
+    let quiet = "kube_runtime::watcher=error,kube_client::client::builder=off";
+    let level = format!("{quiet},{}", asked.as_deref().unwrap_or("info"));
     let level = EnvFilter::builder().parse_lossy(level);
     // https://no-color.org
     let colour =
