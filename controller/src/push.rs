@@ -3,12 +3,14 @@
 //! [`Session`] decides what is sent; this file moves messages and time in and out of it. It asks for the next
 //! message only when the stream has room for it, so that what is decided is never older than what is sent.
 
+mod breach;
 mod report;
 mod session;
 mod update;
 
+pub use breach::Breach;
 pub use report::Report;
-pub use session::{Breach, Session};
+pub use session::Session;
 
 use crate::store::{Store, StreamId, Subscription};
 use hyper_util::rt::TokioIo;
