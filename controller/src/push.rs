@@ -10,7 +10,7 @@ mod update;
 
 pub use breach::Breach;
 pub use report::Report;
-pub use session::Session;
+pub use session::{REMOVAL_WAIT_MAX, Session};
 
 use crate::store::{Store, StreamId, Subscription};
 use hyper_util::rt::TokioIo;
@@ -181,6 +181,7 @@ impl ProxyStream {
         let mut may_have_more = true;
         let end = loop {
             let stuck_at = session.stuck_at().map(Instant::from_std);
+            let removal_due = session.removal_due().map(Instant::from_std);
             tokio::select! {
                 _ = self.ended.wait_for(|ended| *ended) => break Err(shutting_down()),
                 message = self.inbound.message() => match message {
@@ -207,9 +208,8 @@ impl ProxyStream {
                     session.take_too_large().into_iter().for_each(|report| record.report(report));
                 }
                 () = subscription.changed() => may_have_more = true,
-                () = tokio::time::sleep_until(stuck_at.unwrap_or_else(Instant::now)), if stuck_at.is_some() => {
-                    break Err(refused(&Breach::Stuck));
-                }
+                () = at(removal_due), if !may_have_more => may_have_more = true,
+                () = at(stuck_at) => break Err(refused(&Breach::Stuck)),
             }
         };
         match &end {
@@ -219,6 +219,14 @@ impl ProxyStream {
             }
         }
         end
+    }
+}
+
+/// Waits for a moment; without one, for ever.
+async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -11,7 +11,7 @@ use super::update::Update;
 use crate::store::{Knowledge, Pool, Refusal};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use weir_proto::limits::{CHUNKS_IN_FLIGHT_MAX, POOLS_MAX, PROXY_ID_BYTES_MAX, STUCK_STREAM_TIMEOUT};
 use weir_proto::push::controller_message::Body as ToProxy;
 use weir_proto::push::proxy_message::Body as FromProxy;
@@ -21,6 +21,10 @@ use weir_proto::push::{
 };
 
 pub(super) use super::update::{Sent, SentSet};
+
+/// Longest wait of a removal for configurations ahead of it. Where they change faster than the proxy reads, or the proxy
+/// acknowledges nothing, the pool goes all the same, and what takes over its ports may come later.
+pub const REMOVAL_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// State of one stream.
 #[derive(Debug)]
@@ -42,6 +46,8 @@ pub struct Session {
     /// Last acknowledgement, or the first message after a time with nothing in flight.
     progress: Option<Instant>,
     too_large: Vec<Report>,
+    /// When the first of the removals that wait has waited long enough.
+    removal_due: Option<Instant>,
     /// How much of what there is the store knows.
     knowledge: Knowledge,
 }
@@ -51,6 +57,8 @@ pub struct Session {
 struct Lane {
     /// What the proxy is to have; `None` when the pool is gone.
     target: Option<Arc<Pool>>,
+    /// Since when its removal waits.
+    gone_since: Option<Instant>,
     /// What it will have when all that was sent has arrived.
     sent: Option<Sent>,
     /// In the middle of being sent; then the lane is the first of `updates`.
@@ -110,6 +118,7 @@ impl Session {
             awaiting: BTreeMap::new(),
             progress: None,
             too_large: Vec::new(),
+            removal_due: None,
             knowledge: Knowledge::all(),
         };
         session.learn(hello);
@@ -129,6 +138,9 @@ impl Session {
             return;
         }
         let lane = self.lanes.entry(Arc::clone(name)).or_default();
+        if pool.is_some() {
+            lane.gone_since = None;
+        }
         lane.target = pool;
         lane.is_named = true;
         self.dirty.insert(Arc::clone(name));
@@ -148,7 +160,7 @@ impl Session {
     /// The message to send next, decided from the newest state; `None` when there is nothing, or nothing that the
     /// window has room for.
     pub fn next(&mut self, now: Instant) -> Option<ControllerMessage> {
-        let body = self.next_body()?;
+        let body = self.next_body(now)?;
         if self.is_waiting() && self.progress.is_none() {
             self.progress = Some(now);
         }
@@ -186,6 +198,12 @@ impl Session {
         self.progress.map(|progress| progress + STUCK_STREAM_TIMEOUT)
     }
 
+    /// When [`Self::next`] has something to send though nothing happens meanwhile.
+    #[must_use]
+    pub fn removal_due(&self) -> Option<Instant> {
+        self.removal_due
+    }
+
     /// Pools that could not be sent since the last call.
     pub fn take_too_large(&mut self) -> Vec<Report> {
         std::mem::take(&mut self.too_large)
@@ -205,11 +223,11 @@ impl Session {
         !self.chunks.is_empty() || !self.awaiting.is_empty()
     }
 
-    fn next_body(&mut self) -> Option<ToProxy> {
+    fn next_body(&mut self, now: Instant) -> Option<ToProxy> {
         if let Some(welcome) = self.welcome.take() {
             return Some(ToProxy::Welcome(welcome));
         }
-        if let Some(body) = self.next_settled() {
+        if let Some(body) = self.next_settled(now) {
             return Some(body);
         }
         if self.initial.as_ref().is_some_and(BTreeSet::is_empty) {
@@ -227,7 +245,7 @@ impl Session {
         // A pool that could not be sent may have been the last one that a removal or Synced waited for.
         let is_due = self.dirty.iter().any(|name| self.is_movable(name))
             || self.initial.as_ref().is_some_and(BTreeSet::is_empty);
-        is_due.then(|| self.next_body()).flatten()
+        is_due.then(|| self.next_body(now)).flatten()
     }
 
     /// Whether a pool to look at may ask for an update.
@@ -240,13 +258,14 @@ impl Session {
         !self.lanes.get(name).is_some_and(|lane| lane.is_left_alone(name, &self.knowledge))
     }
 
-    fn next_settled(&mut self) -> Option<ToProxy> {
+    fn next_settled(&mut self, now: Instant) -> Option<ToProxy> {
         let mut later = BTreeSet::new();
         let mut body = None;
+        self.removal_due = None;
         while body.is_none()
             && let Some(name) = self.dirty.pop_first()
         {
-            if self.must_wait(&name) {
+            if self.must_wait(&name, now) {
                 later.insert(name);
             } else {
                 body = self.settle(&name);
@@ -260,8 +279,8 @@ impl Session {
     /// of another name takes over its ports and hosts without a moment in which nobody has them.
     ///
     /// Not where the pool is in the middle of being sent, since half of it is worth nothing, nor where the proxy has
-    /// no room for another one beside it.
-    fn must_wait(&mut self, name: &Arc<str>) -> bool {
+    /// no room for another one beside it, nor for longer than [`REMOVAL_WAIT_MAX`].
+    fn must_wait(&mut self, name: &Arc<str>, now: Instant) -> bool {
         if !self.is_movable(name) {
             self.initial_done(name);
             return true;
@@ -272,14 +291,20 @@ impl Session {
             return false;
         }
         lane.is_queued = false;
+        let due = *lane.gone_since.get_or_insert(now) + REMOVAL_WAIT_MAX;
         self.updates.retain(|queued| queued != name);
         // Names after this one may still ask for an update: they are looked at first.
-        let waits = !self.updates.is_empty() || self.dirty.iter().any(|name| self.is_about_to_serve(name));
-        if waits && let Some(initial) = &mut self.initial {
+        let has_others =
+            !self.updates.is_empty() || self.dirty.iter().any(|name| self.is_about_to_serve(name));
+        if !has_others || now >= due {
+            return false;
+        }
+        self.removal_due = Some(self.removal_due.map_or(due, |first| first.min(due)));
+        if let Some(initial) = &mut self.initial {
             // Synced makes the proxy forget what was not mentioned, and this pool may still come back.
             initial.insert(Arc::clone(name));
         }
-        waits
+        true
     }
 
     /// What brings one pool nearer to its target without a chunk; queues it for an update if that takes one.

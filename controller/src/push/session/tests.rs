@@ -216,6 +216,49 @@ fn a_removed_pool_that_is_back_before_its_removal_was_sent_is_not_removed() {
 }
 
 #[test]
+fn a_removal_waits_for_other_configurations_until_its_time_is_up() {
+    let old = pool(3, 1, &[("a", backends(1))]);
+    let mut stream = Stream::open(vec![known(&old)], &[&old]);
+    stream.delta();
+    assert!(matches!(stream.next(), Some(ToProxy::Synced(_))));
+    let mut other = Arc::into_inner(pool(4, 1, &[("a", backends(60_000))])).expect("one owner");
+    other.name = "ns/other".into();
+    stream.session.changed(&old.name, None);
+    stream.change(&Arc::new(other));
+    let begun = stream.now;
+    for _ in 0..CHUNKS_IN_FLIGHT_MAX {
+        assert_eq!(stream.chunk().pool, "ns/other");
+    }
+    assert_eq!(stream.next(), None, "the window is full and nothing is acknowledged");
+    assert_eq!(stream.session.removal_due(), Some(begun + REMOVAL_WAIT_MAX));
+    stream.now = begun + REMOVAL_WAIT_MAX - Duration::from_millis(1);
+    assert_eq!(stream.next(), None);
+    stream.now = begun + REMOVAL_WAIT_MAX;
+    assert!(matches!(stream.next(), Some(ToProxy::PoolRemoved(removed)) if removed.pool == "ns/p"));
+    assert_eq!(stream.next(), None);
+    assert_eq!(stream.session.removal_due(), None);
+}
+
+#[test]
+fn a_removal_that_is_taken_back_and_comes_again_waits_anew() {
+    let old = pool(3, 1, &[("a", backends(1))]);
+    let mut stream = Stream::open(vec![known(&old)], &[&old]);
+    stream.delta();
+    assert!(matches!(stream.next(), Some(ToProxy::Synced(_))));
+    let mut other = Arc::into_inner(pool(4, 1, &[("a", backends(60_000))])).expect("one owner");
+    other.name = "ns/other".into();
+    stream.session.changed(&old.name, None);
+    stream.change(&Arc::new(other));
+    stream.chunk();
+    stream.change(&old);
+    stream.chunk();
+    stream.now += REMOVAL_WAIT_MAX;
+    stream.session.changed(&old.name, None);
+    assert_eq!(stream.chunk().pool, "ns/other");
+    assert_eq!(stream.session.removal_due(), Some(stream.now + REMOVAL_WAIT_MAX));
+}
+
+#[test]
 fn a_change_of_backends_is_one_delta_from_what_was_sent_last() {
     let old = pool(3, 1, &[("a", vec![backend("1"), backend("2"), backend("3")]), ("b", backends(1))]);
     let mut stream = Stream::open(Vec::new(), &[&old]);
