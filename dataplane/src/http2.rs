@@ -250,7 +250,13 @@ impl RequestBody for Body {
             }
         }
         match poll_fn(|cx| self.stream.poll_trailers(cx)).await {
-            Ok(trailers) => Ok(trailers.map(Frame::Trailers)),
+            Ok(trailers) => Ok(trailers.map(|mut fields| {
+                // As over HTTP/1: what would change the message is no trailer (RFC 9110, section 6.5.1).
+                for name in [header::HOST, header::CONTENT_LENGTH, header::TE] {
+                    fields.remove(name);
+                }
+                Frame::Trailers(fields)
+            })),
             Err(_) => Err(Failure::ClientGone),
         }
     }

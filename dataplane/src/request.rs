@@ -143,7 +143,8 @@ async fn forward(
         // 6. Upstream: request up, response down.
         worker.counters.upstream_in_flight.add(1);
         let limit = route.request_timeout;
-        let exchanged = upstream::exchange(&mut backend, head, body, sink, deadline, limit).await;
+        let mut body = forwarding::Disclaimed(&mut *body);
+        let exchanged = upstream::exchange(&mut backend, head, &mut body, sink, deadline, limit).await;
         worker.counters.upstream_in_flight.sub(1);
         match exchanged {
             Ok(exchanged) => return Ok(settle(worker, target, backend, exchanged)),
