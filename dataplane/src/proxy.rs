@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 use tonic::transport::Channel;
 pub use weir_proto::limits::PROXY_ID_BYTES_MAX;
 
@@ -61,6 +62,10 @@ pub enum ProxyError {
     /// A worker ended that was not told to.
     #[error("a worker ended by itself: this is a defect, see the log above")]
     WorkerEnded,
+    /// A task of the control side ended that was not told to: what is left would serve an old configuration for ever,
+    /// or nobody could ask whether it is ready.
+    #[error("{0} ended by itself: this is a defect, see the log above")]
+    TaskEnded(&'static str),
 }
 
 /// How far a shutdown has come.
@@ -77,7 +82,7 @@ pub enum Stop {
 /// Runs a proxy, configured by `controller`, until `stop` says otherwise.
 ///
 /// # Errors
-/// [`ProxyError`] at start; afterwards only when a worker dies.
+/// [`ProxyError`] at start; afterwards only when a worker or a task of the control side dies.
 pub async fn run(
     options: Options,
     controller: Channel,
@@ -92,18 +97,18 @@ pub async fn run(
     let applier = Applier::new(Arc::clone(&current), sockets);
     let state =
         AdminState::new(Arc::clone(&current), workers.counters.clone(), Arc::clone(&readiness), &applier);
-    let configuration = tokio::spawn(client::run(
+    let mut configuration = tokio::spawn(client::run(
         controller,
         options.proxy_id.clone(),
         applier,
         Arc::clone(&readiness),
         std::future::pending(),
     ));
-    let administration = tokio::spawn(admin::serve(admin, state, std::future::pending()));
+    let mut administration = tokio::spawn(admin::serve(admin, state, std::future::pending()));
     tracing::info!(admin = %address, workers = options.workers, "proxy started");
     let ended = tokio::select! {
         _ = stop.wait_for(|stop| *stop > Stop::No) => Ok(()),
-        _ = workers.alive.recv() => Err(ProxyError::WorkerEnded),
+        defect = defect(&mut workers.alive, &mut configuration, &mut administration) => Err(defect),
     };
     if ended.is_ok() {
         readiness.drain();
@@ -112,6 +117,19 @@ pub async fn run(
     configuration.abort();
     administration.abort();
     ended
+}
+
+/// Waits for the end of something that only ends when it is told to.
+async fn defect(
+    workers: &mut mpsc::Receiver<()>,
+    configuration: &mut JoinHandle<()>,
+    administration: &mut JoinHandle<()>,
+) -> ProxyError {
+    tokio::select! {
+        _ = workers.recv() => ProxyError::WorkerEnded,
+        _ = configuration => ProxyError::TaskEnded("configuration"),
+        _ = administration => ProxyError::TaskEnded("administration"),
+    }
 }
 
 /// Asks clients to leave, then waits for them, then stops waiting.
@@ -166,4 +184,31 @@ fn start_workers(options: &Options, current: &Current) -> Result<Workers, ProxyE
         workers.listeners.push(sender);
     }
     Ok(workers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_of_the_control_side_is_an_end_with_a_name() {
+        let task = |panics: bool| {
+            tokio::spawn(async move {
+                assert!(!panics, "as a defect would");
+                std::future::pending::<()>().await;
+            })
+        };
+        for (panics, named) in [([true, false], "configuration"), ([false, true], "administration")] {
+            let (_alive, mut workers) = mpsc::channel(1);
+            let [mut configuration, mut administration] = panics.map(task);
+            let defect = defect(&mut workers, &mut configuration, &mut administration).await;
+            assert!(defect.to_string().starts_with(named), "{defect}");
+            configuration.abort();
+            administration.abort();
+        }
+        let (alive, mut workers) = mpsc::channel(1);
+        drop(alive);
+        let defect = defect(&mut workers, &mut task(false), &mut task(false)).await;
+        assert!(matches!(defect, ProxyError::WorkerEnded));
+    }
 }
