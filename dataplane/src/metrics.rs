@@ -12,12 +12,12 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Media type of [`Metrics::text`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// One metric. A counter's name ends in `_total`, every name in its unit where it has one.
+/// One metric. A counter's name ends in `_total`, that of a fact in `_info`, every name in its unit where it has one.
 #[derive(Debug)]
 pub struct Metric {
     /// As it is exposed.
@@ -27,12 +27,22 @@ pub struct Metric {
     value: fn(&Scrape) -> Value,
 }
 
+impl Metric {
+    /// The name without the suffix that the encoder puts back.
+    fn family(&self) -> &'static str {
+        let name = self.name;
+        name.strip_suffix("_total").or_else(|| name.strip_suffix("_info")).unwrap_or(name)
+    }
+}
+
 enum Value {
     Counter(u64),
     /// One counter for each value of a label.
     Counters(&'static str, Vec<(&'static str, u64)>),
     /// `None`: there is no value yet.
     Gauge(Option<f64>),
+    /// A fact of the process, as a label.
+    Info(&'static str, &'static str),
     /// Sum, and count in each bucket with its upper bound.
     Histogram(f64, Vec<(f64, u64)>),
 }
@@ -143,7 +153,7 @@ pub static METRICS: [Metric; 25] = [
     },
     Metric {
         name: "weir_pools_refused",
-        help: "LoadBalancerPools whose newest configuration is refused; the last good one serves",
+        help: "LoadBalancerPools of which something is refused: the last good configuration serves, or a backend is left out",
         value: |scrape| Value::whole(scrape.status.refused_count() as u64),
     },
     Metric {
@@ -167,9 +177,9 @@ pub static METRICS: [Metric; 25] = [
         value: |scrape| Value::whole(scrape.workers.len() as u64),
     },
     Metric {
-        name: "weir_uptime_seconds",
-        help: "Time since the process started",
-        value: |scrape| Value::Gauge(Some(scrape.started.elapsed().as_secs_f64())),
+        name: "weir_build_info",
+        help: "What runs here",
+        value: |_| Value::Info("version", env!("CARGO_PKG_VERSION")),
     },
     Metric {
         name: "process_start_time_seconds",
@@ -189,8 +199,7 @@ impl Metrics {
     /// Metrics over these sources; the process counts as started now.
     #[must_use]
     pub fn new(workers: Vec<Arc<Counters>>, status: Arc<Status>, readiness: Arc<Readiness>) -> Self {
-        let scrape =
-            Scrape { workers, status, readiness, started: Instant::now(), started_at: SystemTime::now() };
+        let scrape = Scrape { workers, status, readiness, started_at: SystemTime::now() };
         let mut registry = Registry::default();
         registry.register_collector(Box::new(scrape));
         Self(registry)
@@ -212,7 +221,6 @@ struct Scrape {
     workers: Vec<Arc<Counters>>,
     status: Arc<Status>,
     readiness: Arc<Readiness>,
-    started: Instant,
     started_at: SystemTime,
 }
 
@@ -245,6 +253,7 @@ impl Value {
         match self {
             Self::Counter(_) | Self::Counters(..) => MetricType::Counter,
             Self::Gauge(_) => MetricType::Gauge,
+            Self::Info(..) => MetricType::Info,
             Self::Histogram(..) => MetricType::Histogram,
         }
     }
@@ -261,6 +270,7 @@ impl Value {
                 Ok(())
             }
             Self::Gauge(value) => value.map_or(Ok(()), |value| encoder.encode_gauge(&value)),
+            Self::Info(label, value) => encoder.encode_info(&[(*label, *value)]),
             Self::Histogram(sum, buckets) => {
                 let count = buckets.iter().map(|(_, n)| n).sum();
                 encoder.encode_histogram::<NoExemplar>(*sum, count, buckets, None)
@@ -278,9 +288,7 @@ impl Collector for Scrape {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         for metric in &METRICS {
             let value = (metric.value)(self);
-            // The encoder puts the suffix of a counter back.
-            let name = metric.name.strip_suffix("_total").unwrap_or(metric.name);
-            value.encode(encoder.encode_descriptor(name, metric.help, None, value.kind())?)?;
+            value.encode(encoder.encode_descriptor(metric.family(), metric.help, None, value.kind())?)?;
         }
         Ok(())
     }
@@ -312,6 +320,7 @@ mod tests {
             "http_request_duration_seconds_sum 0.022",
             "weir_controller_connected 0.0",
             "weir_workers 2.0",
+            concat!("weir_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
             "# EOF",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
@@ -322,10 +331,10 @@ mod tests {
     fn every_metric_of_the_table_is_exposed_and_named_by_its_kind() {
         let text = text_of(&[Arc::default()]);
         for metric in &METRICS {
-            let base = metric.name.strip_suffix("_total").unwrap_or(metric.name);
-            let line = text.lines().find(|line| line.starts_with(&format!("# TYPE {base} ")));
+            let line = text.lines().find(|line| line.starts_with(&format!("# TYPE {} ", metric.family())));
             let kind = line.and_then(|line| line.rsplit(' ').next()).unwrap_or_default();
             assert_eq!(kind == "counter", metric.name.ends_with("_total"), "{} is a {kind}", metric.name);
+            assert_eq!(kind == "info", metric.name.ends_with("_info"), "{} is a {kind}", metric.name);
             assert!(!metric.help.is_empty() && !metric.help.ends_with('.'), "{}", metric.name);
         }
         let mut names: Vec<_> = METRICS.iter().map(|metric| metric.name).collect();
