@@ -4,6 +4,7 @@
 //! default first. No message of this module holds key material: errors of the PEM decoder quote their input, and
 //! are not passed on for keys.
 
+use lb_core::host::HostMap;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::{ClientHello, ProducesTickets, ResolvesServerCert, ServerConfig};
 use rustls::sign::CertifiedKey;
@@ -96,20 +97,40 @@ pub fn tickets() -> Result<Arc<dyn ProducesTickets>, TicketError> {
     aws_lc_rs::Ticketer::new().map_err(TicketError)
 }
 
-/// TLS 1.2 and 1.3, HTTP/2 and HTTP/1.1 by ALPN, the certificate by SNI: an exact name, then a wildcard, then the
-/// first certificate. Early data is not accepted, since it can be replayed.
+/// The certificates of a listener, and whose handshakes they answer.
+#[derive(Debug, Clone)]
+pub struct HostCertificates {
+    /// Hosts that are the listener's, as configuration writes them; `None` for every host. In any order.
+    pub hosts: Vec<Option<String>>,
+    /// At least one.
+    pub certificates: Vec<Arc<ServerCertificate>>,
+}
+
+impl PartialEq for HostCertificates {
+    /// The very same certificates: a renewed one is another, whatever it holds.
+    fn eq(&self, other: &Self) -> bool {
+        let Self { hosts, certificates } = self;
+        *hosts == other.hosts
+            && certificates.len() == other.certificates.len()
+            && certificates.iter().zip(&other.certificates).all(|(a, b)| Arc::ptr_eq(a, b))
+    }
+}
+
+/// TLS 1.2 and 1.3, HTTP/2 and HTTP/1.1 by ALPN. Early data is not accepted, since it can be replayed.
+///
+/// The certificate is chosen by SNI in two steps, so that no listener answers for a host of another, whatever names its
+/// certificates have. First the listener that has the host, as for routes ([`lb_core::host`]); where two have the same
+/// one, the first. Then its certificate: of an exact name, of a wildcard, or its first one. A handshake without SNI, or
+/// for a host that nobody has, goes to the listener of every host, or else to the first listener.
 ///
 /// With the same `tickets` as before, sessions outlive a change of certificates.
 #[must_use]
-pub fn server_config(
-    certificates: &[Arc<ServerCertificate>],
-    tickets: Arc<dyn ProducesTickets>,
-) -> Arc<ServerConfig> {
+pub fn server_config(listeners: &[HostCertificates], tickets: Arc<dyn ProducesTickets>) -> Arc<ServerConfig> {
     let mut config = ServerConfig::builder_with_provider(Arc::clone(&PROVIDER))
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
         .expect("the provider has cipher suites for both versions")
         .with_no_client_auth()
-        .with_cert_resolver(Arc::new(ByName::new(certificates)));
+        .with_cert_resolver(Arc::new(BySni::new(listeners)));
     config.alpn_protocols = ALPN.map(<[u8]>::to_vec).to_vec();
     config.ticketer = tickets;
     config.max_early_data_size = 0;
@@ -128,7 +149,44 @@ fn dns_names(leaf: &CertificateDer<'_>) -> Option<Vec<String>> {
     Some(dns.collect())
 }
 
-/// Where two certificates have one name, the first is taken.
+/// All listeners of a port.
+#[derive(Debug, Default)]
+struct BySni {
+    owners: HostMap<Arc<ByName>>,
+    first: Option<Arc<ByName>>,
+}
+
+impl BySni {
+    fn new(listeners: &[HostCertificates]) -> Self {
+        let mut by_sni = Self::default();
+        for listener in listeners {
+            let by_name = Arc::new(ByName::new(&listener.certificates));
+            for host in &listener.hosts {
+                by_sni.owners.ensure(host.as_deref(), || Arc::clone(&by_name));
+            }
+            by_sni.first.get_or_insert(by_name);
+        }
+        by_sni
+    }
+
+    /// `name` is lower case; empty where the client sent none.
+    fn find(&self, name: &str) -> Option<&Arc<CertifiedKey>> {
+        let owner = self.owners.matching(name).next().or(self.first.as_ref())?;
+        owner.find(name).or(owner.first.as_ref())
+    }
+}
+
+impl ResolvesServerCert for BySni {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let name = hello.server_name().unwrap_or_default();
+        // rustls checks the form of the name and keeps its case.
+        let has_capitals = name.bytes().any(|byte| byte.is_ascii_uppercase());
+        let found = if has_capitals { self.find(&name.to_ascii_lowercase()) } else { self.find(name) };
+        found.cloned()
+    }
+}
+
+/// The certificates of one listener. Where two have one name, the first is taken.
 #[derive(Debug, Default)]
 struct ByName {
     exact: HashMap<String, Arc<CertifiedKey>>,
@@ -155,17 +213,6 @@ impl ByName {
     fn find(&self, name: &str) -> Option<&Arc<CertifiedKey>> {
         let parent = || name.split_once('.').and_then(|(_, parent)| self.wildcard.get(parent));
         self.exact.get(name).or_else(parent)
-    }
-}
-
-impl ResolvesServerCert for ByName {
-    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let by_name = hello.server_name().and_then(|name| {
-            // rustls checks the form of the name and keeps its case.
-            let has_capitals = name.bytes().any(|byte| byte.is_ascii_uppercase());
-            if has_capitals { self.find(&name.to_ascii_lowercase()) } else { self.find(name) }
-        });
-        by_name.or(self.first.as_ref()).cloned()
     }
 }
 
@@ -201,6 +248,50 @@ pub(crate) mod tests {
         assert_eq!(chosen("a.b.example.com"), None, "a star stands for one label");
         assert_eq!(chosen("example.com"), None);
         assert!(Arc::ptr_eq(by_name.first.as_ref().expect("there are some"), &made[0].key));
+    }
+
+    #[test]
+    fn a_listener_answers_handshakes_for_its_own_hosts_only_whatever_its_certificates_name() {
+        let made = |name: &str, names: &[&str]| {
+            Arc::new(ServerCertificate::new(&certificate(name, names)).expect("valid"))
+        };
+        let of = |hosts: &[Option<&str>], certificates: &[&Arc<ServerCertificate>]| HostCertificates {
+            hosts: hosts.iter().map(|host| host.map(ToOwned::to_owned)).collect(),
+            certificates: certificates.iter().map(|c| Arc::clone(c)).collect(),
+        };
+        let greedy = made("ns/greedy", &["*.example.com", "shop.example.com", "free.org", "shop.org"]);
+        let shop = made("ns/shop", &["shop.example.com"]);
+        let wide = made("ns/wide", &["*.example.com"]);
+        let (first, second) = (made("ns/first", &["a.any.org"]), made("ns/second", &["*.any.org"]));
+        let narrow = of(&[Some("blog.example.com")], &[&greedy]);
+        let by_sni = BySni::new(&[
+            narrow.clone(),
+            of(&[Some("shop.example.com"), Some("shop.org")], &[&shop]),
+            of(&[Some("*.example.com")], &[&wide]),
+            of(&[None], &[&first, &second]),
+        ]);
+        let is = |by_sni: &BySni, name: &str, certificate: &Arc<ServerCertificate>| {
+            by_sni.find(name).is_some_and(|key| Arc::ptr_eq(key, &certificate.key))
+        };
+        for (name, certificate) in [
+            ("blog.example.com", &greedy),
+            ("shop.example.com", &shop),
+            ("shop.org", &shop),
+            ("other.example.com", &wide),
+            // A wildcard listener has hosts of any depth; its certificate is the best that it has.
+            ("a.b.example.com", &wide),
+            ("free.org", &first),
+            ("a.any.org", &first),
+            ("b.any.org", &second),
+            ("", &first),
+        ] {
+            assert!(is(&by_sni, name, certificate), "{name}");
+        }
+        // Without a listener of every host, the first one answers for what nobody has.
+        let by_sni = BySni::new(&[of(&[Some("shop.org")], &[&shop]), narrow]);
+        for name in ["", "free.org", "other.example.com"] {
+            assert!(is(&by_sni, name, &shop), "{name:?}");
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! No I/O, no clock, no global randomness: time and seeds are arguments, so that every decision can be replayed
 //! in a table test or a simulation.
 //!
+//! - [`host`]: what is kept by host, and which host goes first.
 //! - [`route`]: host and path to a [`route::Route`], near-constant in the number of routes.
 //! - [`backend`]: backend sets, immutable [`backend::Membership`] versions and the [`backend::Live`] state that
 //!   survives them.
@@ -10,4 +11,5 @@
 
 pub mod backend;
 pub mod balance;
+pub mod host;
 pub mod route;

@@ -1,10 +1,11 @@
 //! Routes: host and path of a request to the backend sets that may answer it.
 //!
-//! Precedence is the Gateway API's: an exact host before the longest wildcard before any host; within a host an
-//! exact path before the longest prefix; then whoever was added first. A host whose routes do not match the
-//! path does not hide the routes of a less specific host.
+//! Precedence is the Gateway API's: hosts as [`crate::host`] orders them; within a host an exact path before the longest
+//! prefix; then whoever was added first. A host whose routes do not match the path does not hide the routes of a less
+//! specific host.
 
 use crate::backend::BackendSet;
+use crate::host::HostMap;
 use foldhash::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,10 +46,7 @@ pub enum PathMatch<'a> {
 /// Every route of one listener.
 #[derive(Debug, Default)]
 pub struct RouteTable {
-    exact: HashMap<Box<str>, Paths>,
-    /// Keys are what follows the star: `.example.com`.
-    wildcard: HashMap<Box<str>, Paths>,
-    any: Paths,
+    hosts: HostMap<Paths>,
 }
 
 #[derive(Debug, Default)]
@@ -64,32 +62,13 @@ impl RouteTable {
     /// Adds a route for one host (`None` for every host) and one path. Where the same host and path is there
     /// already, the earlier one stays and `false` comes back.
     pub fn insert(&mut self, hostname: Option<&str>, path: PathMatch<'_>, route: &Arc<Route>) -> bool {
-        let paths = match hostname {
-            None => &mut self.any,
-            Some(name) => match name.strip_prefix('*') {
-                Some(suffix) => self.wildcard.entry(suffix.into()).or_default(),
-                None => self.exact.entry(name.into()).or_default(),
-            },
-        };
-        paths.insert(path, route)
+        self.hosts.ensure(hostname, Paths::default).insert(path, route)
     }
 
     /// The route for a request. `host` is lower case and without port; `path` is without query.
     #[must_use]
     pub fn find(&self, host: &str, path: &str) -> Option<&Arc<Route>> {
-        if let Some(route) = self.exact.get(host).and_then(|paths| paths.find(path)) {
-            return Some(route);
-        }
-        if !self.wildcard.is_empty() {
-            let mut rest = host;
-            while let Some(dot) = rest.get(1..).and_then(|tail| tail.find('.')).map(|at| at + 1) {
-                rest = &rest[dot..];
-                if let Some(route) = self.wildcard.get(rest).and_then(|paths| paths.find(path)) {
-                    return Some(route);
-                }
-            }
-        }
-        self.any.find(path)
+        self.hosts.matching(host).find_map(|paths| paths.find(path))
     }
 }
 

@@ -1,25 +1,33 @@
 //! Makes checked configurations the ones that are served.
 //!
-//! In two steps. [`Applier::stage`] does all that can fail for one pool (checks, certificates, binding its ports),
-//! so that a refused pool leaves no trace. [`Applier::commit`] cannot fail: it swaps one pointer for everything that
-//! was staged, then opens sockets. A thousand pools of a first connection are staged one by one and committed
-//! together.
+//! In two steps. [`Applier::stage`] does all that can fail (checks, certificates, binding ports), pool by pool, so that a
+//! refused pool leaves no trace. Only pools that stand in each other's way, since each wants a port that the other
+//! leaves, are staged together or not at all. [`Applier::commit`] cannot fail: it swaps one pointer for everything that
+//! was staged, then opens sockets.
+//!
+//! A port that no pool wants any more serves on for [`PORT_LINGER`], so that another pool can take it over without a
+//! moment in which it is closed: the two changes may come in two messages, or from two edits.
 //!
 //! What is equal is kept: a set whose policy is unchanged keeps its cell, a port that no changed pool touches its
 //! listener, a certificate its parsed form, and each backend its live counts by its id.
 
-use super::convert::{self, Certificates, ListenerProtocol, PathSpec, PoolSpec, Rejection};
+use super::convert::{self, Certificates, ListenerProtocol, ListenerSpec, PathSpec, PoolSpec, Rejection};
+use super::hosts;
 use super::status::Status;
 use crate::listener::Sockets;
 use crate::snapshot::{Current, Listener, Protocol, Snapshot};
-use crate::tls::{self, ServerCertificate};
+use crate::tls::{self, HostCertificates};
 use lb_core::backend::{Backend, BackendSet, Membership};
 use lb_core::route::{PathMatch, Route, RouteTable, WeightedSet};
 use rustls::ServerConfig;
 use rustls::server::ProducesTickets;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use weir_proto::push;
+
+/// How long a port serves on that no pool wants any more.
+pub(super) const PORT_LINGER: Duration = Duration::from_millis(500);
 
 /// What is served, and the means to change it. Owned by the task that reads the push stream.
 #[derive(Debug)]
@@ -31,6 +39,8 @@ pub struct Applier {
     tls: BTreeMap<u16, PortTls>,
     /// Ports whose listener is to be built again at the next commit.
     touched: BTreeSet<u16>,
+    /// When ports close that no pool wants any more. Until then their listeners stay in the snapshot as they were.
+    retiring: BTreeMap<u16, Instant>,
     /// Memberships of kept cells, to be put in place with the routes that go with them.
     members: Vec<(Arc<BackendSet>, Arc<Membership>)>,
     needs_commit: bool,
@@ -46,11 +56,18 @@ struct ServedPool {
     routes: Vec<Arc<Route>>,
 }
 
+/// A configuration that is right in itself.
+#[derive(Debug)]
+struct Candidate {
+    spec: PoolSpec,
+    certificates: Certificates,
+}
+
 /// TLS of one port. The ticket keys stay while the port does, so that sessions outlive a renewed certificate.
 #[derive(Debug)]
 struct PortTls {
     tickets: Arc<dyn ProducesTickets>,
-    made: Option<(Vec<Arc<ServerCertificate>>, Arc<ServerConfig>)>,
+    made: Option<(Vec<HostCertificates>, Arc<ServerConfig>)>,
 }
 
 impl Applier {
@@ -64,6 +81,7 @@ impl Applier {
             pools: BTreeMap::new(),
             tls: BTreeMap::new(),
             touched: BTreeSet::new(),
+            retiring: BTreeMap::new(),
             members: Vec::new(),
             needs_commit: false,
             last_id: 0,
@@ -76,51 +94,42 @@ impl Applier {
         Arc::clone(&self.status)
     }
 
-    /// Prepares a pool's configuration and the contents of its sets; [`Self::commit`] makes them serve.
-    ///
-    /// # Errors
-    /// [`Rejection`]; then the pool stays as it is.
+    /// Prepares configurations and the contents of their sets, each pool once; [`Self::commit`] makes them serve.
+    /// Gives those that are refused, by pool: they stay as they are and hold back nobody.
     pub fn stage<'a>(
         &mut self,
-        config: &push::PoolConfig,
-        contents: impl Fn(&str) -> Vec<&'a push::Backend>,
-    ) -> Result<(), Rejection> {
-        let none = Certificates::new();
-        let known = self.pools.get(&config.pool).map_or(&none, |pool| &pool.certificates);
-        let (spec, certificates) = convert::pool(config, known)?;
-        self.check_protocols(&config.pool, &spec)?;
-        self.prepare_ports(&spec)?;
-        let mut members = BTreeMap::new();
-        for set in spec.sets.keys() {
-            let (usable, refused) = self.members_of(&config.pool, set, contents(set));
-            if let Some(Rejection { field, reason }) = refused {
-                tracing::warn!(pool = %config.pool, %field, %reason, "a backend is left out");
+        configs: &[Arc<push::PoolConfig>],
+        contents: impl Fn(&str, &str) -> Vec<&'a push::Backend>,
+    ) -> BTreeMap<String, Rejection> {
+        let mut refused = BTreeMap::new();
+        let mut candidates = BTreeMap::new();
+        for config in configs {
+            let none = Certificates::new();
+            let known = self.pools.get(&config.pool).map_or(&none, |pool| &pool.certificates);
+            match convert::pool(config, known) {
+                Ok((spec, certificates)) => {
+                    candidates.insert(config.pool.clone(), Candidate { spec, certificates });
+                }
+                Err(rejection) => drop(refused.insert(config.pool.clone(), rejection)),
             }
-            members.insert(set, usable);
         }
-
-        let old = self.pools.remove(&config.pool);
-        let mut sets = BTreeMap::new();
-        for (name, set) in &spec.sets {
-            let members = members.remove(name).expect("one membership was made for each set");
-            // Another policy or source makes another cell, so that it comes into force with the snapshot's swap.
-            let is_same = old.as_ref().is_some_and(|pool| pool.spec.sets.get(name) == Some(set));
-            let kept = old.as_ref().and_then(|pool| pool.sets.get(name)).filter(|_| is_same);
-            let set = if let Some(set) = kept {
-                self.members.push((Arc::clone(set), members));
-                Arc::clone(set)
-            } else {
-                let full_name = format!("{}/{name}", config.pool).into();
-                Arc::new(BackendSet::new(self.new_id(), full_name, set.policy.clone(), members))
-            };
-            sets.insert(name.clone(), set);
+        for config in configs {
+            // Refused above, or staged together with another one.
+            if !candidates.contains_key(&config.pool) {
+                continue;
+            }
+            match self.admit(&config.pool, &candidates) {
+                Ok(together) => {
+                    for pool in together {
+                        let candidate = candidates.remove(&pool).expect("only candidates are admitted");
+                        self.replace(&pool, candidate, |set| contents(&pool, set));
+                        refused.remove(&pool);
+                    }
+                }
+                Err(rejection) => drop(refused.insert(config.pool.clone(), rejection)),
+            }
         }
-        let routes = self.routes(&config.pool, &spec, &sets);
-        let ports = old.iter().flat_map(|pool| &pool.spec.listeners).chain(&spec.listeners);
-        self.touched.extend(ports.map(|listener| listener.port));
-        self.needs_commit = true;
-        self.pools.insert(config.pool.clone(), ServedPool { spec, certificates, sets, routes });
-        Ok(())
+        refused
     }
 
     /// Stops serving a pool at the next commit.
@@ -169,17 +178,34 @@ impl Applier {
         let mut listeners = before.listeners.clone();
         for port in std::mem::take(&mut self.touched) {
             match self.listener(port) {
-                Some(listener) => listeners.insert(port, Arc::new(listener)),
-                None => {
-                    self.tls.remove(&port);
-                    listeners.remove(&port)
+                Some(listener) => {
+                    self.retiring.remove(&port);
+                    listeners.insert(port, Arc::new(listener));
                 }
-            };
+                None if listeners.contains_key(&port) => {
+                    self.retiring.entry(port).or_insert_with(|| Instant::now() + PORT_LINGER);
+                }
+                // Prepared for a pool that was refused.
+                None => drop(self.tls.remove(&port)),
+            }
         }
-        let ports = listeners.keys().copied().collect();
-        self.current.store(Arc::new(Snapshot { version: before.version + 1, listeners }));
-        self.sockets.open_exactly(&ports);
-        self.status.committed(before.version + 1);
+        self.swap(listeners);
+    }
+
+    /// Closes ports that no pool has taken over in time. Gives the moment at which the next one closes.
+    pub fn close_retired(&mut self, now: Instant) -> Option<Instant> {
+        let due: Vec<u16> =
+            self.retiring.iter().filter(|(_, at)| **at <= now).map(|(port, _)| *port).collect();
+        if !due.is_empty() {
+            let mut listeners = self.current.load().listeners.clone();
+            for port in due {
+                self.retiring.remove(&port);
+                self.tls.remove(&port);
+                listeners.remove(&port);
+            }
+            self.swap(listeners);
+        }
+        self.retiring.values().min().copied()
     }
 
     /// The sets of a pool, by name.
@@ -188,28 +214,67 @@ impl Applier {
         sets.into_iter().flatten().map(|(name, set)| (name.as_str(), set))
     }
 
+    fn swap(&mut self, listeners: BTreeMap<u16, Arc<Listener>>) {
+        let version = self.current.load().version + 1;
+        let ports = listeners.keys().copied().collect();
+        self.current.store(Arc::new(Snapshot { version, listeners }));
+        self.sockets.open_exactly(&ports);
+        self.status.committed(version);
+    }
+
     fn new_id(&mut self) -> u64 {
         self.last_id += 1;
         self.last_id
     }
 
-    fn check_protocols(&self, pool: &str, spec: &PoolSpec) -> Result<(), Rejection> {
-        for (index, listener) in spec.listeners.iter().enumerate() {
-            let others = self.pools.iter().filter(|(name, _)| *name != pool);
-            for (other, served) in others {
-                let clash = |theirs: &convert::ListenerSpec| {
-                    theirs.port == listener.port && is_tls(&theirs.protocol) != is_tls(&listener.protocol)
-                };
-                if served.spec.listeners.iter().any(clash) {
-                    let reason = format!(
-                        "port {} speaks another protocol for LoadBalancerPool {other}: choose another port or the same protocol",
-                        listener.port
-                    );
-                    return Err(Rejection::new(format!("spec.listeners[{index}].protocol"), reason));
-                }
+    /// Whether a candidate can come into force, and which others must come with it. Their ports are bound then.
+    fn admit(
+        &mut self,
+        pool: &str,
+        candidates: &BTreeMap<String, Candidate>,
+    ) -> Result<Vec<String>, Rejection> {
+        let spec = &candidates[pool].spec;
+        let Some((other, index)) = self.clashes(pool, spec).min_by_key(|(_, index)| *index) else {
+            self.prepare_ports(spec)?;
+            return Ok(vec![pool.to_owned()]);
+        };
+        let reason = format!(
+            "port {} speaks another protocol for LoadBalancerPool {other}: choose another port or the same protocol",
+            spec.listeners[index].port
+        );
+        let refusal = Rejection::new(format!("spec.listeners[{index}].protocol"), reason);
+        let Some(together) = self.together(pool, candidates) else { return Err(refusal) };
+        for name in &together {
+            let prepared = self.prepare_ports(&candidates[*name].spec);
+            prepared.map_err(|own| if *name == pool { own } else { refusal.clone() })?;
+        }
+        Ok(together.into_iter().map(ToOwned::to_owned).collect())
+    }
+
+    /// A candidate, those that have to leave a port for it, those that have to for these, and so on. `None` where one of
+    /// them stays where it is, or where they would clash again.
+    fn together<'c>(
+        &self,
+        pool: &str,
+        candidates: &'c BTreeMap<String, Candidate>,
+    ) -> Option<BTreeSet<&'c str>> {
+        let mut together = BTreeSet::new();
+        let mut next = vec![pool];
+        while let Some(name) = next.pop() {
+            let (name, candidate) = candidates.get_key_value(name)?;
+            if together.insert(name.as_str()) {
+                next.extend(self.clashes(name, &candidate.spec).map(|(other, _)| other));
             }
         }
-        Ok(())
+        let specs: Vec<_> = together.iter().map(|name| &candidates[*name].spec).collect();
+        let agrees = |(at, spec): (usize, &&PoolSpec)| specs[..at].iter().all(|s| clash(spec, s).is_none());
+        specs.iter().enumerate().all(agrees).then_some(together)
+    }
+
+    /// Pools that speak another protocol on a port of this specification, with the position of its listener.
+    fn clashes<'a>(&'a self, pool: &'a str, spec: &'a PoolSpec) -> impl Iterator<Item = (&'a str, usize)> {
+        let others = self.pools.iter().filter(move |(name, _)| *name != pool);
+        others.filter_map(move |(name, served)| Some((name.as_str(), clash(spec, &served.spec)?)))
     }
 
     /// Binds what is not bound. A port that stays bound for a pool that is refused after all is given back by the
@@ -232,6 +297,45 @@ impl Applier {
             }
         }
         Ok(())
+    }
+
+    /// Puts a candidate in the place of what its pool has.
+    fn replace<'a>(
+        &mut self,
+        pool: &str,
+        candidate: Candidate,
+        contents: impl Fn(&str) -> Vec<&'a push::Backend>,
+    ) {
+        let Candidate { spec, certificates } = candidate;
+        let mut members = BTreeMap::new();
+        for set in spec.sets.keys() {
+            let (usable, refused) = self.members_of(pool, set, contents(set));
+            if let Some(Rejection { field, reason }) = refused {
+                tracing::warn!(%pool, %field, %reason, "a backend is left out");
+            }
+            members.insert(set, usable);
+        }
+        let old = self.pools.remove(pool);
+        let mut sets = BTreeMap::new();
+        for (name, set) in &spec.sets {
+            let members = members.remove(name).expect("one membership was made for each set");
+            // Another policy or source makes another cell, so that it comes into force with the snapshot's swap.
+            let is_same = old.as_ref().is_some_and(|pool| pool.spec.sets.get(name) == Some(set));
+            let kept = old.as_ref().and_then(|pool| pool.sets.get(name)).filter(|_| is_same);
+            let set = if let Some(set) = kept {
+                self.members.push((Arc::clone(set), members));
+                Arc::clone(set)
+            } else {
+                let full_name = format!("{pool}/{name}").into();
+                Arc::new(BackendSet::new(self.new_id(), full_name, set.policy.clone(), members))
+            };
+            sets.insert(name.clone(), set);
+        }
+        let routes = self.routes(pool, &spec, &sets);
+        let ports = old.iter().flat_map(|pool| &pool.spec.listeners).chain(&spec.listeners);
+        self.touched.extend(ports.map(|listener| listener.port));
+        self.needs_commit = true;
+        self.pools.insert(pool.to_owned(), ServedPool { spec, certificates, sets, routes });
     }
 
     /// A set's members, without those that cannot be used; and why the first of these cannot.
@@ -303,10 +407,15 @@ impl Applier {
             for listener in pool.spec.listeners.iter().filter(|listener| listener.port == port) {
                 is_wanted = true;
                 if let ListenerProtocol::Https(own) = &listener.protocol {
-                    certificates.extend(own.iter().cloned());
+                    let rules = pool.spec.rules.iter().map(|rule| rule.hostnames.as_slice());
+                    let hosts = hosts::claimed(&listener.hostnames, rules);
+                    certificates.push(HostCertificates {
+                        hosts: hosts.into_iter().map(|host| host.map(ToOwned::to_owned)).collect(),
+                        certificates: own.clone(),
+                    });
                 }
                 for (rule, route) in pool.spec.rules.iter().zip(&pool.routes) {
-                    for host in common_hosts(&listener.hostnames, &rule.hostnames) {
+                    for host in hosts::common(&listener.hostnames, &rule.hostnames) {
                         for path in &rule.paths {
                             let path = match path {
                                 PathSpec::Exact(path) => PathMatch::Exact(path),
@@ -329,46 +438,30 @@ impl Applier {
 }
 
 impl PortTls {
-    fn config(&mut self, certificates: Vec<Arc<ServerCertificate>>) -> Arc<ServerConfig> {
+    fn config(&mut self, listeners: Vec<HostCertificates>) -> Arc<ServerConfig> {
         if let Some((made_of, config)) = &self.made
-            && made_of.len() == certificates.len()
-            && made_of.iter().zip(&certificates).all(|(a, b)| Arc::ptr_eq(a, b))
+            && *made_of == listeners
         {
             return Arc::clone(config);
         }
-        let config = tls::server_config(&certificates, Arc::clone(&self.tickets));
-        self.made = Some((certificates, Arc::clone(&config)));
+        let config = tls::server_config(&listeners, Arc::clone(&self.tickets));
+        self.made = Some((listeners, Arc::clone(&config)));
         config
     }
 }
 
+/// The first listener of `spec` whose port speaks another protocol in `other`.
+fn clash(spec: &PoolSpec, other: &PoolSpec) -> Option<usize> {
+    spec.listeners.iter().position(|listener| {
+        let differs = |theirs: &ListenerSpec| {
+            theirs.port == listener.port && is_tls(&theirs.protocol) != is_tls(&listener.protocol)
+        };
+        other.listeners.iter().any(differs)
+    })
+}
+
 fn is_tls(protocol: &ListenerProtocol) -> bool {
     matches!(protocol, ListenerProtocol::Https(_))
-}
-
-/// Hosts that both a listener and a rule accept, the narrower of each pair (Gateway API, HTTPRoute hostnames);
-/// `None` stands for every host.
-fn common_hosts<'a>(listener: &'a [String], rule: &'a [String]) -> Vec<Option<&'a str>> {
-    match (listener.is_empty(), rule.is_empty()) {
-        (true, true) => vec![None],
-        (true, false) => rule.iter().map(|host| Some(host.as_str())).collect(),
-        (false, true) => listener.iter().map(|host| Some(host.as_str())).collect(),
-        (false, false) => {
-            let pairs = listener.iter().flat_map(|a| rule.iter().map(move |b| (a.as_str(), b.as_str())));
-            pairs.filter_map(|(a, b)| narrower(a, b)).map(Some).collect()
-        }
-    }
-}
-
-fn narrower<'a>(a: &'a str, b: &'a str) -> Option<&'a str> {
-    let covers = |wide: &str, narrow: &str| {
-        wide.strip_prefix('*').is_some_and(|suffix| narrow.len() > suffix.len() && narrow.ends_with(suffix))
-    };
-    match () {
-        () if a == b || covers(a, b) => Some(b),
-        () if covers(b, a) => Some(a),
-        () => None,
-    }
 }
 
 #[cfg(test)]
@@ -394,10 +487,20 @@ mod tests {
         }
 
         fn apply(&mut self, config: &push::PoolConfig) -> Result<(), Rejection> {
+            self.apply_all(&[config]).into_values().next().map_or(Ok(()), Err)
+        }
+
+        fn apply_all(&mut self, configs: &[&push::PoolConfig]) -> BTreeMap<String, Rejection> {
             let backend = wire_backend("b");
-            let staged = self.applier.stage(config, |_| vec![&backend]);
+            let configs: Vec<_> = configs.iter().map(|config| Arc::new((*config).clone())).collect();
+            let refused = self.applier.stage(&configs, |_, _| vec![&backend]);
             self.applier.commit();
-            staged
+            refused
+        }
+
+        fn speaks_tls(&self, port: u16) -> Option<bool> {
+            let snapshot = self.current.load();
+            snapshot.listeners.get(&port).map(|listener| matches!(listener.protocol, Protocol::Https(_)))
         }
 
         fn rule(&self, port: u16, host: &str, path: &str) -> Option<(String, usize)> {
@@ -456,25 +559,6 @@ mod tests {
     }
 
     #[test]
-    fn hosts_are_those_that_listener_and_rule_both_accept() {
-        type Case = (&'static [&'static str], &'static [&'static str], &'static [Option<&'static str>]);
-        let cases: [Case; 8] = [
-            (&[], &[], &[None]),
-            (&["a.org"], &[], &[Some("a.org")]),
-            (&[], &["a.org"], &[Some("a.org")]),
-            (&["*.a.org"], &["x.a.org", "b.org", "a.org"], &[Some("x.a.org")]),
-            (&["x.a.org"], &["*.a.org"], &[Some("x.a.org")]),
-            (&["*.a.org"], &["*.x.a.org"], &[Some("*.x.a.org")]),
-            (&["*.a.org"], &["*.a.org"], &[Some("*.a.org")]),
-            (&["a.org"], &["b.org"], &[]),
-        ];
-        for (listener, rule, expected) in cases {
-            let owned = |hosts: &[&str]| hosts.iter().map(|host| (*host).to_owned()).collect::<Vec<_>>();
-            assert_eq!(common_hosts(&owned(listener), &owned(rule)), expected, "{listener:?} {rule:?}");
-        }
-    }
-
-    #[test]
     fn pools_share_a_port_by_host_and_leave_it_together() {
         let (mut fixture, port) = (Fixture::new(), free_port());
         let shop = config("ns/shop", vec![listener(port, &["shop.org"], vec![])], vec![rule(&[], "/")]);
@@ -490,8 +574,101 @@ mod tests {
         assert_eq!(fixture.rule(port, "shop.org", "/"), None);
         assert!(fixture.worker.try_recv().is_err(), "the other pool still wants the port");
         fixture.applier.remove("ns/blog");
+        let removed = Instant::now();
         fixture.applier.commit();
+        let due = fixture.applier.close_retired(removed).expect("the port lingers");
+        assert!(due >= removed + PORT_LINGER);
+        assert_eq!(fixture.rule(port, "blog.org", "/"), Some(("ns/blog".into(), 0)), "and serves");
+        assert!(fixture.worker.try_recv().is_err());
+        assert_eq!(fixture.applier.close_retired(due), None);
         assert!(matches!(fixture.worker.try_recv(), Ok(ListenerChange::Close { .. })));
+        assert_eq!(fixture.rule(port, "blog.org", "/"), None);
+    }
+
+    #[test]
+    fn a_port_passes_to_another_pool_without_closing() {
+        let (mut fixture, port, other) = (Fixture::new(), free_port(), free_port());
+        let on = |pool: &str, port| config(pool, vec![listener(port, &[], vec![])], vec![rule(&[], "/")]);
+        fixture.apply(&on("ns/a", port)).expect("accepted");
+        fixture.apply(&on("ns/a", other)).expect("accepted");
+        assert_eq!(fixture.rule(port, "h", "/"), Some(("ns/a".into(), 0)), "until another takes it over");
+        fixture.apply(&on("ns/b", port)).expect("accepted");
+        assert_eq!(fixture.rule(port, "h", "/"), Some(("ns/b".into(), 0)));
+        assert_eq!(fixture.applier.close_retired(Instant::now() + PORT_LINGER), None);
+        let changes: Vec<_> = std::iter::from_fn(|| fixture.worker.try_recv().ok()).collect();
+        let opens = |change: &ListenerChange| matches!(change, ListenerChange::Open { .. });
+        assert!(changes.len() == 2 && changes.iter().all(opens), "{changes:?}");
+    }
+
+    /// Pools `ns/a` over HTTP on the first port, `ns/b` over HTTPS on the second, `ns/d` over HTTP on the third.
+    fn three_pools() -> (Fixture, [u16; 3], [push::PoolConfig; 2]) {
+        let (mut fixture, ports) = (Fixture::new(), [free_port(), free_port(), free_port()]);
+        let [plain, secure, stays] = ports;
+        let served = [http("ns/a", plain), https("ns/b", secure), http("ns/d", stays)];
+        assert_eq!(fixture.apply_all(&served.each_ref()), BTreeMap::new());
+        (fixture, ports, [http("ns/a", secure), https("ns/b", plain)])
+    }
+
+    fn http(pool: &str, port: u16) -> push::PoolConfig {
+        config(pool, vec![listener(port, &[], vec![])], vec![rule(&[], "/")])
+    }
+
+    fn https(pool: &str, port: u16) -> push::PoolConfig {
+        let tls = certificate("ns/secret", &["a.org"]);
+        config(pool, vec![listener(port, &[], vec![tls])], vec![rule(&[], "/")])
+    }
+
+    #[test]
+    fn pools_that_swap_ports_of_different_protocols_come_into_force_together() {
+        let (mut fixture, [plain, secure, stays], [a, b]) = three_pools();
+        for (alone, other) in [(&a, "ns/b"), (&b, "ns/a")] {
+            let refused = fixture.apply(alone).expect_err("the other has the port");
+            assert!(
+                refused.field == "spec.listeners[0].protocol" && refused.reason.contains(other),
+                "{refused}"
+            );
+        }
+        // One that clashes with a pool that stays is refused, and holds back nobody.
+        let c = https("ns/c", stays);
+        let refused = fixture.apply_all(&[&a, &b, &c]);
+        assert_eq!(refused.keys().collect::<Vec<_>>(), ["ns/c"]);
+        assert!(refused["ns/c"].reason.contains("ns/d"), "{refused:?}");
+        assert_eq!((fixture.speaks_tls(plain), fixture.speaks_tls(secure)), (Some(true), Some(false)));
+        assert_eq!(fixture.rule(secure, "h", "/"), Some(("ns/a".into(), 0)));
+    }
+
+    #[test]
+    fn a_swap_in_which_one_pool_cannot_move_moves_none() {
+        let (mut fixture, [plain, secure, stays], [a, mut b]) = three_pools();
+        let taken = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+        b.listeners.push(listener(taken.local_addr().expect("bound").port(), &[], vec![]));
+        let refused = fixture.apply_all(&[&a, &b]);
+        assert_eq!(refused["ns/a"].field, "spec.listeners[0].protocol", "{refused:?}");
+        assert_eq!(refused["ns/b"].field, "spec.listeners[1].port", "{refused:?}");
+        // Nor where the two would clash again, or one of them with a pool that stays.
+        for port in [free_port(), stays] {
+            let (mut a, mut b) = (a.clone(), b.clone());
+            a.listeners.push(listener(port, &[], vec![]));
+            b.listeners[1] = https("ns/b", port).listeners[0].clone();
+            let refused = fixture.apply_all(&[&a, &b]);
+            assert_eq!(refused.len(), 2, "{refused:?}");
+        }
+        assert_eq!((fixture.speaks_tls(plain), fixture.speaks_tls(secure)), (Some(false), Some(true)));
+        drop(taken);
+        assert_eq!(fixture.apply_all(&[&a, &b]), BTreeMap::new());
+    }
+
+    #[test]
+    fn a_certificate_answers_for_the_hosts_of_its_own_pool() {
+        let (mut fixture, port) = (Fixture::new(), free_port());
+        // The first pool by name, with a certificate for the host of the second.
+        let (greedy, own) = (certificate("ns/a", &["a.org", "b.org"]), certificate("ns/b", &["b.org"]));
+        let a = config("ns/a", vec![listener(port, &["a.org"], vec![greedy.clone()])], vec![rule(&[], "/")]);
+        let b = config("ns/b", vec![listener(port, &[], vec![own.clone()])], vec![rule(&["b.org"], "/")]);
+        assert_eq!(fixture.apply_all(&[&a, &b]), BTreeMap::new());
+        let listeners = fixture.applier.tls[&port].made.as_ref().map(|(listeners, _)| listeners);
+        let hosts: Vec<_> = listeners.into_iter().flatten().map(|of| of.hosts.clone()).collect();
+        assert_eq!(hosts, [vec![Some("a.org".to_owned())], vec![None, Some("b.org".to_owned())]]);
     }
 
     #[test]

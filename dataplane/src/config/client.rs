@@ -3,12 +3,12 @@
 //! Between two streams nothing changes: the proxy serves what it has. A new stream begins with the digests of
 //! that, so that a restarted controller sends only what differs.
 
-use super::apply::Applier;
+use super::apply::{Applier, PORT_LINGER};
 use super::convert::Rejection;
 use super::replica::{Breach, Event, Replica};
 use super::status::{PoolStatus, Status};
 use crate::readiness::Readiness;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::sync::Arc;
@@ -86,8 +86,10 @@ pub async fn run(
         status,
         readiness,
         answers: Vec::new(),
+        undecided: BTreeMap::new(),
         is_synced: false,
         is_retry_due: false,
+        close_at: None,
         retry_wait: RETRY_MAX,
         retry_at: Instant::now() + RETRY_MAX,
     };
@@ -103,8 +105,10 @@ pub async fn run(
             end = follower.follow(&mut client, &proxy_id, &mut random) => end,
         };
         // Half applied is not a state that is left behind.
-        follower.applier.commit();
+        follower.apply();
         follower.answers.clear();
+        // Nobody is there to say who takes these ports over.
+        follower.close_at = follower.applier.close_retired((Instant::now() + PORT_LINGER).into_std());
         if follower.status.is_in_step() {
             backoff = BACKOFF_MIN;
         }
@@ -137,12 +141,17 @@ struct Follower {
     readiness: Arc<Readiness>,
     /// To be sent once what they are about is committed.
     answers: Vec<ToController>,
+    /// Configurations that came in this batch, and sets of them that changed. They are decided on at its end, together,
+    /// since each may want what another leaves.
+    undecided: BTreeMap<String, BTreeSet<String>>,
     /// In step with a controller at least once.
     is_synced: bool,
-    /// Something was staged or removed that may have stood in the way of a refused configuration.
+    /// Something was removed that may have stood in the way of a refused configuration, or time has passed.
     is_retry_due: bool,
     retry_wait: Duration,
     retry_at: Instant,
+    /// When the next port closes that no pool wants any more.
+    close_at: Option<std::time::Instant>,
 }
 
 impl Follower {
@@ -167,6 +176,7 @@ impl Follower {
         let mut report_at = Instant::now() + random.around(DIGEST_REPORT_INTERVAL);
         loop {
             let retry_at = self.retry_at;
+            let close_at = self.close_at.map(Instant::from_std);
             tokio::select! {
                 message = inbound.message() => {
                     let Some(message) = message? else { return Ok(()) };
@@ -179,8 +189,11 @@ impl Follower {
                     }
                     report_at = Instant::now() + random.around(DIGEST_REPORT_INTERVAL);
                 }
+                () = tokio::time::sleep_until(close_at.unwrap_or(retry_at)), if close_at.is_some() => {
+                    self.close_at = self.applier.close_retired(Instant::now().into_std());
+                }
                 () = tokio::time::sleep_until(retry_at) => {
-                    self.retry();
+                    self.is_retry_due = true;
                     self.flush(&outbound).await?;
                     self.retry_wait = (self.retry_wait * 2).min(RETRY_MAX);
                     self.retry_at = Instant::now() + self.retry_wait;
@@ -222,10 +235,8 @@ impl Follower {
     }
 
     async fn flush(&mut self, outbound: &mpsc::Sender<ProxyMessage>) -> Result<(), End> {
-        if std::mem::take(&mut self.is_retry_due) {
-            self.retry();
-        }
-        self.applier.commit();
+        self.apply();
+        self.close_at = self.applier.close_retired(Instant::now().into_std());
         for answer in std::mem::take(&mut self.answers) {
             send(outbound, answer).await?;
         }
@@ -245,18 +256,28 @@ impl Follower {
             Event::Welcomed { controller_id } => {
                 tracing::info!(controller = %controller_id, "connected to a controller");
             }
-            Event::Configured { pool, sets } => self.on_configured(&pool, &sets),
-            Event::BackendsChanged { pool, sets } => self.on_backends_changed(&pool, &sets),
+            Event::Configured { pool, sets } => self.undecided.entry(pool).or_default().extend(sets),
+            Event::BackendsChanged { pool, sets } => {
+                let earlier = self.undecided.remove(&pool);
+                let is_undecided = earlier.is_some() && self.replica.candidate(&pool).is_some();
+                let mut sets: BTreeSet<String> = sets.into_iter().collect();
+                sets.extend(earlier.into_iter().flatten());
+                if is_undecided {
+                    self.undecided.insert(pool, sets);
+                } else {
+                    self.on_backends_changed(&pool, &sets);
+                }
+            }
             Event::Removed { pool } => {
+                self.undecided.remove(&pool);
                 self.applier.remove(&pool);
                 self.status.removed(&pool);
                 tracing::info!(%pool, "removed");
-                // Not committed before the rest of the batch is staged: that may want the same ports.
                 self.is_retry_due = true;
             }
             Event::Synced => {
-                self.retry();
-                self.applier.commit();
+                self.is_retry_due = true;
+                self.apply();
                 self.status.in_step();
                 self.is_synced = true;
                 self.show_readiness();
@@ -266,51 +287,32 @@ impl Follower {
         None
     }
 
-    fn on_configured(&mut self, pool: &str, sets: &[String]) {
-        self.is_retry_due = true;
-        if let Err(rejection) = self.try_candidate(pool) {
-            self.retry_wait = RETRY_MIN;
-            self.retry_at = Instant::now() + RETRY_MIN;
-            let Rejection { field, reason } = &rejection;
-            tracing::warn!(%pool, %field, %reason, "a configuration is refused; what served before serves on");
-            self.answers.extend(self.replica.refused(pool, field.clone(), reason.clone()));
-            self.status.refused(pool, rejection);
-            // Endpoints go stale first; those of a source that was refused with the rest are another matter.
-            for set in sets.iter().filter(|set| self.replica.is_of_source_in_force(pool, set)) {
-                let backends = self.replica.backends(pool, set).collect();
-                // Unusable ones are left out; the answer for this version is given already.
-                let _ = self.applier.replace_backends(pool, set, backends);
-            }
-            self.show_move(pool);
+    /// Decides on what came, and makes it serve.
+    fn apply(&mut self) {
+        if std::mem::take(&mut self.is_retry_due) || !self.undecided.is_empty() {
+            self.decide();
         }
+        self.applier.commit();
     }
 
-    fn on_backends_changed(&mut self, pool: &str, sets: &[String]) {
-        let mut refused = None;
-        for set in sets.iter().filter(|set| self.replica.is_of_source_in_force(pool, set)) {
-            let backends = self.replica.backends(pool, set).collect();
-            if let Err(rejection) = self.applier.replace_backends(pool, set, backends) {
-                refused.get_or_insert(rejection);
-            }
-        }
-        match refused {
-            None => self.answers.extend(self.replica.ack(pool)),
-            Some(Rejection { field, reason }) => {
-                tracing::warn!(%pool, %field, %reason, "a backend is left out");
-                self.answers.extend(self.replica.refused(pool, field, reason));
-            }
-        }
-        self.show_move(pool);
-        if self.replica.candidate(pool).is_none() {
-            self.status.healed(pool);
-        }
-    }
-
-    /// Stages the pool's candidate and queues the acknowledgement.
-    fn try_candidate(&mut self, pool: &str) -> Result<(), Rejection> {
-        let Some(config) = self.replica.candidate(pool).cloned() else { return Ok(()) };
+    /// Decides on the configurations that came, and once more on those that were refused: what stood in their way may be
+    /// gone. Those that are refused again have been answered.
+    fn decide(&mut self) {
+        let fresh = std::mem::take(&mut self.undecided);
+        let candidates: Vec<_> = self.replica.candidates().cloned().collect();
         let replica = &self.replica;
-        self.applier.stage(&config, |set| replica.backends(pool, set).collect())?;
+        let mut refused = self.applier.stage(&candidates, |pool, set| replica.backends(pool, set).collect());
+        for config in candidates {
+            match (refused.remove(&config.pool), fresh.get(&config.pool)) {
+                (None, _) => self.on_accepted(&config.pool),
+                (Some(rejection), Some(sets)) => self.on_refused(&config.pool, sets, rejection),
+                (Some(_), None) => {}
+            }
+        }
+    }
+
+    /// The pool's candidate is staged: queues the acknowledgement.
+    fn on_accepted(&mut self, pool: &str) {
         self.answers.extend(self.replica.accepted(pool));
         let (version, set_digests) = self.replica.state(pool).unwrap_or_default();
         let sequence = version.unwrap_or_default().sequence;
@@ -324,7 +326,51 @@ impl Follower {
         };
         self.status.set_pool(pool, status);
         self.show_readiness();
-        Ok(())
+    }
+
+    fn on_refused(&mut self, pool: &str, sets: &BTreeSet<String>, rejection: Rejection) {
+        self.retry_wait = RETRY_MIN;
+        self.retry_at = Instant::now() + RETRY_MIN;
+        let Rejection { field, reason } = &rejection;
+        tracing::warn!(%pool, %field, %reason, "a configuration is refused; what served before serves on");
+        self.refuse(pool, rejection);
+        // Endpoints go stale first; those of a source that was refused with the rest are another matter.
+        for set in sets.iter().filter(|set| self.replica.is_of_source_in_force(pool, set)) {
+            let backends = self.replica.backends(pool, set).collect();
+            // Unusable ones are left out; the answer for this version is given already.
+            let _ = self.applier.replace_backends(pool, set, backends);
+        }
+        self.show_move(pool);
+    }
+
+    fn on_backends_changed(&mut self, pool: &str, sets: &BTreeSet<String>) {
+        let mut refused = None;
+        for set in sets.iter().filter(|set| self.replica.is_of_source_in_force(pool, set)) {
+            let backends = self.replica.backends(pool, set).collect();
+            if let Err(rejection) = self.applier.replace_backends(pool, set, backends) {
+                refused.get_or_insert(rejection);
+            }
+        }
+        match refused {
+            None => {
+                self.answers.extend(self.replica.ack(pool));
+                if self.replica.candidate(pool).is_none() {
+                    self.status.healed(pool);
+                }
+            }
+            Some(rejection) => {
+                let Rejection { field, reason } = &rejection;
+                tracing::warn!(%pool, %field, %reason, "a backend is left out");
+                self.refuse(pool, rejection);
+            }
+        }
+        self.show_move(pool);
+    }
+
+    fn refuse(&mut self, pool: &str, rejection: Rejection) {
+        let Rejection { field, reason } = rejection.clone();
+        self.answers.extend(self.replica.refused(pool, field, reason));
+        self.status.refused(pool, rejection);
     }
 
     /// Ready once in step with a controller, unless it sent pools and every one was refused: a rollout would put
@@ -339,21 +385,6 @@ impl Follower {
     fn show_move(&self, pool: &str) {
         if let Some((version, digests)) = self.replica.state(pool) {
             self.status.moved(pool, version, digests);
-        }
-    }
-
-    /// Tries refused configurations again; those that still fail have been answered. One that comes into force may
-    /// free what another waits for, so it goes on while there is progress.
-    fn retry(&mut self) {
-        let mut waiting: BTreeSet<String> = self.replica.refused_pools().into_iter().collect();
-        loop {
-            // Ports of pools that are gone are given back by a commit.
-            self.applier.commit();
-            let before = waiting.len();
-            waiting.retain(|pool| self.try_candidate(pool).is_err());
-            if waiting.is_empty() || waiting.len() == before {
-                return;
-            }
         }
     }
 }

@@ -191,11 +191,9 @@ impl Replica {
         self.pools.keys().map(String::as_str)
     }
 
-    /// Pools whose newest configuration is not in force.
-    #[must_use]
-    pub fn refused_pools(&self) -> Vec<String> {
-        let refused = self.pools.iter().filter(|(_, pool)| pool.candidate.is_some());
-        refused.map(|(name, _)| name.clone()).collect()
+    /// Configurations that are the newest of their pool and not in force, by the pool's name.
+    pub fn candidates(&self) -> impl Iterator<Item = &Arc<PoolConfig>> {
+        self.pools.values().filter_map(|pool| pool.candidate.as_ref()).map(|wire| &wire.config)
     }
 
     /// The candidate serves from now on. The acknowledgement to send, if one is due.
@@ -612,7 +610,7 @@ mod tests {
         assert_eq!(nack.version, version(4));
         assert_eq!(replica.in_force("p").map(|(_, digest)| digest), Some(good));
         assert_eq!(live(&replica), ["a"]);
-        assert_eq!(replica.refused_pools(), ["p"]);
+        assert_eq!(replica.candidates().map(|config| &*config.pool).collect::<Vec<_>>(), ["p"]);
         assert_eq!(replica.begin_stream("id").known[0].config_digest, good, "so that it is sent again");
     }
 

@@ -29,7 +29,7 @@ pub struct PoolStatus {
     pub config_digest: Option<u64>,
     /// Of the contents held.
     pub set_digests: Vec<SetDigest>,
-    /// Why the newest configuration is not in force.
+    /// Why the newest configuration is not in force, or a backend is left out.
     pub refusal: Option<Rejection>,
     /// By name.
     pub sets: BTreeMap<String, Arc<BackendSet>>,
@@ -59,7 +59,7 @@ impl Status {
         self.lock().len()
     }
 
-    /// Number of pools whose newest configuration is refused.
+    /// Number of pools of which something is refused.
     #[must_use]
     pub fn refused_count(&self) -> usize {
         self.lock().values().filter(|pool| pool.refusal.is_some()).count()
@@ -126,7 +126,7 @@ impl Status {
         self.lock().entry(name.into()).or_default().refusal = Some(rejection);
     }
 
-    /// The refused configuration was taken back.
+    /// What was refused was taken back.
     pub(super) fn healed(&self, name: &str) {
         if let Some(pool) = self.lock().get_mut(name) {
             pool.refusal = None;

@@ -4,6 +4,7 @@
 //! prints what every process of the test had said.
 
 pub mod binaries;
+pub mod certificates;
 pub mod client;
 pub mod folder;
 pub mod load;

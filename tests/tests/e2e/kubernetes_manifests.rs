@@ -4,7 +4,7 @@ use weir_tests::harness::folder::Folder;
 use weir_tests::harness::load::{Clients, Load};
 use weir_tests::harness::manifest::PoolText;
 use weir_tests::harness::services::{Samples, Service, controller, wait_for_backend};
-use weir_tests::harness::{client, ports, tools, wait};
+use weir_tests::harness::{certificates, client, ports, wait};
 
 const SERVICE: &str = "apiVersion: v1
 kind: Service
@@ -83,94 +83,47 @@ fn a_service_without_endpoints_answers_503_and_heals() {
     wait_for_backend(port, "/", "member");
 }
 
-fn secret(folder: &Folder, common_name: &str) -> String {
-    let [key, certificate] =
-        ["key.pem", "crt.pem"].map(|name| folder.file(name).to_str().expect("text").to_owned());
-    let subject = format!("/CN={common_name}");
-    let made = tools::run(
-        "openssl",
-        [
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:prime256v1",
-            "-nodes",
-            "-days",
-            "2",
-            "-subj",
-            &subject,
-            "-addext",
-            "subjectAltName=DNS:localhost",
-            "-keyout",
-            &key,
-            "-out",
-            &certificate,
-        ],
-    );
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    let mut text = "apiVersion: v1
-kind: Secret
-metadata: { name: rotating, namespace: default }
-type: kubernetes.io/tls
-stringData:
-"
-    .to_owned();
-    for (field, file) in [("tls.crt", certificate), ("tls.key", key)] {
-        let pem = std::fs::read_to_string(file).expect("made above");
-        text.push_str(&format!("  {field}: |\n"));
-        for line in pem.lines() {
-            text.push_str(&format!("    {line}\n"));
-        }
-    }
-    text
+fn secret(common_name: &str) -> String {
+    certificates::secret("rotating", common_name, &["localhost"])
 }
 
 fn subject(port: u16) -> String {
-    let connect = format!("127.0.0.1:{port}");
-    let shown = tools::run("openssl", ["s_client", "-connect", &connect, "-servername", "localhost"]);
-    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
-    shown.lines().find(|line| line.starts_with("subject=")).unwrap_or_default().replace(' ', "")
+    certificates::subject(port, "localhost")
 }
 
 #[test]
 fn a_new_certificate_is_shown_to_new_connections_and_a_broken_one_keeps_the_last_good_one() {
     let samples = Samples::start("member", 1);
     let port = ports::free();
-    let (folder, keys) = (Folder::new(), Folder::new());
+    let folder = Folder::new();
     let pool = PoolText::new("tls", port, &samples.equal()).yaml();
     let listener = "protocol: HTTPS\n      tls:\n        certificateRefs:\n          - name: rotating\n";
     folder.write("pool.yaml", &pool.replace("protocol: HTTP\n", listener));
-    folder.write("secret.yaml", &secret(&keys, "first"));
+    folder.write("secret.yaml", &secret("first"));
     let mut weir = Service::standalone(folder.path(), &[]);
-    assert_eq!(subject(port), "subject=CN=first");
-    folder.write("secret.yaml", &secret(&keys, "second"));
-    wait::until("the second certificate should be shown", || {
-        (subject(port) == "subject=CN=second").then_some(())
-    });
-    let broken = secret(&keys, "third").replace("BEGIN CERTIFICATE", "BEGIN NONSENSE");
+    assert_eq!(subject(port), "CN=first");
+    folder.write("secret.yaml", &secret("second"));
+    wait::until("the second certificate should be shown", || (subject(port) == "CN=second").then_some(()));
+    let broken = secret("third").replace("BEGIN CERTIFICATE", "BEGIN NONSENSE");
     folder.write("secret.yaml", &broken);
     weir.process.wait_for_stderr("spec.listeners[0].tls.certificateRefs[0]");
-    assert_eq!(subject(port), "subject=CN=second");
-    folder.write("secret.yaml", &secret(&keys, "fourth"));
-    wait::until("the fourth certificate should be shown", || {
-        (subject(port) == "subject=CN=fourth").then_some(())
-    });
+    assert_eq!(subject(port), "CN=second");
+    folder.write("secret.yaml", &secret("fourth"));
+    wait::until("the fourth certificate should be shown", || (subject(port) == "CN=fourth").then_some(()));
 }
 
 #[test]
 fn a_key_of_another_certificate_costs_its_listener_and_later_edits_still_apply() {
     let (old, new) = (Samples::start("old", 1), Samples::start("new", 1));
     let (plain, tls) = (ports::free(), ports::free());
-    let (folder, keys) = (Folder::new(), Folder::new());
+    let folder = Folder::new();
     let to = |samples: &Samples| {
         let secure = format!(
             "    - name: https\n      port: {tls}\n      protocol: HTTPS\n      tls:\n        certificateRefs:\n          - name: rotating\n  rules:\n"
         );
         PoolText::new("pair", plain, &samples.equal()).yaml().replacen("  rules:\n", &secure, 1)
     };
-    let (first, second) = (secret(&keys, "first"), secret(&keys, "second"));
+    let (first, second) = (secret("first"), secret("second"));
     let (chain, _) = first.split_once("  tls.key:").expect("a key");
     let (_, key) = second.split_once("  tls.key:").expect("a key");
     folder.write("secret.yaml", &format!("{chain}  tls.key:{key}"));
@@ -182,23 +135,23 @@ fn a_key_of_another_certificate_costs_its_listener_and_later_edits_still_apply()
     folder.write("pool.yaml", &to(&new));
     wait_for_backend(plain, "/", "new");
     folder.write("secret.yaml", &first);
-    wait::until("the pair should be shown", || (subject(tls) == "subject=CN=first").then_some(()));
+    wait::until("the pair should be shown", || (subject(tls) == "CN=first").then_some(()));
 }
 
 #[test]
 fn a_controller_that_restarts_without_a_usable_secret_takes_no_listener_from_a_proxy() {
     let samples = Samples::start("member", 1);
     let (tls, push) = (ports::free(), ports::free());
-    let (folder, keys) = (Folder::new(), Folder::new());
+    let folder = Folder::new();
     let pool = PoolText::new("tls", tls, &samples.equal()).yaml();
     let listener = "protocol: HTTPS\n      tls:\n        certificateRefs:\n          - name: rotating\n";
     folder.write("pool.yaml", &pool.replace("protocol: HTTP\n", listener));
-    folder.write("secret.yaml", &secret(&keys, "first"));
+    folder.write("secret.yaml", &secret("first"));
     let mut running = controller(folder.path(), push);
     let proxy = Service::proxy(push);
     proxy.wait_until_ready();
-    assert_eq!(subject(tls), "subject=CN=first");
-    let broken = secret(&keys, "broken").replace("BEGIN CERTIFICATE", "BEGIN NONSENSE");
+    assert_eq!(subject(tls), "CN=first");
+    let broken = secret("broken").replace("BEGIN CERTIFICATE", "BEGIN NONSENSE");
     for unusable in ["", &broken] {
         running.kill();
         folder.write("secret.yaml", unusable);
@@ -208,10 +161,8 @@ fn a_controller_that_restarts_without_a_usable_secret_takes_no_listener_from_a_p
         let other = ports::free();
         folder.write("other.yaml", &PoolText::new("other", other, &samples.equal()).yaml());
         wait_for_backend(other, "/", "member");
-        assert_eq!(subject(tls), "subject=CN=first");
+        assert_eq!(subject(tls), "CN=first");
     }
-    folder.write("secret.yaml", &secret(&keys, "second"));
-    wait::until("the second certificate should be shown", || {
-        (subject(tls) == "subject=CN=second").then_some(())
-    });
+    folder.write("secret.yaml", &secret("second"));
+    wait::until("the second certificate should be shown", || (subject(tls) == "CN=second").then_some(()));
 }

@@ -10,5 +10,6 @@ mod live_changes;
 mod quickstart;
 mod readiness;
 mod separate_processes;
+mod shared_ports;
 mod shutdown;
 mod wrong_input;

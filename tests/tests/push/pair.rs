@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 use tonic::transport::Channel;
 use weir_controller::push;
 use weir_controller::store::{Completeness, Store};
+use weir_proto::push::Backend;
 use weir_proxy::config::{Applier, Status, client};
 use weir_proxy::listener::{ListenerChange, Sockets};
 use weir_proxy::readiness::{Phase, Readiness};
@@ -189,6 +190,28 @@ async fn a_refused_configuration_leaves_the_last_good_one_and_its_backends_move_
     drop(taken);
     until("it heals by itself", || proxy.backends(port, "/") == ids(&["b", "c"]) && refusal().is_none())
         .await;
+}
+
+#[tokio::test]
+async fn a_backend_that_cannot_be_used_is_counted_and_shown_until_it_is_taken_back() {
+    let store = Store::new(1);
+    let controller = Controller::start(any_port(), &store).await;
+    let proxy = Proxy::start(dial(controller.address));
+    let port = free_port();
+    let mut pool = Pool::new("ns/shop", port, vec![backend("a", 1)]);
+    store.replace_all([pool.contents()], Completeness::All);
+    proxy.ready().await;
+    let bad = Backend { address: "nowhere".into(), ..backend("bad", 1) };
+    pool.sets.insert("web".into(), vec![backend("a", 1), bad]);
+    store.replace_all([pool.contents()], Completeness::All);
+    until("the refusal", || proxy.status.refused_count() == 1).await;
+    assert_eq!(proxy.status.nacks(), 1);
+    assert_eq!(proxy.backends(port, "/"), ids(&["a"]), "the others are in place");
+    pool.sets.insert("web".into(), vec![backend("a", 1), backend("b", 1)]);
+    store.replace_all([pool.contents()], Completeness::All);
+    until("it is healed", || proxy.status.refused_count() == 0).await;
+    assert_eq!(proxy.backends(port, "/"), ids(&["a", "b"]));
+    assert_eq!(proxy.status.nacks(), 1);
 }
 
 #[tokio::test]
