@@ -117,6 +117,7 @@ pub const PATH_PATTERN: &str = r"^/(?:[-A-Za-z0-9/._~!$&'()*+,;=:@]|%[0-9a-fA-F]
 }]))]
 pub struct LoadBalancerPoolSpec {
     /// Addresses that the proxies listen on: 1 to 64, each with its own name and port.
+    // The API server drops the message of a rule whose reason is FieldValueDuplicate.
     #[schemars(
         length(min = 1, max = LISTENERS_MAX),
         extend(
@@ -125,7 +126,7 @@ pub struct LoadBalancerPoolSpec {
             "x-kubernetes-validations" = [{
                 "rule": "self.all(l, self.exists_one(m, m.port == l.port))",
                 "message": "two listeners must not have the same port",
-                "reason": "FieldValueDuplicate",
+                "reason": "FieldValueInvalid",
             }]
         )
     )]

@@ -70,7 +70,15 @@ pub fn local(port: u16) -> SocketAddr {
 /// # Errors
 /// When there is no whole answer.
 pub fn fetch(port: u16, target: &str) -> io::Result<Answer> {
-    Connection::open(port)?
+    fetch_at(local(port), target)
+}
+
+/// As [`fetch`], from another address than 127.0.0.1.
+///
+/// # Errors
+/// When there is no whole answer.
+pub fn fetch_at(server: SocketAddr, target: &str) -> io::Result<Answer> {
+    Connection::open_at(server)?
         .request(&format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"))
 }
 
@@ -80,7 +88,15 @@ impl Connection {
     /// # Errors
     /// When nobody accepts there.
     pub fn open(port: u16) -> io::Result<Self> {
-        let stream = TcpStream::connect(local(port))?;
+        Self::open_at(local(port))
+    }
+
+    /// Connects to a server.
+    ///
+    /// # Errors
+    /// When nobody accepts there.
+    pub fn open_at(server: SocketAddr) -> io::Result<Self> {
+        let stream = TcpStream::connect(server)?;
         stream.set_read_timeout(Some(READ_TIMEOUT))?;
         stream.set_nodelay(true)?;
         Ok(Self { stream, ahead: Vec::new() })

@@ -2,6 +2,7 @@
 
 use crate::harness::client::{self, Connection};
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -35,10 +36,16 @@ impl Load {
     /// Starts `kept` clients that keep their connection and `fresh` clients that open one for each request.
     #[must_use]
     pub fn start(port: u16, clients: Clients) -> Self {
+        Self::start_at(client::local(port), clients)
+    }
+
+    /// As [`Load::start`], on a server of another address than 127.0.0.1.
+    #[must_use]
+    pub fn start_at(server: SocketAddr, clients: Clients) -> Self {
         let (stop, seen) = (Arc::<AtomicBool>::default(), Arc::<Mutex<Seen>>::default());
-        let start = |work: fn(u16, &AtomicBool, &Mutex<Seen>)| {
+        let start = |work: fn(SocketAddr, &AtomicBool, &Mutex<Seen>)| {
             let (stop, seen) = (Arc::clone(&stop), Arc::clone(&seen));
-            std::thread::spawn(move || work(port, &stop, &seen))
+            std::thread::spawn(move || work(server, &stop, &seen))
         };
         let kept = (0..clients.kept).map(|_| start(over_kept_connections));
         let fresh = (0..clients.fresh).map(|_| start(over_fresh_connections));
@@ -81,10 +88,10 @@ pub struct Clients {
     pub fresh: usize,
 }
 
-fn over_kept_connections(port: u16, stop: &AtomicBool, seen: &Mutex<Seen>) {
+fn over_kept_connections(server: SocketAddr, stop: &AtomicBool, seen: &Mutex<Seen>) {
     let mut connection = None;
     while !stop.load(Ordering::Relaxed) {
-        let answer = match connection.take().map_or_else(|| Connection::open(port), Ok) {
+        let answer = match connection.take().map_or_else(|| Connection::open_at(server), Ok) {
             Ok(mut open) => {
                 let answer = open.get("/load");
                 // A server may end a kept connection with an answer, never instead of one.
@@ -100,9 +107,9 @@ fn over_kept_connections(port: u16, stop: &AtomicBool, seen: &Mutex<Seen>) {
     }
 }
 
-fn over_fresh_connections(port: u16, stop: &AtomicBool, seen: &Mutex<Seen>) {
+fn over_fresh_connections(server: SocketAddr, stop: &AtomicBool, seen: &Mutex<Seen>) {
     while !stop.load(Ordering::Relaxed) {
-        note(seen, client::fetch(port, "/load"));
+        note(seen, client::fetch_at(server, "/load"));
         std::thread::sleep(PAUSE);
     }
 }

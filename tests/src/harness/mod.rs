@@ -1,11 +1,14 @@
-//! What end-to-end tests stand on: the real binaries as processes, folders of manifests, plain clients.
+//! What end-to-end tests stand on: the real binaries as processes, folders of manifests, a real Kubernetes control
+//! plane, plain clients.
 //!
 //! Nothing here sleeps for a fixed time. [`wait`] polls for a state until a deadline, and a deadline that passes
 //! prints what every process of the test had said.
 
+pub mod authority;
 pub mod binaries;
 pub mod certificates;
 pub mod client;
+pub mod cluster;
 pub mod folder;
 pub mod load;
 pub mod manifest;

@@ -2,7 +2,9 @@
 
 use crate::harness::wait;
 use rustix::process::{Pid, Signal, kill_process};
+use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Read};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -38,7 +40,23 @@ impl Process {
     /// When it cannot be started.
     #[must_use]
     pub fn start(command: &mut Command) -> Self {
-        let name = command.get_program().to_string_lossy().into_owned();
+        Self::start_as(command.get_program().to_string_lossy().into_owned(), command)
+    }
+
+    /// Starts a program that the kernel kills when the calling thread ends, also where no destructor runs: in a
+    /// test run that is killed, above all.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[must_use]
+    pub fn leashed(program: &Path, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+        // Of util-linux, which every Debian has; the system call itself would be unsafe code here.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--"]).arg(program).args(arguments);
+        Self::start_as(program.to_string_lossy().into_owned(), &mut command)
+    }
+
+    fn start_as(name: String, command: &mut Command) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{name} does not start: {error}"));
         let (stdout, stderr) = (Arc::default(), Arc::default());

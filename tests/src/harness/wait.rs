@@ -8,17 +8,35 @@ const POLL: Duration = Duration::from_millis(5);
 /// Time for anything that takes milliseconds on an idle machine. Only a failing test waits this long.
 pub const GENEROUS: Duration = Duration::from_secs(15);
 
+/// Pause between two looks at what takes seconds: each look may start a process.
+const SLOW_POLL: Duration = Duration::from_millis(50);
+
+/// Time for anything that takes seconds on an idle machine: what a cluster does. Only a failing test waits this long.
+pub const PATIENT: Duration = Duration::from_secs(90);
+
 /// Looks until there is something to see, and returns it.
 ///
 /// # Panics
 /// With `what` once [`GENEROUS`] has passed.
-pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub fn until<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    look_until(what, GENEROUS, POLL, look)
+}
+
+/// As [`until`], for a state that a cluster comes to: with more time, and fewer looks.
+///
+/// # Panics
+/// With `what` once [`PATIENT`] has passed.
+pub fn patiently<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    look_until(what, PATIENT, SLOW_POLL, look)
+}
+
+fn look_until<T>(what: &str, limit: Duration, pause: Duration, mut look: impl FnMut() -> Option<T>) -> T {
     let started = Instant::now();
     loop {
         if let Some(seen) = look() {
             return seen;
         }
-        assert!(started.elapsed() < GENEROUS, "waited {} s in vain: {what}", GENEROUS.as_secs());
-        std::thread::sleep(POLL);
+        assert!(started.elapsed() < limit, "waited {} s in vain: {what}", limit.as_secs());
+        std::thread::sleep(pause);
     }
 }

@@ -1,6 +1,7 @@
 //! End to end: the real binaries, real sockets, the command lines that people type.
 
 mod bad_manifests;
+mod cluster;
 mod continuity;
 mod demo_backend;
 mod exchange;

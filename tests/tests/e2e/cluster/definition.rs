@@ -1,0 +1,191 @@
+//! The definition of `LoadBalancerPool` as a real API server reads it: what it refuses, fills in and shows.
+
+use serde_json::{Value, json};
+use weir_tests::harness::cluster::Cluster;
+
+fn pool(name: &str) -> Value {
+    json!({
+        "apiVersion": "weir.dev/v1alpha1",
+        "kind": "LoadBalancerPool",
+        "metadata": { "name": name },
+        "spec": {
+            "listeners": [
+                { "name": "http", "port": 80, "protocol": "HTTP" },
+                { "name": "https", "port": 443, "protocol": "HTTPS", "tls": { "certificateRefs": [{ "name": "c" }] } },
+            ],
+            "rules": [{
+                "matches": [{ "path": { "value": "/api" } }],
+                "backendSets": [{ "name": "web" }, { "name": "static" }],
+            }],
+            "backendSets": [
+                { "name": "web", "service": { "name": "web", "port": "http" } },
+                { "name": "static", "static": { "backends": [{ "address": "10.0.0.1", "port": 80 }] } },
+            ],
+            "timeouts": {},
+            "connectionPool": {},
+        },
+    })
+}
+
+/// The pool with another value at this path.
+fn changed(path: &str, value: &Value) -> Value {
+    let mut pool = pool("bad");
+    let (parent, name) = path.rsplit_once('/').expect("a path below the root");
+    match pool.pointer_mut(parent).expect("a path that is there") {
+        Value::Array(entries) => {
+            let index: usize = name.parse().expect("an index");
+            entries.truncate(index + 1);
+            entries.resize(index + 1, Value::Null);
+            entries[index] = value.clone();
+        }
+        parent => parent[name] = value.clone(),
+    }
+    pool
+}
+
+#[test]
+fn what_is_left_out_is_filled_in() {
+    let cluster = Cluster::shared();
+    let namespace = cluster.namespace("defaults");
+    namespace.apply(&pool("shop").to_string());
+    let kept = namespace.get(&["lbp", "shop"]);
+    let spec = &kept["spec"];
+    for (path, expected) in [
+        ("/loadBalancing/algorithm", json!("RoundRobin")),
+        ("/rules/0/matches/0/path/type", json!("PathPrefix")),
+        ("/rules/0/backendSets/0/weight", json!(1)),
+        ("/backendSets/1/static/backends/0/weight", json!(1)),
+        ("/timeouts/connect", json!("3s")),
+        ("/timeouts/request", json!("30s")),
+        ("/connectionPool/maxIdlePerBackend", json!(100)),
+        ("/connectionPool/idleTimeout", json!("1m")),
+    ] {
+        assert_eq!(spec.pointer(path), Some(&expected), "{path} of {spec}");
+    }
+    assert_eq!(kept["metadata"]["generation"], 1);
+}
+
+/// Where, what, and the field and the rule that the refusal names.
+const NONSENSE: &[(&str, &str, &str, &str)] = &[
+    (
+        "/spec/listeners/0/tls",
+        r#"{"certificateRefs": [{"name": "c"}]}"#,
+        "spec.listeners[0].tls",
+        "protocol HTTP must not have tls",
+    ),
+    (
+        "/spec/listeners/0/protocol",
+        r#""HTTPS""#,
+        "spec.listeners[0].tls",
+        "protocol HTTPS must have tls.certificateRefs",
+    ),
+    (
+        "/spec/listeners/1",
+        r#"{"name": "other", "port": 80, "protocol": "HTTP"}"#,
+        "spec.listeners",
+        "two listeners must not have the same port",
+    ),
+    (
+        "/spec/listeners/1",
+        r#"{"name": "http", "port": 81, "protocol": "HTTP"}"#,
+        ".spec.listeners",
+        r#"duplicate entries for key [name="http"]"#,
+    ),
+    ("/spec/listeners/0/port", "0", "spec.listeners[0].port", "greater than or equal to 1"),
+    ("/spec/listeners/0/protocol", r#""QUIC""#, "spec.listeners[0].protocol", r#""HTTP", "HTTPS""#),
+    ("/spec/listeners/0/hostnames", r#"["Example.com"]"#, "spec.listeners[0].hostnames[0]", "should match"),
+    ("/spec/rules/0/backendSets/1/name", r#""nowhere""#, "spec", "must be a name in spec.backendSets"),
+    (
+        "/spec/rules/0/backendSets",
+        r#"[{"name": "web", "weight": 0}]"#,
+        "spec.rules[0].backendSets",
+        "must have a weight above 0",
+    ),
+    ("/spec/rules/0/matches/0/path/value", r#""/a//b""#, "matches[0].path.value", "empty segment"),
+    ("/spec/rules/0/matches/0/path/value", r#""/a/../b""#, "matches[0].path.value", "segment . or .."),
+    ("/spec/rules/0/matches/0/path/value", r#""/a%2fb""#, "matches[0].path.value", "encoded slash"),
+    ("/spec/rules/0/matches/0/path/value", r#""a""#, "matches[0].path.value", "should match"),
+    (
+        "/spec/backendSets/0/static",
+        r#"{"backends": []}"#,
+        "spec.backendSets[0]",
+        "exactly one of service and static",
+    ),
+    (
+        "/spec/backendSets/1",
+        r#"{"name": "static"}"#,
+        "spec.backendSets[1]",
+        "exactly one of service and static",
+    ),
+    (
+        "/spec/backendSets/1/static/backends/0/address",
+        r#""web.example.com""#,
+        "backends[0].address",
+        "must be of type ipv4",
+    ),
+    ("/spec/timeouts/connect", r#""0s""#, "spec.timeouts.connect", "connect timeout must be above 0s"),
+    ("/spec/timeouts/request", r#""soon""#, "spec.timeouts.request", "should match"),
+    (
+        "/spec/connectionPool/idleTimeout",
+        r#""0m""#,
+        "spec.connectionPool.idleTimeout",
+        "idle timeout must be above 0s",
+    ),
+    ("/spec/listeners", "[]", "spec.listeners", "at least 1"),
+    ("/spec/loadBalancing", r#"{"algorithm": "Sorcery"}"#, "spec.loadBalancing.algorithm", r#""RoundRobin""#),
+];
+
+#[test]
+fn nonsense_is_refused_with_field_and_rule() {
+    let cluster = Cluster::shared();
+    let namespace = cluster.namespace("refusals");
+    for (path, value, field, rule) in NONSENSE {
+        let changed = changed(path, &serde_json::from_str(value).expect("JSON"));
+        let refusal = namespace.refusal(&changed.to_string());
+        assert!(refusal.contains(field) && refusal.contains(rule), "{path} = {value}: {refusal}");
+    }
+    // A field that nothing applies is an error and not ignored.
+    let unknown = namespace.refusal(&changed("/spec/sessionAffinity", &json!("ClientIP")).to_string());
+    assert!(unknown.contains("sessionAffinity"), "{unknown}");
+}
+
+#[test]
+fn a_status_is_written_beside_the_specification() {
+    let cluster = Cluster::shared();
+    let namespace = cluster.namespace("status");
+    let mut with_status = pool("shop");
+    with_status["status"] = json!({ "observedGeneration": 7 });
+    namespace.apply(&with_status.to_string());
+    assert_eq!(namespace.get(&["lbp", "shop"])["status"], Value::Null, "only the subresource writes it");
+    let patch = json!({ "status": { "observedGeneration": 1 } }).to_string();
+    namespace.kubectl(&["patch", "lbp", "shop", "--subresource=status", "--type=merge", "--patch", &patch]);
+    let kept = namespace.get(&["lbp", "shop"]);
+    assert_eq!(
+        (&kept["status"]["observedGeneration"], &kept["metadata"]["generation"]),
+        (&json!(1), &json!(1))
+    );
+}
+
+#[test]
+fn kubectl_shows_the_columns_under_the_short_name_and_the_category() {
+    let cluster = Cluster::shared();
+    let namespace = cluster.namespace("columns");
+    namespace.apply(&pool("shop").to_string());
+    for name in ["lbp", "weir", "loadbalancerpools.weir.dev"] {
+        let table = namespace.kubectl(&["get", name]);
+        let mut lines = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let head = lines.next().expect("a head");
+        for column in ["NAME", "ALGORITHM", "READY", "PROXIES", "STATUS", "AGE"] {
+            assert!(head.contains(&column), "{table}");
+        }
+        let row = lines.next().expect("a row");
+        assert_eq!(row[..2], ["shop", "RoundRobin"], "{table}");
+    }
+}
+
+#[test]
+fn kubectl_explains_every_field() {
+    let cluster = Cluster::shared();
+    let explained = cluster.kubectl(&["explain", "lbp.spec.timeouts.connect"]);
+    assert!(explained.contains("To open a connection to a backend"), "{explained}");
+}

@@ -1,0 +1,4 @@
+//! On a real API server, with kubectl.
+
+mod control_plane;
+mod definition;
