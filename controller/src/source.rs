@@ -68,6 +68,9 @@ fn insert(objects: &mut Objects, key: ObjectKey, object: &Object) {
         Object::Secret(secret) => {
             objects.secrets.insert(key, Arc::clone(secret));
         }
+        Object::ReferenceGrant(grant) => {
+            objects.grants.insert(key, Arc::clone(grant));
+        }
         Object::EndpointSlice(slice) => {
             objects.insert_slice(key, Arc::clone(slice));
         }

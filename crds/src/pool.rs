@@ -233,11 +233,17 @@ pub struct ListenerTls {
     pub certificate_refs: Vec<SecretReference>,
 }
 
-/// A Secret of the pool's own namespace.
+/// A Secret.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SecretReference {
-    /// Name of the Secret, in the pool's own namespace.
+    /// Namespace of the Secret. Without it: the pool's own. Any other one needs a ReferenceGrant there, from group
+    /// weir.dev and kind LoadBalancerPool to kind Secret; without that the certificate is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = NAME_BYTES_MAX), regex(pattern = NAME_PATTERN))]
+    pub namespace: Option<String>,
+
+    /// Name of the Secret.
     #[schemars(length(min = 1, max = HOSTNAME_BYTES_MAX), regex(pattern = OBJECT_NAME_PATTERN))]
     pub name: String,
 }

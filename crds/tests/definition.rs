@@ -147,6 +147,8 @@ fn names_that_the_compile_step_refuses_have_a_pattern() {
     for (path, expected) in [
         (secret.to_owned(), weir_crds::pool::OBJECT_NAME_PATTERN),
         (format!("{service}/name"), weir_crds::pool::OBJECT_NAME_PATTERN),
+        (secret.replace("/name", "/namespace"), weir_crds::pool::NAME_PATTERN),
+        (format!("{service}/namespace"), weir_crds::pool::NAME_PATTERN),
         (format!("{service}/port"), weir_crds::pool::NAME_PATTERN),
         ("/dataPlane/properties/className".to_owned(), weir_crds::pool::NAME_PATTERN),
         (format!("{labels}/additionalProperties"), weir_crds::pool::LABEL_VALUE_PATTERN),

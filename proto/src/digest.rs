@@ -46,6 +46,25 @@ mod tests {
     }
 
     #[test]
+    fn every_field_of_a_backend_counts() {
+        let plain = member("a", 1);
+        let changed = [
+            Backend { id: "b".into(), ..plain.clone() },
+            Backend { address: "10.0.0.2:80".into(), ..plain.clone() },
+            Backend { weight: 2, ..plain.clone() },
+            Backend { zone: "x".into(), ..plain.clone() },
+            Backend { state: 1, ..plain.clone() },
+            Backend { node: "x".into(), ..plain.clone() },
+            Backend { hint_zones: vec!["x".into()], ..plain.clone() },
+            Backend { hint_zones: vec!["x".into(), "y".into()], ..plain.clone() },
+            Backend { hint_nodes: vec!["x".into()], ..plain.clone() },
+            plain,
+        ];
+        let digests: std::collections::BTreeSet<_> = changed.iter().map(backend).collect();
+        assert_eq!(digests.len(), changed.len());
+    }
+
+    #[test]
     fn digests_are_the_same_in_every_process() {
         // Two replicas of different builds must agree: a changed value here is a protocol change.
         assert_eq!(set([&member("a", 1)]), 0x9df1_d762_1034_3591);

@@ -37,3 +37,42 @@ pub const PROXY_ID_BYTES_MAX: usize = 253;
 
 /// Certificates in one TLS chain, the leaf included.
 pub const CHAIN_CERTIFICATES_MAX: usize = 16;
+
+/// Backends that a controller puts into one set. Each at its longest, they still fit one `PoolUpdate`.
+pub const BACKENDS_PER_SET_MAX: usize = 20_000;
+
+/// Zones, and nodes, that one backend has as hints (as in the Kubernetes API). A proxy ignores those past it.
+pub const HINTS_MAX: usize = 8;
+
+/// Longest name of a zone, in bytes (that of a label's value).
+pub const ZONE_BYTES_MAX: usize = 63;
+
+/// Longest name of a node, in bytes (that of a Kubernetes object's name).
+pub const NODE_NAME_BYTES_MAX: usize = 253;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::push::{Backend, BackendSetContent};
+    use prost::Message as _;
+
+    #[test]
+    fn the_largest_set_fits_one_update() {
+        let address = "[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535".to_owned();
+        let names = |bytes| vec!["x".repeat(bytes); HINTS_MAX];
+        let backend = Backend {
+            id: address.clone(),
+            address,
+            weight: u32::MAX,
+            zone: "x".repeat(ZONE_BYTES_MAX),
+            state: 2,
+            node: "x".repeat(NODE_NAME_BYTES_MAX),
+            hint_zones: names(ZONE_BYTES_MAX),
+            hint_nodes: names(NODE_NAME_BYTES_MAX),
+        };
+        let set = |backends| BackendSetContent { backends, ..BackendSetContent::default() };
+        let bytes_each =
+            set(vec![backend.clone(), backend.clone()]).encoded_len() - set(vec![backend]).encoded_len();
+        assert!(bytes_each * BACKENDS_PER_SET_MAX < POOL_UPDATE_BYTES_MAX, "{bytes_each}");
+    }
+}

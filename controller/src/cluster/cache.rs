@@ -7,8 +7,7 @@
 use super::failure::{Failure, FailureReason};
 use super::read::{Item, Malformed};
 use super::{Extent, Kind, WatchId};
-use crate::compile::pool::key_of;
-use crate::compile::{ObjectKey, Objects};
+use crate::compile::{ObjectKey, Objects, secret_references};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use weir_crds::LoadBalancerPool;
@@ -167,7 +166,7 @@ impl Cache {
     /// Brings the watches of Secrets in line with what pools name and may use. A Secret whose watch ends is forgotten.
     pub(crate) fn follow_references(&mut self, changes: &mut Changes) -> SecretWatches {
         let named: BTreeSet<_> =
-            self.objects.pools.values().flat_map(|pool| secret_references(pool)).collect();
+            self.objects.pools.values().flat_map(|pool| secret_references(pool, &self.objects)).collect();
         self.unwatched = named.len().saturating_sub(SECRETS_MAX);
         let wanted: BTreeSet<_> = named.into_iter().take(SECRETS_MAX).map(WatchId::secret).collect();
         let running: BTreeSet<_> =
@@ -281,14 +280,6 @@ impl Watch {
         // One Secret never holds up all pools; what it holds is unknown then, and what was known of it stays.
         self.is_settled |= id.kind == Kind::Secret && (failure.is_lasting() || self.failures >= FAILURES_MAX);
     }
-}
-
-/// The Secrets that a pool's listeners name.
-fn secret_references(pool: &LoadBalancerPool) -> impl Iterator<Item = ObjectKey> {
-    let namespace = key_of(&pool.metadata).namespace;
-    let tls = pool.spec.listeners.iter().filter_map(|listener| listener.tls.as_ref());
-    let references = tls.flat_map(|tls| &tls.certificate_refs);
-    references.map(move |reference| ObjectKey::new(namespace.as_str(), reference.name.as_str()))
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! a leaf that webpki reads more strictly than x509-parser does.
 
 use super::check::quoted;
+use super::references::{Target, is_permitted, not_permitted};
 use super::{ObjectKey, Objects, Reason, Warning};
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, ECDSA_P521_SHA512_ASN1_SIGNING,
@@ -17,6 +18,8 @@ use weir_crds::pool as spec;
 use weir_proto::limits::CHAIN_CERTIFICATES_MAX;
 use weir_proto::push::{self, PoolConfig};
 use x509_parser::prelude::{FromDer as _, X509Certificate, X509Version};
+
+const LEFT_OUT: &str = "the listener serves without it, and not at all without any other";
 
 /// The certificates of one pool.
 pub(super) struct Certificates<'a> {
@@ -47,11 +50,22 @@ impl<'a> Certificates<'a> {
     pub(super) fn of(&mut self, field: &str, tls: &spec::ListenerTls) -> Vec<push::Certificate> {
         let mut certificates = Vec::new();
         for (index, reference) in tls.certificate_refs.iter().enumerate() {
-            let secret = ObjectKey::new(self.key.namespace.as_str(), reference.name.as_str());
+            let own = &self.key.namespace;
+            let secret =
+                ObjectKey::new(reference.namespace.as_deref().unwrap_or(own), reference.name.as_str());
+            if !is_permitted(own, Target::Secret, &secret, self.objects) {
+                let fault = not_permitted(own, Target::Secret, &secret);
+                let rule = format!("{fault} ({LEFT_OUT})");
+                let value = quoted(&secret.namespace);
+                self.warn(format!("{field}[{index}].namespace"), value, rule, Reason::RefNotPermitted);
+                continue;
+            }
             let source = secret.to_string();
             let before = certificates_of(self.previous).find(|certificate| certificate.source == source);
             let compiled = match self.objects.secrets.get(&secret) {
-                None => Err("is not the name of a Secret in this namespace: create it".to_owned()),
+                None => {
+                    Err(format!("is not the name of a Secret in namespace {:?}: create it", secret.namespace))
+                }
                 Some(found) => certificate(source, found, before),
             };
             let fault = match compiled {
@@ -63,20 +77,54 @@ impl<'a> Certificates<'a> {
             };
             let effect = match before {
                 Some(_) => "the certificate that it held before serves on",
-                None => "the listener serves without it, and not at all without any other",
+                None => LEFT_OUT,
             };
             self.lacks_any |= before.is_none();
             certificates.extend(before.cloned());
-            self.warnings.push(Warning {
-                pool: self.key.clone(),
-                field: format!("{field}[{index}].name"),
-                value: quoted(&reference.name),
-                rule: format!("{fault} ({effect})"),
-                reason: Reason::InvalidCertificateRef,
-            });
+            let rule = format!("{fault} ({effect})");
+            let value = quoted(&reference.name);
+            self.warn(format!("{field}[{index}].name"), value, rule, Reason::InvalidCertificateRef);
         }
         certificates
     }
+
+    fn warn(&mut self, field: String, value: String, rule: String, reason: Reason) {
+        self.warnings.push(Warning { pool: self.key.clone(), field, value, rule, reason });
+    }
+}
+
+/// A pool that serves on as it was specified before, without the certificates of other namespaces that it may not use
+/// any more, and a warning for each of them; `None` where it has none.
+pub(super) fn without_revoked(
+    pool: &ObjectKey,
+    config: &PoolConfig,
+    objects: &Objects,
+) -> Option<(PoolConfig, Vec<Warning>)> {
+    let is_permitted = |certificate: &push::Certificate| {
+        let secret = certificate.source.split_once('/');
+        let secret = secret.map(|(namespace, name)| ObjectKey::new(namespace, name));
+        secret.is_some_and(|secret| is_permitted(&pool.namespace, Target::Secret, &secret, objects))
+    };
+    if certificates_of(Some(config)).all(is_permitted) {
+        return None;
+    }
+    let (mut kept, mut warnings) = (config.clone(), Vec::new());
+    kept.listeners.retain_mut(|listener| {
+        let Some(tls) = &mut listener.tls else { return true };
+        for certificate in tls.certificates.extract_if(.., |certificate| !is_permitted(certificate)) {
+            let rule =
+                format!("is a Secret that no ReferenceGrant of its namespace permits any more ({LEFT_OUT})");
+            warnings.push(Warning {
+                pool: pool.clone(),
+                field: "spec.listeners".to_owned(),
+                value: quoted(&certificate.source),
+                rule,
+                reason: Reason::RefNotPermitted,
+            });
+        }
+        !tls.certificates.is_empty()
+    });
+    Some((kept, warnings))
 }
 
 fn certificates_of(config: Option<&PoolConfig>) -> impl Iterator<Item = &push::Certificate> {

@@ -162,9 +162,12 @@ impl Check {
     }
 }
 
-/// Text as it appears in sentences.
+/// Text as it appears in sentences. What is longer than any name is wrong by its beginning already.
 pub(super) fn quoted(text: &str) -> String {
-    format!("{text:?}")
+    match text.char_indices().nth(HOSTNAME_BYTES_MAX) {
+        Some((end, _)) => format!("{:?}...", &text[..end]),
+        None => format!("{text:?}"),
+    }
 }
 
 /// A DNS label of any length: what names within a pool and parts of hostnames are made of.

@@ -13,7 +13,8 @@
 //! * A [`Warning`]: the specification is right and something it points to is not there or not usable. The pool
 //!   serves without it. A set whose Service is missing is empty, so that its requests are answered 503 and all
 //!   others go on. A certificate whose Secret is missing or broken is taken from what was compiled from that
-//!   Secret before; without that it is left out, and a listener left without any certificate is left out too.
+//!   Secret before; without that it is left out, and a listener left without any certificate is left out too. A
+//!   reference into another namespace that nobody permits there is empty or left out, whatever was before.
 //!
 //! Every rule that the definition's schema and CEL state is checked here again, since no API server stands in
 //! front of a folder.
@@ -25,13 +26,16 @@ mod conflict;
 mod data_plane;
 mod objects;
 pub mod pool;
+mod references;
 mod rejection;
+mod slices;
 mod world;
 
 pub use backends::BackendSetContent;
 pub(crate) use check::is_object_name;
 pub use data_plane::DataPlane;
 pub use objects::{ObjectKey, Objects};
+pub use references::{GrantFrom, GrantTo, ReferenceGrant, ReferenceGrantSpec, secret_references};
 pub use rejection::{Reason, Rejection, Warning};
 pub use world::{CompiledPool, CompiledSet, SetKey, World, world};
 

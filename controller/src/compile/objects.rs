@@ -1,5 +1,6 @@
 //! What the compile step reads: objects by name, and EndpointSlices by their Service.
 
+use super::ReferenceGrant;
 use k8s_openapi::api::core::v1::{Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,6 +29,8 @@ pub struct Objects {
     pub services: BTreeMap<ObjectKey, Arc<Service>>,
     /// Secrets that listeners name; others do no harm.
     pub secrets: BTreeMap<ObjectKey, Arc<Secret>>,
+    /// What namespaces let pools of others use; grants for other kinds do no harm.
+    pub grants: BTreeMap<ObjectKey, Arc<ReferenceGrant>>,
     slices: BTreeMap<ObjectKey, Arc<EndpointSlice>>,
     /// Names of the slices of each Service.
     slices_by_service: BTreeMap<ObjectKey, BTreeSet<String>>,
@@ -53,6 +56,7 @@ impl fmt::Debug for Objects {
             .field("pools", &self.pools.keys())
             .field("services", &self.services.keys())
             .field("secrets", &self.secrets.keys())
+            .field("grants", &self.grants.keys())
             .field("slices", &self.slices.keys())
             .finish()
     }

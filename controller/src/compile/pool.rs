@@ -60,7 +60,7 @@ pub fn plan(
     let (listeners, claims) = listeners(&pool.spec, &mut check, &mut certificates);
     let sources = sources(key, &pool.spec, &mut check);
     let rules = rules(&pool.spec, &mut check);
-    let backend_sets = backend_sets(&pool.spec, &mut check);
+    let backend_sets = backend_sets(key, &pool.spec, &mut check);
     let data_plane = DataPlane::new(key, pool.spec.data_plane.as_ref(), &mut check);
     let config = PoolConfig { pool: key.to_string(), listeners, rules, backend_sets };
     let bytes = config.encoded_len();
@@ -121,6 +121,9 @@ fn check_tls(field: &str, listener: &spec::Listener, check: &mut Check) {
             check.count(&field, &tls.certificate_refs, (1, spec::CERTIFICATES_MAX));
             for (index, reference) in tls.certificate_refs.iter().enumerate() {
                 check.object_name(&format!("{field}[{index}].name"), &reference.name);
+                if let Some(namespace) = &reference.namespace {
+                    check.name(&format!("{field}[{index}].namespace"), namespace);
+                }
             }
         }
     }
@@ -284,6 +287,9 @@ fn service_source(
     check: &mut Check,
 ) -> Option<SetSource> {
     check.object_name(&format!("{field}.name"), &service.name);
+    if let Some(namespace) = &service.namespace {
+        check.name(&format!("{field}.namespace"), namespace);
+    }
     let port_field = format!("{field}.port");
     let port = match &service.port {
         IntOrString::Int(number) => PortName::Number(check.port(&port_field, *number)?),
@@ -292,19 +298,23 @@ fn service_source(
             PortName::Name(name.clone())
         }
     };
-    let service = ObjectKey::new(key.namespace.as_str(), service.name.as_str());
-    Some(SetSource::Service { field: field.to_owned(), service, port })
+    Some(SetSource::Service { field: field.to_owned(), service: service_key(key, service), port })
+}
+
+fn service_key(pool: &ObjectKey, service: &spec::ServiceSource) -> ObjectKey {
+    let namespace = service.namespace.as_deref().unwrap_or(&pool.namespace);
+    ObjectKey::new(namespace, service.name.as_str())
 }
 
 /// Where a set's members come from: written addresses are part of the specification, endpoints are not.
-fn source(set: &spec::BackendSet) -> String {
+fn source(key: &ObjectKey, set: &spec::BackendSet) -> String {
     match (&set.service, &set.static_backends) {
         (Some(service), _) => {
             let port = match &service.port {
                 IntOrString::Int(number) => number.to_string(),
                 IntOrString::String(name) => name.clone(),
             };
-            format!("service {}:{port}", service.name)
+            format!("service {}:{port}", service_key(key, service))
         }
         (None, Some(written)) => {
             let address = |backend: &spec::StaticBackend| {
@@ -316,7 +326,7 @@ fn source(set: &spec::BackendSet) -> String {
     }
 }
 
-fn backend_sets(spec: &LoadBalancerPoolSpec, check: &mut Check) -> Vec<push::BackendSet> {
+fn backend_sets(key: &ObjectKey, spec: &LoadBalancerPoolSpec, check: &mut Check) -> Vec<push::BackendSet> {
     let timeouts = spec.timeouts.clone().unwrap_or_default();
     check.positive("spec.timeouts.connect", timeouts.connect);
     let idle = spec.connection_pool.clone().unwrap_or_default();
@@ -332,7 +342,7 @@ fn backend_sets(spec: &LoadBalancerPoolSpec, check: &mut Check) -> Vec<push::Bac
         connect_timeout_ms: timeouts.connect.as_millis(),
         idle_timeout_ms: idle.idle_timeout.as_millis(),
         idle_connections_max: idle_max.unwrap_or_default(),
-        source: source(set),
+        source: source(key, set),
     };
     spec.backend_sets.iter().map(compile).collect()
 }

@@ -3,6 +3,9 @@
 mod backends;
 mod certificates;
 mod conflicts;
+mod odd_objects;
+mod references;
+mod slices;
 
 use super::*;
 use k8s_openapi::api::core::v1::{Secret, Service};
@@ -219,6 +222,21 @@ const WRONG: &[(&str, &str, &str)] = &[
     ),
     ("- name: two\n", "- name: two\n      service: {name: web, port: 80}\n", "spec.backendSets[1]: has both"),
     ("port: http}", "port: 0}", "spec.backendSets[0].service.port: 0 is not a port"),
+    (
+        "port: http}",
+        "port: http, namespace: a.b}",
+        "spec.backendSets[0].service.namespace: \"a.b\" is not a name",
+    ),
+    (
+        "port: http}",
+        "port: http, namespace: ''}",
+        "spec.backendSets[0].service.namespace: \"\" is not a name",
+    ),
+    (
+        "name: shop-tls}",
+        "name: shop-tls, namespace: A}",
+        "spec.listeners[1].tls.certificateRefs[0].namespace: \"A\" is not a name",
+    ),
     ("port: http}", "port: ''}", "spec.backendSets[0].service.port: \"\" is not a name"),
     (
         "10.0.0.2",
@@ -317,7 +335,7 @@ fn a_secret_that_cannot_be_used_leaves_out_its_listener_only() {
     let pem = rcgen::generate_simple_self_signed(["a".to_owned()]).expect("a certificate");
     let (chain, private_key) = (pem.cert.pem(), pem.signing_key.serialize_pem());
     for (secret, expected) in [
-        (None, "is not the name of a Secret in this namespace"),
+        (None, "is not the name of a Secret in namespace \"default\": create it"),
         (Some(secret("Opaque", &chain, &private_key)), "is a Secret of type Opaque"),
         (Some(secret("kubernetes.io/tls", "", &private_key)), "is a Secret whose tls.crt is not a PEM"),
         (

@@ -1,6 +1,7 @@
 //! All pools together.
 
 use super::backends::{self, SetSource};
+use super::certificates::without_revoked;
 use super::conflict::{Claimant, Claims};
 use super::pool::{self, Claim, Plan};
 use super::{BackendSetContent, DataPlane, ObjectKey, Objects, Reason, Rejection, Warning};
@@ -51,8 +52,9 @@ pub struct CompiledSet {
     pub content: Arc<BackendSetContent>,
     /// Where the backends come from.
     pub source: Arc<SetSource>,
-    /// Why the set is empty, where its source does not resolve, or what its backends will not get.
-    pub warning: Option<Warning>,
+    /// Why the set is empty, where its source does not resolve, what of its endpoints cannot be used, or what its
+    /// backends will not get.
+    pub warnings: Vec<Warning>,
 }
 
 /// Names one set of one pool.
@@ -177,7 +179,7 @@ impl World {
 impl CompiledPool {
     /// Every warning: those of the configuration, then those of the sets.
     pub fn warnings(&self) -> impl Iterator<Item = &Warning> {
-        self.config_warnings.iter().chain(self.sets.values().filter_map(|set| set.warning.as_ref()))
+        self.config_warnings.iter().chain(self.sets.values().flat_map(|set| &set.warnings))
     }
 
     fn new(key: &ObjectKey, plan: &Plan, objects: &Objects, before: Option<&Self>) -> Self {
@@ -213,18 +215,24 @@ impl CompiledPool {
         let set = |(name, set): (&String, &CompiledSet)| {
             (name.clone(), CompiledSet::new(key, &set.source, objects, Some(set)))
         };
-        Self { sets: self.sets.iter().map(set).collect(), ..self.clone() }
+        let mut refreshed = Self { sets: self.sets.iter().map(set).collect(), ..self.clone() };
+        if let Some((config, warnings)) = without_revoked(key, &self.config, objects) {
+            refreshed.config_digest = digest::config(&config);
+            refreshed.config = Arc::new(config);
+            refreshed.config_warnings.extend(warnings);
+        }
+        refreshed
     }
 }
 
 impl CompiledSet {
     fn new(pool: &ObjectKey, source: &Arc<SetSource>, objects: &Objects, before: Option<&Self>) -> Self {
-        let (content, warning) = backends::content(pool, source, objects);
+        let (content, warnings) = backends::content(pool, source, objects);
         let content = match before {
             Some(before) if before.content.digest == content.digest => Arc::clone(&before.content),
             _ => Arc::new(content),
         };
-        Self { content, source: Arc::clone(source), warning }
+        Self { content, source: Arc::clone(source), warnings }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::node::{Node, Schema, join};
 use super::problem::{Place, Problem};
-use crate::compile::{DEFAULT_NAMESPACE, ObjectKey, is_object_name};
+use crate::compile::{DEFAULT_NAMESPACE, ObjectKey, ReferenceGrant, is_object_name};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -24,6 +24,8 @@ pub enum Kind {
     EndpointSlice,
     /// `v1`
     Secret,
+    /// `gateway.networking.k8s.io/v1` and `v1beta1`, which do not differ
+    ReferenceGrant,
 }
 
 /// An object of a kind that is read.
@@ -37,14 +39,21 @@ pub enum Object {
     EndpointSlice(Arc<EndpointSlice>),
     /// A Secret with everything in `data`.
     Secret(Arc<Secret>),
+    /// A ReferenceGrant.
+    ReferenceGrant(Arc<ReferenceGrant>),
 }
 
 impl Kind {
-    const ALL: [(Self, &'static str, &'static str); 4] = [
-        (Self::LoadBalancerPool, "weir.dev/v1alpha1", "LoadBalancerPool"),
-        (Self::Service, "v1", "Service"),
-        (Self::EndpointSlice, "discovery.k8s.io/v1", "EndpointSlice"),
-        (Self::Secret, "v1", "Secret"),
+    const ALL: [(Self, &'static [&'static str], &'static str); 5] = [
+        (Self::LoadBalancerPool, &["weir.dev/v1alpha1"], "LoadBalancerPool"),
+        (Self::Service, &["v1"], "Service"),
+        (Self::EndpointSlice, &["discovery.k8s.io/v1"], "EndpointSlice"),
+        (Self::Secret, &["v1"], "Secret"),
+        (
+            Self::ReferenceGrant,
+            &["gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1beta1"],
+            "ReferenceGrant",
+        ),
     ];
 }
 
@@ -55,6 +64,7 @@ impl fmt::Display for Kind {
             Self::Service => "Service",
             Self::EndpointSlice => "EndpointSlice",
             Self::Secret => "Secret",
+            Self::ReferenceGrant => "ReferenceGrant",
         })
     }
 }
@@ -68,6 +78,7 @@ impl Object {
             Self::Service(_) => Kind::Service,
             Self::EndpointSlice(_) => Kind::EndpointSlice,
             Self::Secret(_) => Kind::Secret,
+            Self::ReferenceGrant(_) => Kind::ReferenceGrant,
         }
     }
 }
@@ -171,10 +182,12 @@ impl Read<'_> {
         let (api_version_text, kind_text) = (api_version.0, kind.0);
         let same_kind = Kind::ALL.into_iter().find(|(_, _, name)| *name == kind_text);
         match same_kind {
-            Some((kind, expected, _)) if expected == api_version_text => Ok(kind),
-            Some((_, expected, _)) => {
+            Some((kind, versions, _)) if versions.contains(&api_version_text) => Ok(kind),
+            Some((_, versions, _)) => {
+                let versions: Vec<_> = versions.iter().map(|version| format!("{version:?}")).collect();
+                let versions = versions.join(" or ");
                 let sentence =
-                    format!("{api_version_text:?} is not the version of a {kind_text}: use {expected:?}");
+                    format!("{api_version_text:?} is not the version of a {kind_text}: use {versions}");
                 Err(vec![self.problem(api_version.1, "apiVersion".to_owned(), sentence)])
             }
             None => {
@@ -213,6 +226,7 @@ impl Read<'_> {
             }
             Kind::Service => Object::Service(Arc::new(self.typed().map_err(unreadable)?)),
             Kind::EndpointSlice => Object::EndpointSlice(Arc::new(self.typed().map_err(unreadable)?)),
+            Kind::ReferenceGrant => Object::ReferenceGrant(Arc::new(self.typed().map_err(unreadable)?)),
             Kind::Secret => {
                 let secret = self.typed().map_err(|fault| self.secret_problem(fault))?;
                 Object::Secret(Arc::new(with_string_data(secret)))

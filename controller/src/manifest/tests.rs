@@ -26,14 +26,16 @@ fn problems(text: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_four_kinds_are_read_and_the_namespace_defaults() {
+fn the_five_kinds_are_read_and_the_namespace_defaults() {
     let text = format!(
         "{POOL}---\napiVersion: v1\nkind: Service\nmetadata: {{name: web, namespace: shop, creationTimestamp: null}}\n\
          spec: {{ports: [{{port: 80, targetPort: http}}], unheardOf: 1}}\n\
          ---\n{{\"apiVersion\": \"discovery.k8s.io/v1\", \"kind\": \"EndpointSlice\", \"metadata\": {{\"name\": \"web-1\"}},\n\
          \"addressType\": \"IPv4\", \"endpoints\": []}}\n\
          ---\napiVersion: v1\nkind: Secret\ntype: kubernetes.io/tls\nmetadata: {{name: tls}}\n\
-         data: {{tls.crt: YQ==, tls.key: Yg==}}\nstringData: {{tls.key: c}}\n"
+         data: {{tls.crt: YQ==, tls.key: Yg==}}\nstringData: {{tls.key: c}}\n\
+         ---\napiVersion: gateway.networking.k8s.io/v1beta1\nkind: ReferenceGrant\nmetadata: {{name: pools, namespace: shop}}\n\
+         spec:\n  from: [{{group: weir.dev, kind: LoadBalancerPool, namespace: default}}]\n  to: [{{group: '', kind: Service}}]\n"
     );
     let parsed = read(&text);
     assert_eq!(parsed.problems, []);
@@ -44,11 +46,12 @@ fn the_four_kinds_are_read_and_the_namespace_defaults() {
         "Service shop/web",
         "EndpointSlice default/web-1",
         "Secret default/tls",
+        "ReferenceGrant shop/pools",
     ];
     assert_eq!(keys, expected);
     assert_eq!(
         parsed.manifests.iter().map(|manifest| manifest.place.line).collect::<Vec<_>>(),
-        [1, 13, 18, 21]
+        [1, 13, 18, 21, 28]
     );
     let Object::Secret(secret) = &parsed.manifests[3].object else { panic!("a Secret") };
     let data = secret.data.as_ref().expect("data");
@@ -96,11 +99,7 @@ const WRONG: &[(&str, &str, &str)] = &[
         "colour: red\nspec:",
         "a.yaml:5:1: colour: is not a field of LoadBalancerPool: use one of apiVersion, kind, metadata, spec, status",
     ),
-    (
-        "port: 80}",
-        "port: 80, namespace: x}",
-        "a.yaml:12:36: spec.backendSets[0].service.namespace: is not a field",
-    ),
+    ("port: 80}", "port: 80, colour: x}", "a.yaml:12:36: spec.backendSets[0].service.colour: is not a field"),
     (
         "    port: 80",
         "    port: eighty",
@@ -130,7 +129,13 @@ const WRONG: &[(&str, &str, &str)] = &[
     (
         "kind: LoadBalancerPool",
         "kind: Ingress",
-        "a.yaml:2:7: kind: \"Ingress\" is not a kind that is read here: use one of LoadBalancerPool, Service, EndpointSlice, Secret",
+        "a.yaml:2:7: kind: \"Ingress\" is not a kind that is read here: use one of LoadBalancerPool, Service, EndpointSlice, Secret, ReferenceGrant",
+    ),
+    (
+        "apiVersion: weir.dev/v1alpha1\nkind: LoadBalancerPool",
+        "apiVersion: gateway.networking.k8s.io/v1alpha2\nkind: ReferenceGrant",
+        "a.yaml:1:13: apiVersion: \"gateway.networking.k8s.io/v1alpha2\" is not the version of a ReferenceGrant: \
+         use \"gateway.networking.k8s.io/v1\" or \"gateway.networking.k8s.io/v1beta1\"",
     ),
     (
         "weir.dev/v1alpha1",
@@ -155,6 +160,21 @@ fn each_problem_has_its_place_and_field() {
             problems.first().is_some_and(|problem| problem.starts_with(expected)),
             "{to:?}: {problems:?}"
         );
+    }
+}
+
+#[test]
+fn a_grant_that_leaves_out_a_part_grants_nothing() {
+    let grant = "apiVersion: gateway.networking.k8s.io/v1\nkind: ReferenceGrant\nmetadata: {name: g}\nspec:\n  \
+                 from: [{group: weir.dev, kind: LoadBalancerPool, namespace: a}]\n  to: [{group: '', kind: Secret}]\n";
+    assert_eq!(problems(grant), Vec::<String>::new());
+    for (from, expected) in [
+        (", namespace: a", "spec.from[0].namespace: is missing: add it"),
+        ("group: '', ", "spec.to[0].group: is missing: add it"),
+        ("  to: [{group: '', kind: Secret}]\n", "spec.to: is missing: add it"),
+    ] {
+        let problems = problems(&grant.replacen(from, "", 1));
+        assert!(problems.len() == 1 && problems[0].ends_with(expected), "{problems:?}");
     }
 }
 

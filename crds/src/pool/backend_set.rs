@@ -30,11 +30,17 @@ pub struct BackendSet {
     pub static_backends: Option<StaticSource>,
 }
 
-/// A Service of the pool's own namespace.
+/// A Service.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ServiceSource {
-    /// Name of the Service, in the pool's own namespace.
+    /// Namespace of the Service. Without it: the pool's own. Any other one needs a ReferenceGrant there, from group
+    /// weir.dev and kind LoadBalancerPool to kind Service; without that the set is empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = NAME_BYTES_MAX), regex(pattern = NAME_PATTERN))]
+    pub namespace: Option<String>,
+
+    /// Name of the Service.
     #[schemars(length(min = 1, max = HOSTNAME_BYTES_MAX), regex(pattern = OBJECT_NAME_PATTERN))]
     pub name: String,
 

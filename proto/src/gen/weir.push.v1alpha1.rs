@@ -383,10 +383,20 @@ pub struct Backend {
     /// Relative; 0 takes no new requests.
     #[prost(uint32, tag = "3")]
     pub weight: u32,
+    /// Empty where unknown, at most 63 bytes.
     #[prost(string, tag = "4")]
     pub zone: ::prost::alloc::string::String,
     #[prost(enumeration = "BackendState", tag = "5")]
     pub state: i32,
+    /// The node that it runs on; empty where unknown, at most 253 bytes.
+    #[prost(string, tag = "6")]
+    pub node: ::prost::alloc::string::String,
+    /// Zones, and nodes, whose clients the cluster would rather see here (hints of
+    /// EndpointSlices): sorted, each once, at most 8. Empty: it does not say.
+    #[prost(string, repeated, tag = "7")]
+    pub hint_zones: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "8")]
+    pub hint_nodes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
