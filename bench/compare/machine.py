@@ -39,9 +39,9 @@ def require_free(ports):
             time.sleep(0.05)
 
 
-def listens(port):
+def listens(port, address="127.0.0.1"):
     try:
-        socket.create_connection(("127.0.0.1", port), 1).close()
+        socket.create_connection((address, port), 1).close()
         return True
     except OSError:
         return False
@@ -52,19 +52,19 @@ def pinned(core):
 
 
 class Running:
-    """A process of ours and the children it starts, on one core, in a group of its own."""
+    """A process of ours and the children it starts, in a group of its own; on one core, or (`None`) on any."""
 
     def __init__(self, name, command, core, log):
         self.name = name
         self.log = log
         with open(log, "wb") as output:
             self.process = subprocess.Popen(
-                command, start_new_session=True, preexec_fn=pinned(core), stdout=output, stderr=output
+                command, start_new_session=True, preexec_fn=None if core is None else pinned(core), stdout=output, stderr=output
             )
 
-    def wait_until(self, ready):
+    def wait_until(self, ready, seconds=START_SECONDS_MAX):
         """Waits until `ready()`; refuses with the end of the log when the process ends or takes too long."""
-        deadline = time.monotonic() + START_SECONDS_MAX
+        deadline = time.monotonic() + seconds
         while not ready():
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.stop()

@@ -1,0 +1,224 @@
+#!/usr/bin/env python3
+"""From the API server's answer to a change of an EndpointSlice to the first answer of the new backend.
+
+A real kube-apiserver over etcd, a real weir-controller that watches it, a real weir-proxy that follows the controller,
+and two origins. One service has one endpoint, which is swapped again and again while a prober asks the proxy. All of it
+is started here, in a network namespace of its own, and ended again.
+
+  cargo build --release -p weir
+  bench/propagate/propagate.py                                             one service: a minute
+  bench/propagate/propagate.py --services 1000 --endpoints 10 --churn 50   in a full cluster: three minutes
+  bench/propagate/propagate.py --check                                     no load: what needs neither cluster nor build
+
+What the figures mean, and what they do not: docs/benchmarks.md.
+"""
+import argparse
+import multiprocessing
+import os
+import random
+import sys
+import tempfile
+import time
+
+# How processes are started and ended is the same as in the comparison.
+sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../compare"))
+
+import cluster
+import figures
+import network
+import objects
+import probe
+import selfcheck
+from machine import Refused, Running, listens
+from peers import bench_certificate
+
+SWAPS, WARM_UP_SWAPS = 100, 2
+CONTROLLER_PORT, CONTROLLER_ADMIN, PROXY_ADMIN = 9901, 9902, 9903
+SETTLE_SECONDS_MAX = 120
+CHURN_SETTLE_SECONDS = 2
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--swaps", type=int, default=SWAPS, help="before the route change, and as many after it")
+    parser.add_argument("--services", type=int, default=0, help="other services, each with a LoadBalancerPool")
+    parser.add_argument("--endpoints", type=int, default=10, help="of each other service")
+    parser.add_argument("--churn", type=float, default=0, help="changes of other EndpointSlices a second")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--binaries", metavar="FOLDER", default=f"{cluster.REPOSITORY}/target/release")
+    parser.add_argument("--write-docs", action="store_true", help="rewrite this run's rows in docs/benchmarks.md")
+    parser.add_argument("--check", action="store_true", help="check this program without putting load on anything")
+    options = parser.parse_args()
+    if options.churn and not options.services:
+        parser.error("--churn changes other services: give --services too")
+    # Half of the made-up addresses are spare, for the changes.
+    if options.services * options.endpoints > 32_768 or not 1 <= options.endpoints <= 1000:
+        parser.error("the other services may have 32,768 endpoints together, and 1 to 1,000 each")
+    return options
+
+
+class Weir:
+    """Controller and proxy, as two processes."""
+
+    def __init__(self, control, folder, binaries):
+        for name in ("weir-controller", "weir-proxy"):
+            if not os.path.isfile(f"{binaries}/{name}"):
+                raise Refused(f"There is no {binaries}/{name}: cargo build --release -p weir")
+        controller = [
+            f"{binaries}/weir-controller", "--kubeconfig", control.kubeconfig, "--namespace", objects.NAMESPACE,
+            "--listen", f"127.0.0.1:{CONTROLLER_PORT}", "--admin", f"127.0.0.1:{CONTROLLER_ADMIN}",
+        ]
+        proxy = [
+            f"{binaries}/weir-proxy", "--controller", f"http://127.0.0.1:{CONTROLLER_PORT}", "--workers", "1",
+            "--bind", "127.0.0.1", "--admin", f"127.0.0.1:{PROXY_ADMIN}",
+        ]
+        self.controller = Running("weir-controller", controller, None, f"{folder}/controller.log")
+        self.proxy = Running("weir-proxy", proxy, None, f"{folder}/proxy.log")
+
+    def stop(self):
+        self.proxy.stop()
+        self.controller.stop()
+
+
+def origins(folder):
+    """Two backends that say who they are: their address is the body of every answer."""
+    servers = "".join(
+        f'server {{ listen {address}:{objects.BACKEND_PORT}; location / {{ return 200 "{address}\\n"; }} }}\n'
+        for address in (network.ONE, network.OTHER)
+    )
+    configuration = f"""user root; daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log stderr;
+events {{ worker_connections 256; }}
+http {{
+access_log off; keepalive_requests 1000000; client_body_temp_path {folder}; proxy_temp_path {folder};
+fastcgi_temp_path {folder}; uwsgi_temp_path {folder}; scgi_temp_path {folder};
+{servers}}}
+"""
+    with open(f"{folder}/nginx.conf", "w") as file:
+        file.write(configuration)
+    return Running("the origins", ["nginx", "-c", f"{folder}/nginx.conf"], None, f"{folder}/nginx.log")
+
+
+def wait_for(what, holds):
+    deadline = time.monotonic() + SETTLE_SECONDS_MAX
+    while not holds():
+        if time.monotonic() > deadline:
+            raise Refused(f"After {SETTLE_SECONDS_MAX} s still not so: {what}.")
+        time.sleep(0.05)
+
+
+def settle(options):
+    """Waits until the proxy serves everything that was made."""
+    measured = probe.Probe()
+    wait_for("the measured service is served", lambda: measured.ask().name == network.ONE)
+    if options.services:
+        # Nothing listens on its endpoints: served is what has a route, whatever comes of it.
+        last = probe.Probe(objects.other(options.services - 1)[1])
+        wait_for("the last of the other services is served", lambda: last.ask().status not in (0, 404))
+
+
+class Bench:
+    """What measures, beside what is measured."""
+
+    def __init__(self, control, weir, options):
+        self.control, self.weir, self.options = control, weir, options
+        self.client = control.client()
+        self.chance = random.Random(options.seed)
+        self.at, self.next = network.ONE, network.OTHER
+        self.processes = []
+        self.asking = self.begin(probe.serve)
+        self.watching = self.begin(probe.watch, control, f"{objects.SLICES}?watch=1&fieldSelector=metadata.name%3D{objects.NAME}")
+        self.stop_churn, self.changes = multiprocessing.Event(), multiprocessing.Value("l", 0)
+
+    def begin(self, work, *arguments):
+        here, there = multiprocessing.Pipe()
+        process = multiprocessing.Process(target=work, args=(*arguments, there), daemon=True)
+        process.start()
+        self.processes.append(process)
+        return here
+
+    def churn(self):
+        process = multiprocessing.Process(
+            target=objects.churn, args=(self.control, self.options, self.stop_churn, self.changes), daemon=True
+        )
+        process.start()
+        self.processes.append(process)
+        time.sleep(CHURN_SETTLE_SECONDS)
+
+    def swaps(self):
+        """Swaps the backend many times; a row of figures."""
+        for _ in range(WARM_UP_SWAPS):
+            self.swap()
+        cost = figures.Cost(self.weir, self.changes)
+        return figures.Row([self.swap() for _ in range(self.options.swaps)], cost.since())
+
+    def swap(self):
+        self.asking.send(self.next)
+        self.asking.recv()
+        # So that the change falls on any moment between two requests.
+        time.sleep(0.01 + self.chance.random() * 0.01)
+        sent, answered = objects.swap(self.client, self.next)
+        samples = [sample for sample in self.asking.recv() if sample.answered >= sent]
+        swap = figures.Swap(answered, self.watched(), samples, self.at, self.next)
+        self.at, self.next = self.next, self.at
+        return swap
+
+    def watched(self):
+        """When the bare watch saw the new address."""
+        while self.watching.poll(probe.WAIT_SECONDS_MAX):
+            read, address = self.watching.recv()
+            if address == self.next:
+                return read
+        raise Refused("The bare watch of the API server saw no change.")
+
+    def stop(self):
+        self.stop_churn.set()
+        for process in self.processes:
+            process.terminate()
+            process.join()
+
+
+def measure(options, folder):
+    """Rows by their name."""
+    control = cluster.Cluster(folder, *bench_certificate())
+    running = [control]
+    try:
+        origin = origins(folder)
+        running.append(origin)
+        origin.wait_until(lambda: listens(objects.BACKEND_PORT, network.OTHER))
+        control.start()
+        control.define(f"{cluster.REPOSITORY}/crds/loadbalancerpools.weir.dev.yaml", objects.GROUP_VERSION, objects.PLURAL)
+        weir = Weir(control, folder, options.binaries)
+        running.append(weir)
+        client = control.client()
+        objects.make(client, objects.NAME, objects.HOST, [network.ONE])
+        objects.make_others(control, options)
+        settle(options)
+        bench = Bench(control, weir, options)
+        running.append(bench)
+        if options.churn:
+            bench.churn()
+        fresh = bench.swaps()
+        objects.edit_a_route(client, options)
+        return {"": fresh, "edited": bench.swaps()}
+    except Refused as why:
+        raise Refused(f"{why}\n{figures.last_words(folder)}") from why
+    finally:
+        for part in reversed(running):
+            part.stop()
+
+
+def main():
+    options = arguments()
+    try:
+        if options.check:
+            sys.exit(selfcheck.check())
+        network.enter()
+        with tempfile.TemporaryDirectory(prefix="weir-propagate-") as folder:
+            rows = measure(options, folder)
+        sys.exit(figures.tell(rows, options))
+    except Refused as why:
+        sys.exit(f"propagate: {why}")
+
+
+if __name__ == "__main__":
+    main()
