@@ -2,18 +2,30 @@
 //!
 //! [`Session`] decides what is sent; this file moves messages and time in and out of it. It asks for the next
 //! message only when the stream has room for it, so that what is decided is never older than what is sent.
+//!
+//! Before anything is read from a stream, [`Security`] says whose it is; from then on it carries the pools that this
+//! identity serves and no others, until it is so old that the question is asked again.
 
+mod auth;
 mod breach;
+mod identity;
 mod report;
+mod security;
 mod session;
+mod tls;
 mod update;
 
+pub use auth::{Pods, REVIEW_TIMEOUT, REVIEWS_MAX, REVIEWS_WAITING_MAX};
 pub use breach::Breach;
 pub use report::Report;
+pub use security::{Asked, Files, Protection, STREAM_AGE_MAX, Security, Unprotected};
 pub use session::{REMOVAL_WAIT_MAX, Session};
+pub use tls::{HANDSHAKE_TIMEOUT, HANDSHAKES_MAX, RELOAD_INTERVAL, TlsError};
 
-use crate::store::{Store, StreamId, Subscription};
+use crate::identity::Identity;
+use crate::store::{Pool, Store, StreamId, Subscription};
 use hyper_util::rt::TokioIo;
+use security::aged;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
@@ -49,18 +61,27 @@ const IN_PROCESS_BUFFER_BYTES: usize = 256 << 10;
 /// In-process connections that wait to be accepted.
 const IN_PROCESS_BACKLOG: usize = 4;
 
-/// Serves the push protocol until `shutdown` completes; open streams are then ended, so that proxies dial another
-/// controller.
+/// Serves the push protocol, as `security` says, until `shutdown` completes; open streams are then ended, so that
+/// proxies dial another controller.
 ///
 /// # Errors
 /// When the listener fails.
 pub async fn serve(
     listener: TcpListener,
     store: Arc<Store>,
+    security: Security,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), tonic::transport::Error> {
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    serve_incoming(incoming, store, shutdown).await
+    match security.server_tls() {
+        Some(tls) => {
+            let incoming = tls::incoming(listener, Arc::clone(tls));
+            serve_incoming(incoming, store, security, shutdown).await
+        }
+        None => {
+            let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+            serve_incoming(incoming, store, security, shutdown).await
+        }
+    }
 }
 
 /// The same service without a port: a future that serves until `shutdown` completes, and the channel that reaches
@@ -80,12 +101,13 @@ pub fn in_process(
         }
     });
     let channel = Endpoint::from_static("http://in-process").connect_with_connector_lazy(connector);
-    (serve_incoming(ReceiverStream::new(accept), store, shutdown), channel)
+    (serve_incoming(ReceiverStream::new(accept), store, Security::plaintext(), shutdown), channel)
 }
 
 async fn serve_incoming<I, IO>(
     incoming: I,
     store: Arc<Store>,
+    security: Security,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), tonic::transport::Error>
 where
@@ -94,7 +116,7 @@ where
 {
     let (end, ended) = watch::channel(false);
     let controller_id: Arc<str> = format!("{:016x}", store.epoch()).into();
-    let service = PushServer::new(Service { store, controller_id, ended })
+    let service = PushServer::new(Service { store, security, controller_id, ended })
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
     let shutdown = async move {
@@ -113,6 +135,7 @@ where
 
 struct Service {
     store: Arc<Store>,
+    security: Security,
     controller_id: Arc<str>,
     ended: watch::Receiver<bool>,
 }
@@ -125,12 +148,24 @@ impl Push for Service {
         &self,
         request: Request<Streaming<ProxyMessage>>,
     ) -> Result<Response<Self::ConnectStream>, Status> {
+        let mut ended = self.ended.clone();
+        let identity = tokio::select! {
+            identity = self.security.identify(&request) => identity?,
+            _ = ended.wait_for(|ended| *ended) => return Err(shutting_down()),
+        };
+        let ends_at = self.security.ends_at(&request);
+        if ends_at.is_some_and(|ends_at| ends_at <= Instant::now()) {
+            return Err(aged());
+        }
         // One message: what is sent is decided when the one before has left.
         let (outbound, receiver) = mpsc::channel(1);
         let stream = ProxyStream {
             store: Arc::clone(&self.store),
+            identity,
+            security: self.security.clone(),
+            ends_at,
             controller_id: Arc::clone(&self.controller_id),
-            ended: self.ended.clone(),
+            ended,
             inbound: request.into_inner(),
             outbound,
         };
@@ -142,6 +177,10 @@ impl Push for Service {
 
 struct ProxyStream {
     store: Arc<Store>,
+    identity: Identity,
+    security: Security,
+    /// When its proxy must prove itself again; `None` where it need not.
+    ends_at: Option<Instant>,
     controller_id: Arc<str>,
     ended: watch::Receiver<bool>,
     inbound: Streaming<ProxyMessage>,
@@ -175,9 +214,13 @@ impl ProxyStream {
     }
 
     async fn drive(&mut self, mut session: Session) -> Result<(), Status> {
-        let record = FleetEntry::begin(&self.store, &session);
+        let proxy = name(&self.identity, &session);
+        let record = FleetEntry::begin(&self.store, Arc::clone(&proxy));
         let subscription = self.store.subscribe();
-        tracing::info!(proxy = %session.proxy(), "a proxy has connected");
+        tracing::info!(%proxy, "a proxy has connected");
+        let serves = |pool: &Arc<Pool>| {
+            pool.contents.data_plane.is_served_by(&self.identity, self.security.gateway_namespaces())
+        };
         let mut may_have_more = true;
         let end = loop {
             let stuck_at = session.stuck_at().map(Instant::from_std);
@@ -200,7 +243,7 @@ impl ProxyStream {
                 permit = self.outbound.reserve(), if may_have_more => {
                     let Ok(permit) = permit else { break Ok(()) };
                     session.knows(self.store.knowledge());
-                    hear(&subscription, &mut session, &record);
+                    hear(&subscription, &mut session, &record, serves);
                     match session.next(Instant::now().into_std()) {
                         Some(message) => permit.send(Ok(message)),
                         None => may_have_more = false,
@@ -210,12 +253,16 @@ impl ProxyStream {
                 () = subscription.changed() => may_have_more = true,
                 () = at(removal_due), if !may_have_more => may_have_more = true,
                 () = at(stuck_at) => break Err(refused(&Breach::Stuck)),
+                () = at(self.ends_at) => {
+                    tracing::debug!(%proxy, "a stream has reached its age");
+                    return Err(aged());
+                }
             }
         };
         match &end {
-            Ok(()) => tracing::info!(proxy = %session.proxy(), "a proxy has left"),
+            Ok(()) => tracing::info!(%proxy, "a proxy has left"),
             Err(status) => {
-                tracing::warn!(proxy = %session.proxy(), reason = status.message(), "a proxy's stream has ended");
+                tracing::warn!(%proxy, reason = status.message(), "a proxy's stream has ended");
             }
         }
         end
@@ -230,8 +277,23 @@ async fn at(moment: Option<Instant>) {
     }
 }
 
-fn hear(subscription: &Subscription, session: &mut Session, record: &FleetEntry) {
+/// What the fleet view and the log call the proxy: what it says in Hello is believed only where nothing is proven.
+fn name(identity: &Identity, session: &Session) -> Arc<str> {
+    match identity {
+        Identity::Trusted => Arc::clone(session.proxy()),
+        Identity::Pod(pod) => format!("{}/{}", pod.namespace, pod.name).into(),
+    }
+}
+
+/// A pool that the stream's proxy does not serve is gone for it.
+fn hear(
+    subscription: &Subscription,
+    session: &mut Session,
+    record: &FleetEntry,
+    serves: impl Fn(&Arc<Pool>) -> bool,
+) {
     for (name, pool) in subscription.take() {
+        let pool = pool.filter(&serves);
         match pool {
             Some(_) => record.expect(&name),
             None => record.release(&name),
@@ -265,8 +327,7 @@ struct FleetEntry {
 }
 
 impl FleetEntry {
-    fn begin(store: &Arc<Store>, session: &Session) -> Self {
-        let proxy = Arc::clone(session.proxy());
+    fn begin(store: &Arc<Store>, proxy: Arc<str>) -> Self {
         let stream = store.fleet_record().begin(Arc::clone(&proxy));
         Self { store: Arc::clone(store), stream, proxy }
     }

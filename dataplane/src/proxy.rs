@@ -4,6 +4,7 @@
 //! caller's runtime, so that a scrape or a large update never delays a request.
 
 use crate::admin::{self, AdminState};
+use crate::config::dial::Dialer;
 use crate::config::{Applier, client};
 use crate::counters::Counters;
 use crate::listener::Sockets;
@@ -19,7 +20,6 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use tonic::transport::Channel;
 pub use weir_proto::limits::PROXY_ID_BYTES_MAX;
 
 /// What a proxy is started with.
@@ -85,7 +85,7 @@ pub enum Stop {
 /// [`ProxyError`] at start; afterwards only when a worker or a task of the control side dies.
 pub async fn run(
     options: Options,
-    controller: Channel,
+    controller: Dialer,
     mut stop: watch::Receiver<Stop>,
 ) -> Result<(), ProxyError> {
     let address = options.admin;

@@ -2,12 +2,13 @@
 //!
 //! `weir/push/v1alpha1/push.proto` is the source; [`push`] is generated from it and checked in, so that a
 //! build needs neither `protoc` nor a build script; `cargo run -p weir-proto-generator` writes it, and a test there
-//! fails when the two differ. Beside the messages stand the two things that both ends must agree on to the bit: [`limits`]
-//! and [`digest`].
+//! fails when the two differ. Beside the messages stand the things that both ends must agree on to the bit: [`limits`],
+//! [`digest`] and [`renewal`].
 
 pub mod digest;
 pub mod limits;
 mod redact;
+pub mod renewal;
 
 /// Messages and gRPC stubs of package `weir.push.v1alpha1`.
 #[allow(missing_docs, unused_qualifications, unreachable_pub, clippy::all, reason = "generated code")]

@@ -6,6 +6,7 @@
 pub mod cli;
 pub mod controller;
 pub mod demo_backend;
+pub mod dialing;
 pub mod duration;
 pub mod exit;
 pub mod findings;

@@ -5,6 +5,7 @@
 
 use super::apply::{Applier, PORT_LINGER};
 use super::convert::Rejection;
+use super::dial::{DialError, Dialer, Link};
 use super::replica::{Breach, Event, Replica};
 use super::status::{PoolStatus, Status};
 use crate::readiness::Readiness;
@@ -16,12 +17,12 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::{Channel, Endpoint};
 use tonic::{Status as GrpcStatus, Streaming};
 use weir_proto::limits::MESSAGE_BYTES_MAX;
 use weir_proto::push::proxy_message::Body as ToController;
 use weir_proto::push::push_client::PushClient;
 use weir_proto::push::{ControllerMessage, ProxyMessage};
+use weir_proto::renewal::DIAL_AGAIN_TRAILER;
 
 /// Wait before the second attempt to dial; doubles with each one that fails, half of it at random.
 pub const BACKOFF_MIN: Duration = Duration::from_millis(100);
@@ -54,26 +55,12 @@ const BATCH_MESSAGES_MAX: usize = 64;
 /// Messages to the controller that wait for the stream.
 const OUTBOUND_BUFFER: usize = 64;
 
-/// A channel to a controller, for example `http://127.0.0.1:9901`; connects when it is first used. Must be called
-/// within a runtime.
-///
-/// # Errors
-/// When the address is not a URI.
-pub fn dial(address: &str) -> Result<Channel, tonic::transport::Error> {
-    let endpoint = Endpoint::from_shared(address.to_owned())?
-        .connect_timeout(CONNECT_TIMEOUT)
-        .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
-        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
-        .keep_alive_while_idle(true)
-        .tcp_nodelay(true);
-    Ok(endpoint.connect_lazy())
-}
-
-/// Follows a controller until `shutdown` completes. What is served then is served on.
+/// Follows a controller until `shutdown` completes. What is served then is served on. Each stream is dialled anew, at
+/// once where the controller ended the one before only because of its age.
 ///
 /// `readiness` becomes ready when everything that the first controller knew has been applied.
 pub async fn run(
-    channel: Channel,
+    mut dialer: Dialer,
     proxy_id: String,
     applier: Applier,
     readiness: Arc<Readiness>,
@@ -88,21 +75,19 @@ pub async fn run(
         answers: Vec::new(),
         undecided: BTreeMap::new(),
         is_synced: false,
+        is_stream_synced: false,
         is_retry_due: false,
         close_at: None,
         retry_wait: RETRY_MAX,
         retry_at: Instant::now() + RETRY_MAX,
     };
-    let mut client = PushClient::new(channel)
-        .max_decoding_message_size(MESSAGE_BYTES_MAX)
-        .max_encoding_message_size(MESSAGE_BYTES_MAX);
     let mut random = Random::new();
     let mut shutdown = std::pin::pin!(shutdown);
     let mut backoff = BACKOFF_MIN;
     loop {
         let end = tokio::select! {
             () = &mut shutdown => return,
-            end = follower.follow(&mut client, &proxy_id, &mut random) => end,
+            end = follower.follow(&mut dialer, &proxy_id, &mut random) => end,
         };
         // Half applied is not a state that is left behind.
         follower.apply();
@@ -112,9 +97,17 @@ pub async fn run(
         if follower.status.is_in_step() {
             backoff = BACKOFF_MIN;
         }
+        // Only after a stream that came into step: a controller that ends every stream must not be dialled in a loop.
+        if matches!(end, End::Age) && follower.is_stream_synced {
+            follower.status.renewing();
+            tracing::debug!("the stream has reached its age; dialling again");
+            continue;
+        }
+        dialer.failed();
         follower.status.lost();
         let wait = random.between(backoff / 2, backoff);
-        tracing::warn!(reason = %end, wait_ms = wait.as_millis(), "no stream to a controller; serving what is there");
+        let reason = sentence(&end);
+        tracing::warn!(%reason, wait_ms = wait.as_millis(), "no stream to a controller; serving what is there");
         backoff = (backoff * 2).min(BACKOFF_MAX);
         tokio::select! {
             () = &mut shutdown => return,
@@ -126,8 +119,15 @@ pub async fn run(
 /// Why a stream ended.
 #[derive(Debug, thiserror::Error)]
 enum End {
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    /// As it came; [`Follower::follow`] says what it means.
     #[error("{}", .0.message())]
-    Controller(#[from] GrpcStatus),
+    Status(#[from] GrpcStatus),
+    #[error("{0}")]
+    Explained(String),
+    #[error("the controller ended the stream because of its age")]
+    Age,
     #[error("{0}")]
     Breach(#[from] Breach),
     #[error("the controller closed the stream")]
@@ -146,6 +146,8 @@ struct Follower {
     undecided: BTreeMap<String, BTreeSet<String>>,
     /// In step with a controller at least once.
     is_synced: bool,
+    /// In step on the newest stream.
+    is_stream_synced: bool,
     /// Something was removed that may have stood in the way of a refused configuration, or time has passed.
     is_retry_due: bool,
     retry_wait: Duration,
@@ -155,23 +157,28 @@ struct Follower {
 }
 
 impl Follower {
-    async fn follow(&mut self, client: &mut PushClient<Channel>, proxy_id: &str, random: &mut Random) -> End {
-        match self.stream(client, proxy_id, random).await {
+    async fn follow(&mut self, dialer: &mut Dialer, proxy_id: &str, random: &mut Random) -> End {
+        self.is_stream_synced = false;
+        let link = match dialer.dial(random).await {
+            Ok(link) => link,
+            Err(error) => return error.into(),
+        };
+        match self.stream(&link, proxy_id, random).await {
             Ok(()) => End::Closed,
+            Err(End::Status(status)) if status.metadata().contains_key(DIAL_AGAIN_TRAILER) => End::Age,
+            Err(End::Status(status)) => End::Explained(link.explain(&status)),
             Err(end) => end,
         }
     }
 
-    async fn stream(
-        &mut self,
-        client: &mut PushClient<Channel>,
-        proxy_id: &str,
-        random: &mut Random,
-    ) -> Result<(), End> {
+    async fn stream(&mut self, link: &Link, proxy_id: &str, random: &mut Random) -> Result<(), End> {
+        let mut client = PushClient::new(link.channel.clone())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX);
         let (outbound, receiver) = mpsc::channel(OUTBOUND_BUFFER);
         let hello = ToController::Hello(self.replica.begin_stream(proxy_id));
         send(&outbound, hello).await?;
-        let mut inbound = client.connect(ReceiverStream::new(receiver)).await?.into_inner();
+        let mut inbound = client.connect(link.request(ReceiverStream::new(receiver))).await?.into_inner();
         self.status.connected();
         let mut report_at = Instant::now() + random.around(DIGEST_REPORT_INTERVAL);
         loop {
@@ -280,6 +287,7 @@ impl Follower {
                 self.apply();
                 self.status.in_step();
                 self.is_synced = true;
+                self.is_stream_synced = true;
                 self.show_readiness();
                 tracing::info!(pools = self.replica.pools().count(), "in step with the controller");
             }
@@ -393,21 +401,36 @@ async fn send(outbound: &mpsc::Sender<ProxyMessage>, body: ToController) -> Resu
     outbound.send(ProxyMessage { body: Some(body) }).await.map_err(|_| End::Closed)
 }
 
+/// An error with its causes, on one line.
+fn sentence(error: &dyn std::error::Error) -> String {
+    let mut sentence = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        sentence.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    sentence
+}
+
 /// Jitter. Need not be good, only different in each process.
-struct Random(u64);
+pub(super) struct Random(u64);
 
 impl Random {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self(std::collections::hash_map::RandomState::new().build_hasher().finish())
     }
 
-    fn between(&mut self, from: Duration, to: Duration) -> Duration {
+    pub(super) fn next(&mut self) -> u64 {
         // SplitMix64 (Steele, Lea and Flood, 2014).
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        let share = f64::from(u32::try_from((z ^ (z >> 31)) >> 32).unwrap_or(0)) / f64::from(u32::MAX);
+        z ^ (z >> 31)
+    }
+
+    fn between(&mut self, from: Duration, to: Duration) -> Duration {
+        let share = f64::from(u32::try_from(self.next() >> 32).unwrap_or(0)) / f64::from(u32::MAX);
         from + (to.saturating_sub(from)).mul_f64(share)
     }
 

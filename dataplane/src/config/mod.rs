@@ -11,6 +11,7 @@ mod apply;
 pub mod client;
 mod content;
 mod convert;
+pub mod dial;
 mod hosts;
 pub mod replica;
 mod status;

@@ -9,6 +9,10 @@ use weir_proto::push::{SetDigest, Version};
 
 use super::convert::Rejection;
 
+/// Time in which a proxy whose stream ended only because of its age still counts as in step. The next stream takes
+/// milliseconds.
+const RENEWAL_GRACE: Duration = Duration::from_secs(5);
+
 /// Shared by the task that applies configuration and those that show it.
 #[derive(Debug, Default)]
 pub struct Status {
@@ -42,6 +46,8 @@ enum Link {
     Never,
     /// Connected, everything applied.
     InStep,
+    /// In step until then, when the controller ended the stream because of its age; the next one is being opened.
+    Renewing(Instant),
     /// In step until then.
     Lost(Instant),
 }
@@ -92,7 +98,11 @@ impl Status {
     /// Whether a controller is connected and everything that it knew is applied.
     #[must_use]
     pub fn is_in_step(&self) -> bool {
-        matches!(*self.link(), Link::InStep)
+        match *self.link() {
+            Link::InStep => true,
+            Link::Renewing(since) => since.elapsed() < RENEWAL_GRACE,
+            Link::Never | Link::Lost(_) => false,
+        }
     }
 
     /// How long ago the configuration was last known to be the newest: zero while in step, `None` when it never
@@ -102,7 +112,7 @@ impl Status {
         match *self.link() {
             Link::Never => None,
             Link::InStep => Some(Duration::ZERO),
-            Link::Lost(since) => Some(since.elapsed()),
+            Link::Renewing(since) | Link::Lost(since) => Some(since.elapsed()),
         }
     }
 
@@ -151,8 +161,18 @@ impl Status {
 
     pub(super) fn lost(&self) {
         let mut link = self.link();
+        match *link {
+            Link::InStep => *link = Link::Lost(Instant::now()),
+            Link::Renewing(since) => *link = Link::Lost(since),
+            Link::Never | Link::Lost(_) => {}
+        }
+    }
+
+    /// The stream ended because of its age alone.
+    pub(super) fn renewing(&self) {
+        let mut link = self.link();
         if matches!(*link, Link::InStep) {
-            *link = Link::Lost(Instant::now());
+            *link = Link::Renewing(Instant::now());
         }
     }
 

@@ -75,10 +75,16 @@ impl Service {
     /// `weir-proxy` with one worker that dials a controller's port. Not waited for.
     #[must_use]
     pub fn proxy(controller: u16) -> Self {
+        Self::proxy_of(&format!("http://127.0.0.1:{controller}"), &[])
+    }
+
+    /// The same for any URL, with more flags.
+    #[must_use]
+    pub fn proxy_of(url: &str, flags: &[String]) -> Self {
         let admin = ports::free();
         let mut command = Command::new(binaries::path("weir-proxy"));
         command.args(["--workers", "1", "--bind", "127.0.0.1", "--admin", &format!("127.0.0.1:{admin}")]);
-        command.args(["--controller", &format!("http://127.0.0.1:{controller}")]);
+        command.args(["--controller", url]).args(flags);
         Self { process: Process::start(&mut command), admin }
     }
 

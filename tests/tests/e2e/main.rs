@@ -10,6 +10,7 @@ mod kubernetes_manifests;
 mod live_changes;
 mod quickstart;
 mod readiness;
+mod secured_stream;
 mod separate_processes;
 mod shared_ports;
 mod shutdown;

@@ -3,4 +3,5 @@
 
 mod fixtures;
 mod pair;
+mod secure;
 mod simulation;

@@ -7,22 +7,22 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
-use tonic::transport::Channel;
-use weir_controller::push;
+use weir_controller::push::{self, Security};
 use weir_controller::store::{Completeness, Store};
 use weir_proto::push::Backend;
+use weir_proxy::config::dial::{Credentials, Dialer, Target};
 use weir_proxy::config::{Applier, Status, client};
 use weir_proxy::listener::{ListenerChange, Sockets};
 use weir_proxy::readiness::{Phase, Readiness};
 use weir_proxy::snapshot::Current;
 
-const DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
 /// A proxy without workers: its sockets are bound and never accepted on.
-struct Proxy {
-    current: Current,
-    status: Arc<Status>,
-    readiness: Arc<Readiness>,
+pub(crate) struct Proxy {
+    pub(crate) current: Current,
+    pub(crate) status: Arc<Status>,
+    pub(crate) readiness: Arc<Readiness>,
     _worker: mpsc::UnboundedReceiver<ListenerChange>,
     task: JoinHandle<()>,
 }
@@ -34,25 +34,30 @@ impl Drop for Proxy {
 }
 
 impl Proxy {
-    fn start(channel: Channel) -> Self {
+    pub(crate) fn start(controller: impl Into<Dialer>) -> Self {
         let current = Current::default();
         let (sender, worker) = mpsc::unbounded_channel();
         let sockets = Sockets::new(Ipv4Addr::LOCALHOST.into(), vec![sender]);
         let applier = Applier::new(Arc::clone(&current), sockets);
         let (status, readiness) = (applier.status(), Arc::<Readiness>::default());
-        let run =
-            client::run(channel, "proxy-1".into(), applier, Arc::clone(&readiness), std::future::pending());
+        let run = client::run(
+            controller.into(),
+            "proxy-1".into(),
+            applier,
+            Arc::clone(&readiness),
+            std::future::pending(),
+        );
         Self { current, status, readiness, _worker: worker, task: tokio::spawn(run) }
     }
 
-    async fn ready(&self) {
+    pub(crate) async fn ready(&self) {
         let mut phases = self.readiness.subscribe();
         let ready = phases.wait_for(|phase| *phase == Phase::Ready);
         tokio::time::timeout(DEADLINE, ready).await.expect("ready in time").expect("the proxy runs");
     }
 
     /// Ids of the backends behind a path, as a request would find them.
-    fn backends(&self, port: u16, path: &str) -> Option<Vec<String>> {
+    pub(crate) fn backends(&self, port: u16, path: &str) -> Option<Vec<String>> {
         let snapshot = self.current.load();
         let route = snapshot.listeners.get(&port)?.routes.find("example.org", path)?;
         let members = route.sets[0].set.members();
@@ -60,32 +65,36 @@ impl Proxy {
     }
 }
 
-struct Controller {
-    address: SocketAddr,
+pub(crate) struct Controller {
+    pub(crate) address: SocketAddr,
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
 }
 
 impl Controller {
     async fn start(address: SocketAddr, store: &Arc<Store>) -> Self {
+        Self::start_secured(address, store, Security::plaintext()).await
+    }
+
+    pub(crate) async fn start_secured(address: SocketAddr, store: &Arc<Store>, security: Security) -> Self {
         let listener = TcpListener::bind(address).await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let (stop, stopped) = oneshot::channel();
-        let serving = push::serve(listener, Arc::clone(store), async {
+        let serving = push::serve(listener, Arc::clone(store), security, async {
             let _ = stopped.await;
         });
         let task = tokio::spawn(async move { serving.await.expect("serves") });
         Self { address, stop, task }
     }
 
-    async fn stop(self) -> SocketAddr {
+    pub(crate) async fn stop(self) -> SocketAddr {
         let _ = self.stop.send(());
         tokio::time::timeout(DEADLINE, self.task).await.expect("streams end with it").expect("no panic");
         self.address
     }
 }
 
-async fn until(what: &str, condition: impl Fn() -> bool) {
+pub(crate) async fn until(what: &str, condition: impl Fn() -> bool) {
     let waited = tokio::time::timeout(DEADLINE, async {
         let mut polls = tokio::time::interval(Duration::from_millis(2));
         while !condition() {
@@ -95,26 +104,26 @@ async fn until(what: &str, condition: impl Fn() -> bool) {
     waited.await.unwrap_or_else(|_| panic!("not in time: {what}"));
 }
 
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     StdListener::bind((Ipv4Addr::LOCALHOST, 0))
         .and_then(|socket| socket.local_addr())
         .expect("a free port")
         .port()
 }
 
-fn any_port() -> SocketAddr {
+pub(crate) fn any_port() -> SocketAddr {
     (Ipv4Addr::LOCALHOST, 0).into()
 }
 
-fn dial(address: SocketAddr) -> Channel {
-    client::dial(&format!("http://{address}")).expect("a URI")
+fn dial(address: SocketAddr) -> Target {
+    Target::new(&format!("http://{address}"), Credentials::default()).expect("a URL")
 }
 
-fn ids(ids: &[&str]) -> Option<Vec<String>> {
+pub(crate) fn ids(ids: &[&str]) -> Option<Vec<String>> {
     Some(ids.iter().map(|id| (*id).to_owned()).collect())
 }
 
-async fn serves_and_follows(store: &Store, proxy: &Proxy) {
+pub(crate) async fn serves_and_follows(store: &Store, proxy: &Proxy) {
     let port = free_port();
     let mut pool = Pool::new("ns/shop", port, vec![backend("a", 1)]);
     store.replace_all([pool.contents()], Completeness::All);

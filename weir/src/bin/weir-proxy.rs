@@ -4,10 +4,10 @@ use anyhow::Context as _;
 use clap::Parser;
 use std::net::IpAddr;
 use std::process::ExitCode;
+use weir::dialing::DialArgs;
 use weir::exit::{self, Failure};
 use weir::logging::{self, LogArgs};
 use weir::serving::ServingArgs;
-use weir_proxy::config::client;
 use weir_proxy::proxy::{self, Stop};
 use weir_proxy::signals;
 
@@ -18,9 +18,8 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 #[derive(Debug, Parser)]
 #[command(name = "weir-proxy", version = weir::cli::version(), max_term_width = 100)]
 struct Args {
-    /// The controller, for example http://127.0.0.1:9901
-    #[arg(long, value_name = "URL", env = "WEIR_CONTROLLER")]
-    controller: String,
+    #[command(flatten)]
+    dial: DialArgs,
     /// Address that listeners bind
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0", env = "WEIR_BIND")]
     bind: IpAddr,
@@ -46,18 +45,15 @@ fn main() -> ExitCode {
 }
 
 async fn run(args: Args) -> Result<ExitCode, Failure> {
-    let channel = client::dial(&args.controller)
-        .with_context(|| {
-            format!("--controller `{}` is not a URL like http://127.0.0.1:9901", args.controller)
-        })
-        .map_err(Failure::Usage)?;
+    let target = args.dial.target().context("cannot dial --controller");
+    let target = target.map_err(Failure::Usage)?;
     let stop = signals::stop_on_signals().context("cannot handle signals")?;
     let id = args.id.unwrap_or_else(|| {
         let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "proxy".to_owned());
         format!("{host}-{}", std::process::id())
     });
     let options = args.serving.options(id, args.bind);
-    proxy::run(options, channel, stop.clone()).await.map_err(anyhow::Error::from)?;
+    proxy::run(options, target.into(), stop.clone()).await.map_err(anyhow::Error::from)?;
     let is_forced = *stop.borrow() == Stop::Now;
     Ok(ExitCode::from(if is_forced { exit::FORCED } else { exit::GOOD }))
 }

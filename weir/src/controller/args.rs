@@ -1,7 +1,7 @@
 //! The command line of `weir-controller`.
 
+use super::security::SecurityArgs;
 use crate::logging::LogArgs;
-use anyhow::anyhow;
 use clap::Parser;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -21,9 +21,9 @@ pub struct Args {
     /// Address that proxies dial
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9901", env = "WEIR_LISTEN")]
     pub listen: SocketAddr,
-    /// Let proxies on other machines dial although the stream is not encrypted
-    #[arg(long)]
-    pub allow_plaintext: bool,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "a doc comment here would become the text of --help")]
+    pub security: SecurityArgs,
     /// Address of administration: /livez, /readyz and /metrics
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9902", env = "WEIR_ADMIN")]
     pub admin: SocketAddr,
@@ -66,34 +66,13 @@ impl Args {
     /// # Errors
     /// A sentence for who started the process.
     pub fn check(&self) -> anyhow::Result<()> {
-        // The stream carries private keys, and is neither encrypted nor authenticated.
-        if self.listen.ip().is_loopback() || self.allow_plaintext {
-            return Ok(());
-        }
-        Err(anyhow!(
-            "--listen {} can be reached from other machines, and the stream to proxies carries private keys of \
-             certificates without encryption or authentication: listen on 127.0.0.1, or add --allow-plaintext where \
-             the network itself is trusted",
-            self.listen
-        ))
+        self.security.check(self.listen, self.source.folder.is_none())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_address_that_others_reach_needs_consent() {
-        let check = |flags: &[&str]| {
-            Args::parse_from([&["weir-controller", "--folder", "."], flags].concat()).check()
-        };
-        assert!(check(&[]).is_ok());
-        assert!(check(&["--listen", "[::1]:9901"]).is_ok());
-        let refused = check(&["--listen", "0.0.0.0:9901"]).expect_err("refused").to_string();
-        assert!(refused.contains("private keys") && refused.contains("--allow-plaintext"), "{refused}");
-        assert!(check(&["--listen", "10.0.0.1:9901", "--allow-plaintext"]).is_ok());
-    }
 
     #[test]
     fn a_folder_and_a_cluster_exclude_each_other() {

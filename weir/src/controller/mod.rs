@@ -5,9 +5,11 @@
 //! ```
 
 mod args;
+mod security;
 mod source;
 
 pub use args::{Args, PodArgs, SourceArgs};
+pub use security::{STREAM_AGE_MIN, SecurityArgs};
 
 use crate::exit::{self, Failure};
 use crate::logging;
@@ -50,6 +52,7 @@ pub async fn run(args: Args) -> Result<ExitCode, Failure> {
     args.check().map_err(Failure::Usage)?;
     let stop = signals::stop_on_signals().context("cannot handle signals")?;
     let source = Source::open(&args).await.map_err(Failure::Usage)?;
+    let security = args.security.security(args.listen, source.cluster())?;
 
     // Both ports before any work, so that one that is taken is a start that failed and not half a controller.
     let proxies = bind(args.listen, "--listen").await?;
@@ -73,7 +76,7 @@ pub async fn run(args: Args) -> Result<ExitCode, Failure> {
         tracing::info!("ending: proxies serve on with what they have");
     };
     tokio::select! {
-        served = push::serve(proxies, store, shutdown) => {
+        served = push::serve(proxies, store, security, shutdown) => {
             served.context("cannot serve proxies")?;
             Ok(ExitCode::from(exit::GOOD))
         }

@@ -48,6 +48,14 @@ impl Source {
         Ok(Self::Cluster(Box::new(cluster)))
     }
 
+    /// The API server, where that is the source.
+    pub(super) fn cluster(&self) -> Option<&Cluster> {
+        match self {
+            Self::Cluster(cluster) => Some(cluster),
+            Self::Folder(..) => None,
+        }
+    }
+
     /// Follows the source for as long as it is polled.
     pub(super) async fn follow(self, sinks: Sinks, format: logging::Format) {
         let Sinks { store, readiness, metrics } = sinks;

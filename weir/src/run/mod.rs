@@ -78,7 +78,7 @@ async fn serve(args: &Args) -> Result<ExitCode, Failure> {
         summary::Addresses { bind: options.bind, admin: options.admin },
     ));
 
-    proxy::run(options, channel, stop.clone()).await.map_err(anyhow::Error::new)?;
+    proxy::run(options, channel.into(), stop.clone()).await.map_err(anyhow::Error::new)?;
     let is_forced = *stop.borrow() == Stop::Now;
     Ok(if is_forced { ExitCode::from(exit::FORCED) } else { ExitCode::SUCCESS })
 }

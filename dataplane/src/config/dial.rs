@@ -1,0 +1,298 @@
+//! How a controller is reached.
+//!
+//! Everything is looked up and read anew for each stream: the name, the authorities, the token, the client's own
+//! certificate. So rotation needs no watch on this side, and a Service of several controllers is several addresses,
+//! of which the next one is tried when one fails.
+
+#[cfg(test)]
+mod tests;
+mod tls;
+
+pub use tls::{ClientFiles, Credentials};
+
+use super::client::{CONNECT_TIMEOUT, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, Random};
+use hyper_util::rt::TokioIo;
+use std::future::{Ready, ready};
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::task::{Context, Poll};
+use tls::{Secrets, TlsTarget, Witness};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tonic::codegen::Service;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::{Request, Status};
+
+/// Addresses of one name that are tried before a dial counts as failed.
+pub const ADDRESSES_MAX: usize = 8;
+
+/// A controller's place as the command line names it, checked.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// Goes on the wire as scheme and authority of each request.
+    origin: Uri,
+    /// Without the brackets of an IPv6 address.
+    host: String,
+    port: u16,
+    tls: Option<TlsTarget>,
+}
+
+/// What is wrong with a controller's place. Whoever wrote the command line can fix it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TargetError {
+    /// Not a URL of a server.
+    #[error("`{0}` is not a URL like http://127.0.0.1:9901 or https://weir-controller.weir-system:9901")]
+    Url(String),
+    /// `https` without authorities.
+    #[error("{0} needs --controller-ca: the authority that must have signed the controller's certificate")]
+    CaMissing(String),
+    /// A token that everyone on the way could read.
+    #[error(
+        "--token-file is refused for {0}: without TLS the token could be read by anyone on the way; use https"
+    )]
+    TokenInPlaintext(String),
+    /// Something else that only TLS has a use for.
+    #[error("{flag} is of no use for {url}, which has no TLS: use https, or leave it out")]
+    PointlessInPlaintext {
+        /// Which flag.
+        flag: &'static str,
+        /// The controller's URL.
+        url: String,
+    },
+    /// Not a DNS name or an address.
+    #[error("`{0}` is not a name that a certificate can have: set --controller-name to a DNS name")]
+    Name(String),
+}
+
+impl Target {
+    /// Reads a URL and what belongs to it. No file is opened: they are read when they are used.
+    ///
+    /// # Errors
+    /// [`TargetError`]
+    pub fn new(url: &str, credentials: Credentials) -> Result<Self, TargetError> {
+        let refused = || TargetError::Url(url.to_owned());
+        let origin: Uri = url.parse().map_err(|_| refused())?;
+        let (Some(scheme), Some(host)) = (origin.scheme_str(), origin.host()) else { return Err(refused()) };
+        let has_path = !matches!(origin.path_and_query().map_or("", |path| path.as_str()), "" | "/");
+        if has_path || origin.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+            return Err(refused());
+        }
+        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        let (tls, port) = match scheme {
+            "http" => {
+                credentials.refuse_in_plaintext(url)?;
+                (None, 80)
+            }
+            "https" => (Some(TlsTarget::new(url, &host, credentials)?), 443),
+            _ => return Err(refused()),
+        };
+        let port = origin.port_u16().unwrap_or(port);
+        Ok(Self { origin, host, port, tls })
+    }
+
+    async fn addresses(&self) -> Result<Vec<SocketAddr>, DialError> {
+        let host = || self.host.clone();
+        let found = timeout(CONNECT_TIMEOUT, tokio::net::lookup_host((self.host.as_str(), self.port))).await;
+        let found = found.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        let found: Vec<_> = found.map_err(|source| DialError::Resolve { host: host(), source })?.collect();
+        if found.is_empty() {
+            return Err(DialError::NoAddress { host: host() });
+        }
+        Ok(found)
+    }
+
+    async fn connect(&self, address: SocketAddr, secrets: Option<&Secrets>) -> Result<Link, DialError> {
+        let refused = |source| DialError::Connect { address, source };
+        let socket = TcpStream::connect(address).await.map_err(refused)?;
+        socket.set_nodelay(true).map_err(refused)?;
+        let witness = Witness::default();
+        let channel = match (&self.tls, secrets) {
+            (Some(tls), Some(secrets)) => {
+                let stream = tls.handshake(socket, address, secrets, &witness).await?;
+                self.channel(stream).await
+            }
+            _ => self.channel(socket).await,
+        };
+        let channel = channel.map_err(|source| DialError::Http { address, source })?;
+        Ok(Link { channel, token: secrets.and_then(|secrets| secrets.token.clone()), witness })
+    }
+
+    /// A channel over one connection and no other: the next one has the newest files, and may be to another address.
+    async fn channel<IO>(&self, io: IO) -> Result<Channel, tonic::transport::Error>
+    where
+        IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        Endpoint::from(self.origin.clone())
+            .connect_timeout(CONNECT_TIMEOUT)
+            .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
+            .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+            .keep_alive_while_idle(true)
+            .connect_with_connector(Once(Some(io)))
+            .await
+    }
+}
+
+/// Why there is no connection to a controller.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum DialError {
+    #[error("cannot read {}, given by {flag}", .file.display())]
+    Read { flag: &'static str, file: PathBuf, source: io::Error },
+    #[error("{}, given by {flag}, {fault}", .file.display())]
+    Content { flag: &'static str, file: PathBuf, fault: &'static str },
+    #[error("cannot find the address of the controller `{host}`")]
+    Resolve { host: String, source: io::Error },
+    #[error("the controller's name `{host}` has no address")]
+    NoAddress { host: String },
+    #[error("cannot connect to a controller at {address}")]
+    Connect { address: SocketAddr, source: io::Error },
+    #[error("no connection to a controller at {address} in {} s", CONNECT_TIMEOUT.as_secs())]
+    Timeout { address: SocketAddr },
+    #[error("no TLS with the controller at {address}: {sentence}")]
+    Tls { address: SocketAddr, sentence: String },
+    #[error("no HTTP/2 with the controller at {address}")]
+    Http { address: SocketAddr, source: tonic::transport::Error },
+}
+
+/// Dials a controller, once for each stream.
+#[derive(Debug)]
+pub struct Dialer {
+    to: To,
+    /// Where the last connection went.
+    last: Option<SocketAddr>,
+    /// Whether that one is to be tried after all others.
+    is_last_bad: bool,
+}
+
+#[derive(Debug)]
+enum To {
+    /// One that connects by itself: a controller in this process.
+    Channel(Channel),
+    Target(Box<Target>),
+}
+
+impl From<Channel> for Dialer {
+    fn from(channel: Channel) -> Self {
+        Self { to: To::Channel(channel), last: None, is_last_bad: false }
+    }
+}
+
+impl From<Target> for Dialer {
+    fn from(target: Target) -> Self {
+        Self { to: To::Target(Box::new(target)), last: None, is_last_bad: false }
+    }
+}
+
+impl Dialer {
+    /// A connection, to any address of the name: in an order by chance, so that the proxies of one Service spread,
+    /// with the one that failed before as the last.
+    pub(super) async fn dial(&mut self, random: &mut Random) -> Result<Link, DialError> {
+        let target = match &self.to {
+            To::Channel(channel) => return Ok(Link::over(channel.clone())),
+            To::Target(target) => target,
+        };
+        let secrets = match &target.tls {
+            Some(tls) => Some(tls.read().await?),
+            None => None,
+        };
+        let bad = self.last.filter(|_| self.is_last_bad);
+        let addresses = in_turn(target.addresses().await?, random.next(), bad);
+        let (last, connected) = first_of(target, addresses, secrets.as_ref()).await;
+        (self.last, self.is_last_bad) = (last, connected.is_err());
+        connected
+    }
+
+    /// The stream over the last connection failed.
+    pub(super) fn failed(&mut self) {
+        self.is_last_bad = true;
+    }
+}
+
+/// The first of these addresses that has a controller, and the one tried last.
+async fn first_of(
+    target: &Target,
+    addresses: Vec<SocketAddr>,
+    secrets: Option<&Secrets>,
+) -> (Option<SocketAddr>, Result<Link, DialError>) {
+    let mut last = None;
+    let mut failure = DialError::NoAddress { host: target.host.clone() };
+    for address in addresses {
+        last = Some(address);
+        failure = match timeout(CONNECT_TIMEOUT, target.connect(address, secrets)).await {
+            Ok(Ok(link)) => return (last, Ok(link)),
+            Ok(Err(error)) => error,
+            Err(_) => DialError::Timeout { address },
+        };
+        tracing::debug!(%address, reason = %failure, "not this controller");
+    }
+    (last, Err(failure))
+}
+
+/// At most [`ADDRESSES_MAX`], beginning with the one whose `turn` it is.
+fn in_turn(mut addresses: Vec<SocketAddr>, turn: u64, bad: Option<SocketAddr>) -> Vec<SocketAddr> {
+    let count = addresses.len().max(1);
+    // The remainder is smaller than a length in memory.
+    addresses.rotate_left(usize::try_from(turn % count as u64).unwrap_or(0));
+    addresses.sort_by_key(|address| Some(*address) == bad);
+    addresses.truncate(ADDRESSES_MAX);
+    addresses
+}
+
+/// One connection to a controller.
+pub(super) struct Link {
+    pub(super) channel: Channel,
+    token: Option<MetadataValue<Ascii>>,
+    witness: Witness,
+}
+
+impl Link {
+    fn over(channel: Channel) -> Self {
+        Self { channel, token: None, witness: Witness::default() }
+    }
+
+    /// With the token, if there is one.
+    pub(super) fn request<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        if let Some(token) = &self.token {
+            request.metadata_mut().insert("authorization", token.clone());
+        }
+        request
+    }
+
+    /// What a stream's end means. The status of a connection that broke does not say what TLS knew: with TLS 1.3 a
+    /// client learns only after the handshake that its certificate is refused.
+    pub(super) fn explain(&self, status: &Status) -> String {
+        let said = status.message();
+        match (self.witness.sentence(), status.code()) {
+            (Some(sentence), _) => sentence,
+            (None, tonic::Code::Unauthenticated) => {
+                format!("the controller does not know this proxy: {said}")
+            }
+            (None, tonic::Code::PermissionDenied) => format!("the controller refuses this proxy: {said}"),
+            (None, _) => said.to_owned(),
+        }
+    }
+}
+
+/// Gives one connection away, and is refused the second time.
+struct Once<IO>(Option<IO>);
+
+impl<IO> Service<Uri> for Once<IO>
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    type Response = TokioIo<IO>;
+    type Error = io::Error;
+    type Future = Ready<io::Result<TokioIo<IO>>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Uri) -> Self::Future {
+        let gone = || io::Error::new(io::ErrorKind::NotConnected, "the connection has ended");
+        ready(self.0.take().map(TokioIo::new).ok_or_else(gone))
+    }
+}
