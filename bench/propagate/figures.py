@@ -11,8 +11,8 @@ from machine import Refused
 DOCS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../docs/benchmarks.md")
 BEGIN, END = "<!-- propagate:begin -->", "<!-- propagate:end -->"
 HEAD = [
-    "| | p50 ms | p99 ms | bare watch p50 / p99 ms | swaps | failed of requests | controller cores | controller MB |",
-    "|---|---|---|---|---|---|---|---|",
+    "| | p50 ms | p99 ms | bare watch p50 / p99 ms | swaps | failed of requests | controller cores | controller MB | on |",
+    "|---|---|---|---|---|---|---|---|---|",
 ]
 LAST_WORDS_CHARACTERS = 400
 
@@ -107,6 +107,7 @@ def table_row(label, row):
     cells = [
         f"{percentile(row.firsts, 50):.1f}", f"{percentile(row.firsts, 99):.1f}", watch, f"{row.count}",
         f"{len(row.failed)} of {row.requests:,}", f"{row.cost['controller.cores']:.2f}", f"{row.cost['controller.memory']:.0f}",
+        datetime.date.today().isoformat(),
     ]
     return f"| {label} | " + " | ".join(cells) + " |"
 
@@ -133,7 +134,7 @@ def write_docs(ours):
     rows = {line.split(" | ")[0][2:]: line for line in there.splitlines() if line.startswith("| ") and line not in HEAD}
     rows.update(ours)
     model = next((line.split(":", 1)[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "")
-    intro = f"Last run on {datetime.date.today().isoformat()}: {model}, {os.cpu_count()} cores, Linux {platform.release()}."
+    intro = f"The last run's machine: {model}, {os.cpu_count()} cores, Linux {platform.release()}."
     with open(DOCS, "w") as file:
         file.write(before + BEGIN + "\n" + "\n".join([intro, "", *HEAD, *rows.values()]) + "\n" + END + after)
 
