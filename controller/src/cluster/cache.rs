@@ -159,6 +159,9 @@ impl Cache {
             Event::Delete(key) => self.remove(id.kind, &key, changes),
             Event::Failed(failure) => {
                 watch.fail(&id, &failure);
+                if failure.is_absence(id.kind) {
+                    self.replace(&id, BTreeMap::new(), changes);
+                }
             }
         }
     }
@@ -199,6 +202,7 @@ impl Cache {
             Kind::LoadBalancerPool => Box::new(objects.pools.keys().chain(self.malformed.keys())),
             Kind::Service => Box::new(objects.services.keys()),
             Kind::EndpointSlice => Box::new(objects.slices().map(|(key, _)| key)),
+            Kind::ReferenceGrant => Box::new(objects.grants.keys()),
             Kind::Secret => Box::new(objects.secrets.keys()),
         };
         keys.filter(|key| id.extent.covers(key)).cloned()
@@ -213,6 +217,7 @@ impl Cache {
                 // Nothing to compile, and yet more or less is known of what there is.
                 changes.world |= before != Some(malformed);
             }
+            // What a grant that cannot be read permits is not known, and so it permits nothing.
             Item::Malformed(_) => self.remove(kind, &key, changes),
             Item::Service(service) => {
                 if self.objects.services.get(&key) != Some(&service) {
@@ -224,6 +229,10 @@ impl Cache {
                 if self.objects.slice(&key) != Some(&slice) {
                     changes.services.extend(self.objects.insert_slice(key, slice));
                 }
+            }
+            Item::Grant(grant) => {
+                let before = self.objects.grants.insert(key, Arc::clone(&grant));
+                changes.world |= before.is_none_or(|before| before.spec != grant.spec);
             }
             Item::Secret(secret) => {
                 let before = self.objects.secrets.insert(key, Arc::clone(&secret));
@@ -263,6 +272,7 @@ impl Cache {
                 }
             }
             Kind::EndpointSlice => changes.services.extend(self.objects.remove_slice(key)),
+            Kind::ReferenceGrant => changes.world |= self.objects.grants.remove(key).is_some(),
             Kind::Secret => changes.world |= self.objects.secrets.remove(key).is_some(),
         }
     }
@@ -278,7 +288,8 @@ impl Watch {
         self.failure = Some(failure.reason);
         self.failures = self.failures.saturating_add(1);
         // One Secret never holds up all pools; what it holds is unknown then, and what was known of it stays.
-        self.is_settled |= id.kind == Kind::Secret && (failure.is_lasting() || self.failures >= FAILURES_MAX);
+        let is_given_up = id.kind == Kind::Secret && (failure.is_lasting() || self.failures >= FAILURES_MAX);
+        self.is_settled |= is_given_up || failure.is_absence(id.kind);
     }
 }
 

@@ -59,6 +59,11 @@ impl Failure {
         matches!(self.reason, FailureReason::Forbidden | FailureReason::NotInstalled)
     }
 
+    /// Whether it says no more than that there are no such objects: a cluster need not have the Gateway API.
+    pub(super) fn is_absence(&self, kind: Kind) -> bool {
+        kind == Kind::ReferenceGrant && self.reason == FailureReason::NotInstalled
+    }
+
     /// What is wrong and what to do about it.
     pub(super) fn sentence(&self, id: &WatchId) -> String {
         let Self { reason, cause } = self;

@@ -140,6 +140,7 @@ impl Follower {
             (Kind::LoadBalancerPool, objects.pools.len()),
             (Kind::Service, objects.services.len()),
             (Kind::EndpointSlice, objects.slices().len()),
+            (Kind::ReferenceGrant, objects.grants.len()),
             (Kind::Secret, objects.secrets.len()),
         ];
         for (kind, count) in counts {

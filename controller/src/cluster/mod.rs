@@ -9,7 +9,7 @@
 //! watch has listed once, since "no Services yet" would empty every set.
 //!
 //! A change of a Service or an EndpointSlice compiles the sets that name the Service and nothing else, at once. A
-//! change of a pool or a Secret compiles the world, once for all that waits at that moment.
+//! change of a pool, a Secret or a ReferenceGrant compiles the world, once for all that waits at that moment.
 //!
 //! Secrets are watched one by one, by the names that pools mention: a controller that may list Secrets may read
 //! every password of the cluster.
@@ -48,6 +48,8 @@ pub enum Kind {
     Service,
     /// `discovery.k8s.io/v1`
     EndpointSlice,
+    /// `gateway.networking.k8s.io/v1beta1`, where it is installed
+    ReferenceGrant,
     /// `v1`
     Secret,
 }
@@ -87,12 +89,13 @@ pub async fn follow(cluster: Cluster, store: Arc<Store>, readiness: Arc<Readines
 }
 
 impl Kind {
-    const NAMESPACED: [Self; 3] = [Self::LoadBalancerPool, Self::Service, Self::EndpointSlice];
+    const NAMESPACED: [Self; 4] =
+        [Self::LoadBalancerPool, Self::Service, Self::EndpointSlice, Self::ReferenceGrant];
 
     /// Every kind.
     #[cfg(test)]
-    pub(crate) const ALL: [Self; 4] =
-        [Self::LoadBalancerPool, Self::Service, Self::EndpointSlice, Self::Secret];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::LoadBalancerPool, Self::Service, Self::EndpointSlice, Self::ReferenceGrant, Self::Secret];
 
     /// As rules of RBAC name it: group and resource.
     const fn resource(self) -> (&'static str, &'static str) {
@@ -100,6 +103,7 @@ impl Kind {
             Self::LoadBalancerPool => ("weir.dev", "loadbalancerpools"),
             Self::Service => ("", "services"),
             Self::EndpointSlice => ("discovery.k8s.io", "endpointslices"),
+            Self::ReferenceGrant => ("gateway.networking.k8s.io", "referencegrants"),
             Self::Secret => ("", "secrets"),
         }
     }

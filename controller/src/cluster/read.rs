@@ -3,8 +3,8 @@
 //! What can be large and is never looked at goes before anything is kept: managedFields are often half of an object,
 //! and `kubectl apply` keeps a second copy of it, keys of Secrets included, in an annotation.
 
-use crate::compile::ObjectKey;
 use crate::compile::pool::key_of;
+use crate::compile::{ObjectKey, ReferenceGrant};
 use k8s_openapi::api::core::v1::{Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -23,6 +23,7 @@ pub(crate) enum Item {
     Pool(Arc<LoadBalancerPool>),
     Service(Arc<Service>),
     Slice(Arc<EndpointSlice>),
+    Grant(Arc<ReferenceGrant>),
     Secret(Arc<Secret>),
     Malformed(Arc<Malformed>),
 }
@@ -52,6 +53,17 @@ pub(crate) fn pool(mut object: DynamicObject) -> Item {
     }
 }
 
+pub(crate) fn grant(mut object: DynamicObject) -> Item {
+    trim(&mut object.metadata);
+    let metadata = object.metadata;
+    match parse("spec", object.data.get("spec").cloned().unwrap_or(Value::Null)) {
+        Ok(spec) => Item::Grant(Arc::new(ReferenceGrant { metadata, spec })),
+        Err((field, sentence)) => {
+            Item::Malformed(Arc::new(Malformed { metadata, field, sentence, status: None }))
+        }
+    }
+}
+
 pub(crate) fn service(mut service: Service) -> Item {
     trim(&mut service.metadata);
     // The addresses of load balancers in front of us change without meaning anything here.
@@ -77,6 +89,7 @@ impl Item {
             Self::Pool(object) => &object.metadata,
             Self::Service(object) => &object.metadata,
             Self::Slice(object) => &object.metadata,
+            Self::Grant(object) => &object.metadata,
             Self::Secret(object) => &object.metadata,
             Self::Malformed(object) => &object.metadata,
         })

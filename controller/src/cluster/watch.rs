@@ -63,6 +63,10 @@ impl Watches {
                 let kind = GroupVersionKind::gvk("weir.dev", "v1alpha1", "LoadBalancerPool");
                 self.tasks.spawn(line.run(dynamic(client, extent, &kind), read::pool))
             }
+            Kind::ReferenceGrant => {
+                let kind = GroupVersionKind::gvk("gateway.networking.k8s.io", "v1beta1", "ReferenceGrant");
+                self.tasks.spawn(line.run(dynamic(client, extent, &kind), read::grant))
+            }
             Kind::Service => self.tasks.spawn(line.run(typed::<Service>(client, extent), read::service)),
             Kind::EndpointSlice => {
                 self.tasks.spawn(line.run(typed::<EndpointSlice>(client, extent), read::slice))
@@ -153,8 +157,13 @@ impl Line {
 
     /// Once for each change of the reason: the same is tried again every few seconds.
     fn say(&self, failure: &Failure, said: &mut Option<FailureReason>) {
-        self.metrics.watch_failed(self.id.kind, failure.reason);
         let sentence = failure.sentence(&self.id);
+        if failure.is_absence(self.id.kind) {
+            *said = None;
+            tracing::debug!("{sentence}");
+            return;
+        }
+        self.metrics.watch_failed(self.id.kind, failure.reason);
         if said.replace(failure.reason) == Some(failure.reason) {
             tracing::debug!("{sentence}");
         } else if failure.reason == FailureReason::Forbidden {

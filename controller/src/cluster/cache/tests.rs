@@ -1,4 +1,5 @@
 use super::*;
+use crate::compile::ReferenceGrant;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -51,6 +52,12 @@ fn secret(name: &str, version: u64) -> Item {
     Item::Secret(Arc::new(Secret { metadata: metadata(name), data: Some(data.into()), ..Secret::default() }))
 }
 
+fn grant(name: &str, version: u64) -> Item {
+    let spec = json!({ "from": [], "to": [{ "group": "", "kind": "Service", "name": version.to_string() }] });
+    let spec = serde_json::from_value(spec).expect("a specification");
+    Item::Grant(Arc::new(ReferenceGrant { metadata: metadata(name), spec }))
+}
+
 fn everywhere(kind: Kind) -> WatchId {
     WatchId { kind, extent: Extent::Everywhere }
 }
@@ -91,7 +98,7 @@ fn nothing_is_settled_before_every_watch_has_listed_once() {
     assert_eq!(
         cache.waiting_for(),
         "waiting for LoadBalancerPools of namespace a, LoadBalancerPools of namespace b, Services of namespace a, \
-         Services of namespace b and 2 more"
+         Services of namespace b and 4 more"
     );
     for id in &ids {
         assert!(!cache.is_settled());
@@ -106,7 +113,7 @@ fn nothing_is_settled_before_every_watch_has_listed_once() {
 #[test]
 fn a_forbidden_kind_is_waited_for_and_named() {
     let mut cache = Cache::new(&[]);
-    for kind in [Kind::LoadBalancerPool, Kind::EndpointSlice] {
+    for kind in [Kind::LoadBalancerPool, Kind::EndpointSlice, Kind::ReferenceGrant] {
         cache.list(&everywhere(kind), Vec::new());
     }
     for _ in 0..10 {
@@ -209,6 +216,67 @@ fn secrets_are_watched_while_a_pool_names_them() {
 }
 
 #[test]
+fn a_secret_of_another_namespace_is_watched_while_a_grant_there_permits_it() {
+    let mut cache = Cache::synced();
+    let Item::Pool(shared) = pool("a", 1, "tls") else { panic!("a pool") };
+    let mut shared = (*shared).clone();
+    let tls = shared.spec.listeners[0].tls.as_mut().expect("it is HTTPS");
+    tls.certificate_refs[0].namespace = Some("other".into());
+    cache.list(&everywhere(Kind::LoadBalancerPool), vec![Item::Pool(Arc::new(shared))]);
+    assert_eq!(cache.follow_references(&mut Changes::default()), SecretWatches::default(), "nobody permits");
+
+    let spec = json!({
+        "from": [{ "group": "weir.dev", "kind": "LoadBalancerPool", "namespace": "ns" }],
+        "to": [{ "group": "", "kind": "Secret" }],
+    });
+    let mut grant =
+        ReferenceGrant { metadata: metadata("g"), spec: serde_json::from_value(spec).expect("one") };
+    grant.metadata.namespace = Some("other".into());
+    let grants = everywhere(Kind::ReferenceGrant);
+    assert!(cache.say(&grants, Event::Apply(Item::Grant(Arc::new(grant.clone())))).world);
+    let tls = WatchId::secret(ObjectKey::new("other", "tls"));
+    let watches = cache.follow_references(&mut Changes::default());
+    assert_eq!(watches, SecretWatches { needed: vec![tls.clone()], unneeded: Vec::new() });
+    grant.metadata.labels = Some([("a".to_owned(), "b".to_owned())].into());
+    assert_eq!(cache.say(&grants, Event::Apply(Item::Grant(Arc::new(grant)))), Changes::default());
+
+    assert!(cache.say(&grants, failure(FailureReason::NotInstalled)).world, "their definition is deleted");
+    let watches = cache.follow_references(&mut Changes::default());
+    assert_eq!(watches, SecretWatches { needed: Vec::new(), unneeded: vec![tls] });
+}
+
+#[test]
+fn grants_hold_up_nothing_where_they_are_not_installed_and_are_kept_while_they_cannot_be_read() {
+    let mut cache = Cache::synced();
+    let grants = everywhere(Kind::ReferenceGrant);
+    cache.list(&grants, vec![grant("g", 1)]);
+    for reason in [FailureReason::Forbidden, FailureReason::Refused, FailureReason::Unreachable] {
+        assert_eq!(cache.say(&grants, failure(reason)), Changes::default(), "{reason}");
+    }
+    assert!(
+        cache
+            .say(
+                &grants,
+                Event::Apply(Item::Malformed(Arc::new(Malformed {
+                    metadata: metadata("g"),
+                    ..Malformed::default()
+                })))
+            )
+            .world,
+        "what it permits is not known any more"
+    );
+
+    let mut cache = Cache::new(&[]);
+    for kind in Kind::NAMESPACED.into_iter().filter(|kind| *kind != Kind::ReferenceGrant) {
+        cache.list(&everywhere(kind), Vec::new());
+    }
+    assert_eq!(cache.waiting_for(), "waiting for ReferenceGrants");
+    cache.say(&grants, failure(FailureReason::NotInstalled));
+    assert!(cache.is_settled());
+    assert!(cache.list(&grants, vec![grant("g", 1)]).world, "installed later");
+}
+
+#[test]
 fn a_secret_that_cannot_be_read_holds_up_nothing_for_ever() {
     for (reason, attempts) in [
         (FailureReason::Forbidden, 1),
@@ -269,7 +337,7 @@ impl Server {
     /// Changes one object, and says which watch hears what of it, if it is connected.
     fn change(&mut self, random: &mut Random) -> Option<Message> {
         self.version += 1;
-        let kind = Kind::ALL[usize::try_from(random.below(4)).expect("small")];
+        let kind = Kind::ALL[usize::try_from(random.below(5)).expect("small")];
         let name = ["web", "b", "c"][usize::try_from(random.below(3)).expect("small")];
         let version = random.below(3);
         let item = match kind {
@@ -279,6 +347,7 @@ impl Server {
             }
             Kind::Service => service(name, version),
             Kind::EndpointSlice => slice(name, ["web", "b"][usize::from(version > 0)], self.version),
+            Kind::ReferenceGrant => grant(name, version),
             Kind::Secret => secret(name, version),
         };
         let event = if random.below(3) == 0 {
@@ -325,6 +394,7 @@ impl Compiler {
         };
         assert_eq!(specs(&self.world), specs(objects));
         assert_eq!(self.world.secrets, objects.secrets);
+        assert_eq!(self.world.grants, objects.grants);
     }
 }
 
