@@ -3,3 +3,4 @@
 mod control_plane;
 mod definition;
 mod source;
+mod users_path;

@@ -1,0 +1,259 @@
+//! The way of a user: the roles and a Deployment applied, Weir started with its own ServiceAccount, and kubectl from there on.
+
+use serde_json::Value;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::process::Command;
+use weir_tests::harness::cluster::{Cluster, Namespace, Node, Visit};
+use weir_tests::harness::load::{Clients, Load};
+use weir_tests::harness::process::Process;
+use weir_tests::harness::services::{Service, is_free, wait_for_status};
+use weir_tests::harness::{binaries, client, ports, wait};
+
+/// A Deployment of sample backends, and its Service.
+const WEB: &str = r#"
+apiVersion: v1
+kind: Service
+metadata: { name: web }
+spec:
+  selector: { app: web }
+  ports: [{ name: http, port: 80, targetPort: 8080 }]
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: { name: web }
+spec:
+  replicas: 2
+  selector: { matchLabels: { app: web } }
+  template:
+    metadata: { labels: { app: web } }
+    spec:
+      containers:
+        - name: web
+          image: weir
+          command: [weir, demo-backend, --name, $(POD_NAME), --listen, "$(POD_IP):8080"]
+          ports: [{ containerPort: 8080 }]
+"#;
+
+/// A pool in front of a Service.
+fn pool(name: &str, port: u16, service: &str) -> String {
+    format!(
+        "apiVersion: weir.dev/v1alpha1
+kind: LoadBalancerPool
+metadata: {{ name: {name} }}
+spec:
+  listeners:
+    - {{ name: http, port: {port}, protocol: HTTP }}
+  rules:
+    - backendSets: [{{ name: {service} }}]
+  backendSets:
+    - {{ name: {service}, service: {{ name: {service}, port: http }} }}
+"
+    )
+}
+
+/// Weir in a namespace of its own, and a user's namespace, whose pods run.
+struct Site<'a> {
+    system: Namespace<'a>,
+    shop: Namespace<'a>,
+    node: Node,
+    kubeconfig: PathBuf,
+    /// What proxies dial.
+    push: u16,
+}
+
+impl<'a> Site<'a> {
+    fn new(cluster: &'a Visit) -> Self {
+        let (system, shop) = (cluster.namespace("weir"), cluster.namespace("shop"));
+        let roles = binaries::workspace().join("deploy/rbac.yaml");
+        let roles = std::fs::read_to_string(roles).expect("it is there");
+        cluster.apply(&roles.replace("weir-system", &system.name));
+        let kubeconfig = system.kubeconfig_for("weir-controller");
+        let node = Node::start(cluster, &shop);
+        Self { system, shop, node, kubeconfig, push: ports::free() }
+    }
+
+    /// Beside the controllers of other tests: hence of this namespace only.
+    fn controller(&self) -> Service {
+        let admin = ports::free();
+        let mut command = Command::new(binaries::path("weir-controller"));
+        command.arg("--kubeconfig").arg(&self.kubeconfig);
+        command.args(["--namespace", &self.system.name, "--watch-namespace", &self.shop.name]);
+        command.args(["--listen", &client::local(self.push).to_string()]);
+        command.args(["--admin", &client::local(admin).to_string()]);
+        Service { process: Process::start(&mut command), admin }
+    }
+
+    /// The Deployment behind a pool on this port, each pod of which has answered.
+    fn deploy(&self, port: u16) {
+        self.shop.apply(&format!("{WEB}---\n{}", pool("shop", port, "web")));
+        self.shop.kubectl(&["rollout", "status", "deployment/web", "--timeout=60s"]);
+        for pod in self.pods() {
+            wait::patiently(&format!("{} should answer", pod.name), || {
+                let answer = client::fetch(port, "/").ok().filter(|answer| answer.status == 200)?;
+                (answer.json()["name"] == pod.name).then_some(())
+            });
+        }
+    }
+
+    fn scale(&self, replicas: usize) {
+        self.shop.kubectl(&["scale", "deployment/web", &format!("--replicas={replicas}")]);
+        self.shop.kubectl(&["rollout", "status", "deployment/web", "--timeout=60s"]);
+    }
+
+    fn pods(&self) -> Vec<WebPod> {
+        let pods = self.shop.get(&["pods", "--selector=app=web"]);
+        pods["items"].as_array().into_iter().flatten().map(WebPod::of).collect()
+    }
+
+    /// Waits until this many pods are deleted, though they may still run, and returns them.
+    fn deleted(&self, count: usize) -> Vec<WebPod> {
+        wait::patiently(&format!("{count} pods should be deleted"), || {
+            let deleted: Vec<_> = self.pods().into_iter().filter(|pod| pod.is_deleted).collect();
+            (deleted.len() == count).then_some(deleted)
+        })
+    }
+
+    /// Ends the pods that the node held, and waits until only this many are left.
+    fn release(&self, left: usize) {
+        self.node.release_deleted_pods();
+        wait::patiently(&format!("{left} pods should be left"), || (self.pods().len() == left).then_some(()));
+    }
+}
+
+#[derive(Debug)]
+struct WebPod {
+    name: String,
+    address: IpAddr,
+    is_deleted: bool,
+}
+
+impl WebPod {
+    fn of(pod: &Value) -> Self {
+        let text =
+            |value: &Value| value.as_str().expect("a pod that runs has a name and an address").to_owned();
+        Self {
+            name: text(&pod["metadata"]["name"]),
+            address: text(&pod["status"]["podIP"]).parse().expect("an address"),
+            is_deleted: pod["metadata"]["deletionTimestamp"].is_string(),
+        }
+    }
+}
+
+fn load(port: u16) -> Load {
+    let load = Load::start(port, Clients { kept: 2, fresh: 2 });
+    wait_for_more(&load);
+    load
+}
+
+/// Waits for requests that began and ended from here on.
+fn wait_for_more(load: &Load) {
+    let before = load.seen().good;
+    wait::until("the load should flow", || (load.seen().good > before + 100).then_some(()));
+}
+
+/// Waits until requests go to others only.
+fn wait_until_left(load: &Load, pods: &[WebPod]) {
+    let answers = || pods.iter().filter_map(|pod| load.seen().answers.get(&pod.name).copied()).sum::<u64>();
+    wait::patiently("backends of deleted pods should get no request", || {
+        let before = answers();
+        wait_for_more(load);
+        (answers() == before).then_some(())
+    });
+}
+
+fn assert_no_failure(load: Load) {
+    let seen = load.stop();
+    assert_eq!(seen.failures, Vec::<String>::new(), "with {} good requests", seen.good);
+}
+
+#[test]
+fn traffic_follows_the_scale_of_a_deployment_and_no_request_fails() {
+    let cluster = Cluster::shared();
+    let site = Site::new(&cluster);
+    let (_controller, proxy) = (site.controller(), Service::proxy(site.push));
+    let port = ports::free();
+    site.deploy(port);
+    proxy.wait_until_ready();
+    let load = load(port);
+
+    let before = site.pods();
+    site.scale(3);
+    let new = site.pods().into_iter().find(|pod| before.iter().all(|known| known.name != pod.name));
+    let new = new.expect("a third pod").name;
+    wait::patiently("the new backend should be used", || load.seen().first_answer.get(&new).copied());
+
+    site.node.hold_deleted_pods();
+    site.scale(1);
+    let deleted = site.deleted(2);
+    wait_until_left(&load, &deleted);
+    for pod in deleted {
+        let answer = client::fetch_at((pod.address, 8080).into(), "/").expect("it was left before it went");
+        assert_eq!(answer.json()["name"], pod.name);
+    }
+    site.release(1);
+    wait_for_more(&load);
+    assert_no_failure(load);
+}
+
+#[test]
+fn a_rolling_change_fails_no_request() {
+    let cluster = Cluster::shared();
+    let site = Site::new(&cluster);
+    let (_controller, _proxy) = (site.controller(), Service::proxy(site.push));
+    let port = ports::free();
+    site.deploy(port);
+    let load = load(port);
+    // As long a `preStop` as it takes: a pod that ends with its deletion ends before anyone can know.
+    site.node.hold_deleted_pods();
+    site.shop.kubectl(&["rollout", "restart", "deployment/web"]);
+    site.shop.kubectl(&["rollout", "status", "deployment/web", "--timeout=60s"]);
+    let old = site.deleted(2);
+    wait_until_left(&load, &old);
+    site.release(2);
+    wait_for_more(&load);
+    let seen = load.seen();
+    for pod in site.pods() {
+        assert!(seen.answers.contains_key(&pod.name), "{} got no request: {:?}", pod.name, seen.answers);
+    }
+    assert_no_failure(load);
+}
+
+#[test]
+fn a_killed_controller_costs_no_request_and_the_next_one_goes_on() {
+    let cluster = Cluster::shared();
+    let site = Site::new(&cluster);
+    let (first, _proxy) = (site.controller(), Service::proxy(site.push));
+    let port = ports::free();
+    site.deploy(port);
+    let load = load(port);
+    first.process.kill();
+    wait_for_more(&load);
+    let before = site.pods();
+    site.scale(3);
+    let new = site.pods().into_iter().find(|pod| before.iter().all(|known| known.name != pod.name));
+    let new = new.expect("a third pod").name;
+    let second = site.controller();
+    second.wait_until_ready();
+    wait::patiently("the new backend should be used", || load.seen().first_answer.get(&new).copied());
+    wait_for_more(&load);
+    assert_no_failure(load);
+}
+
+#[test]
+fn a_service_may_come_after_its_pool_and_a_deleted_pool_takes_its_listener_along() {
+    let cluster = Cluster::shared();
+    let site = Site::new(&cluster);
+    let (_controller, _proxy) = (site.controller(), Service::proxy(site.push));
+    let (port, early) = (ports::free(), ports::free());
+    site.shop.apply(&pool("early", early, "web"));
+    wait_for_status(early, "/", 503);
+    site.deploy(port);
+    wait_for_status(early, "/", 200);
+
+    let load = load(port);
+    site.shop.kubectl(&["delete", "lbp", "early"]);
+    wait::until("the listener of the deleted pool should go", || is_free(early).then_some(()));
+    wait_for_more(&load);
+    assert_no_failure(load);
+}
