@@ -1,10 +1,13 @@
 //! The way of a user: the roles and a Deployment applied, Weir started with its own ServiceAccount, and kubectl from there on.
 
 use serde_json::Value;
-use std::net::IpAddr;
-use std::path::PathBuf;
+use std::ffi::OsStr;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::process::Command;
-use weir_tests::harness::cluster::{Cluster, Namespace, Node, Visit};
+use weir_tests::harness::authority::{Authority, replace};
+use weir_tests::harness::client::Connection;
+use weir_tests::harness::cluster::{Cluster, Namespace, Node, Pod, Visit};
 use weir_tests::harness::load::{Clients, Load};
 use weir_tests::harness::process::Process;
 use weir_tests::harness::services::{Service, is_free, wait_for_status};
@@ -34,6 +37,9 @@ spec:
           command: [weir, demo-backend, --name, $(POD_NAME), --listen, "$(POD_IP):8080"]
           ports: [{ containerPort: 8080 }]
 "#;
+
+/// The name in the controller's certificate.
+const CONTROLLER: &str = "controller.example";
 
 /// A pool in front of a Service.
 fn pool(name: &str, port: u16, service: &str) -> String {
@@ -73,24 +79,28 @@ impl<'a> Site<'a> {
         Self { system, shop, node, kubeconfig, push: ports::free() }
     }
 
-    /// Beside the controllers of other tests: hence of this namespace only.
     fn controller(&self) -> Service {
+        self.controller_with(&[])
+    }
+
+    /// Beside the controllers of other tests: hence of this namespace only.
+    fn controller_with(&self, flags: &[&OsStr]) -> Service {
         let admin = ports::free();
         let mut command = Command::new(binaries::path("weir-controller"));
         command.arg("--kubeconfig").arg(&self.kubeconfig);
         command.args(["--namespace", &self.system.name, "--watch-namespace", &self.shop.name]);
         command.args(["--listen", &client::local(self.push).to_string()]);
         command.args(["--admin", &client::local(admin).to_string()]);
-        Service { process: Process::start(&mut command), admin }
+        Service { process: Process::start(command.args(flags)), admin }
     }
 
-    /// The Deployment behind a pool on this port, each pod of which has answered.
-    fn deploy(&self, port: u16) {
-        self.shop.apply(&format!("{WEB}---\n{}", pool("shop", port, "web")));
+    /// The Deployment behind a pool, each pod of which has answered through the proxy of this address.
+    fn deploy(&self, server: SocketAddr) {
+        self.shop.apply(&format!("{WEB}---\n{}", pool("shop", server.port(), "web")));
         self.shop.kubectl(&["rollout", "status", "deployment/web", "--timeout=60s"]);
         for pod in self.pods() {
             wait::patiently(&format!("{} should answer", pod.name), || {
-                let answer = client::fetch(port, "/").ok().filter(|answer| answer.status == 200)?;
+                let answer = client::fetch_at(server, "/").ok().filter(|answer| answer.status == 200)?;
                 (answer.json()["name"] == pod.name).then_some(())
             });
         }
@@ -140,8 +150,8 @@ impl WebPod {
     }
 }
 
-fn load(port: u16) -> Load {
-    let load = Load::start(port, Clients { kept: 2, fresh: 2 });
+fn load(server: SocketAddr) -> Load {
+    let load = Load::start_at(server, Clients { kept: 2, fresh: 2 });
     wait_for_more(&load);
     load
 }
@@ -173,9 +183,9 @@ fn traffic_follows_the_scale_of_a_deployment_and_no_request_fails() {
     let site = Site::new(&cluster);
     let (_controller, proxy) = (site.controller(), Service::proxy(site.push));
     let port = ports::free();
-    site.deploy(port);
+    site.deploy(client::local(port));
     proxy.wait_until_ready();
-    let load = load(port);
+    let load = load(client::local(port));
 
     let before = site.pods();
     site.scale(3);
@@ -202,8 +212,8 @@ fn a_rolling_change_fails_no_request() {
     let site = Site::new(&cluster);
     let (_controller, _proxy) = (site.controller(), Service::proxy(site.push));
     let port = ports::free();
-    site.deploy(port);
-    let load = load(port);
+    site.deploy(client::local(port));
+    let load = load(client::local(port));
     // As long a `preStop` as it takes: a pod that ends with its deletion ends before anyone can know.
     site.node.hold_deleted_pods();
     site.shop.kubectl(&["rollout", "restart", "deployment/web"]);
@@ -225,8 +235,8 @@ fn a_killed_controller_costs_no_request_and_the_next_one_goes_on() {
     let site = Site::new(&cluster);
     let (first, _proxy) = (site.controller(), Service::proxy(site.push));
     let port = ports::free();
-    site.deploy(port);
-    let load = load(port);
+    site.deploy(client::local(port));
+    let load = load(client::local(port));
     first.process.kill();
     wait_for_more(&load);
     let before = site.pods();
@@ -248,12 +258,66 @@ fn a_service_may_come_after_its_pool_and_a_deleted_pool_takes_its_listener_along
     let (port, early) = (ports::free(), ports::free());
     site.shop.apply(&pool("early", early, "web"));
     wait_for_status(early, "/", 503);
-    site.deploy(port);
+    site.deploy(client::local(port));
     wait_for_status(early, "/", 200);
 
-    let load = load(port);
+    let load = load(client::local(port));
     site.shop.kubectl(&["delete", "lbp", "early"]);
     wait::until("the listener of the deleted pool should go", || is_free(early).then_some(()));
+    wait_for_more(&load);
+    assert_no_failure(load);
+}
+
+/// A proxy as a pod of this ServiceAccount, which listens on the pod's address and shows the pod's token.
+fn proxy_pod(namespace: &Namespace<'_>, account: &str, site: &Site<'_>, ca: &Path) -> (Pod, Service) {
+    let pod = namespace.pod("proxy", account, &[]);
+    let token = namespace.cluster().file(&format!("{}-proxy.token", namespace.name));
+    replace(&token, &namespace.token(account, &pod.name, "weir.dev/controller"));
+    let admin = ports::free();
+    let mut command = Command::new(binaries::path("weir-proxy"));
+    command.args(["--workers", "1", "--bind", &pod.address.to_string()]);
+    command.args(["--admin", &client::local(admin).to_string()]);
+    command.args(["--controller", &format!("https://{}", client::local(site.push))]);
+    command.arg("--controller-ca").arg(ca).args(["--controller-name", CONTROLLER]);
+    command.arg("--token-file").arg(token);
+    (pod, Service { process: Process::start(&mut command), admin })
+}
+
+#[test]
+fn over_tls_a_proxy_gets_what_its_pod_may_serve_and_no_more() {
+    let cluster = Cluster::shared();
+    let site = Site::new(&cluster);
+    let tenant = cluster.namespace("tenant");
+    let authority = Authority::new();
+    let ca = cluster.file(&format!("{}-ca.crt", site.system.name));
+    replace(&ca, &authority.certificate());
+    let folder = ca.parent().expect("the cluster's folder");
+    let pair = authority.issue("weir-controller", &[CONTROLLER]).write(folder, &site.system.name);
+    let flags = [
+        "--watch-namespace".as_ref(),
+        tenant.name.as_ref(),
+        "--tls-cert".as_ref(),
+        pair.certificate.as_os_str(),
+    ];
+    let _controller =
+        site.controller_with(&[&flags[..], &["--tls-key".as_ref(), pair.key.as_os_str()]].concat());
+
+    // The controller's own namespace is the one whose proxies serve every namespace's pools.
+    let (pod, gateway) = proxy_pod(&site.system, "weir-proxy", &site, &ca);
+    let (shop, own) = (ports::free(), ports::free());
+    site.deploy((pod.address, shop).into());
+    gateway.wait_until_ready();
+    let load = load((pod.address, shop).into());
+
+    tenant.apply(&pool("own", own, "web"));
+    let (pod, proxy) = proxy_pod(&tenant, "default", &site, &ca);
+    proxy.wait_until_ready();
+    wait::until("the tenant's own pool should be served", || {
+        Connection::open_at((pod.address, own).into()).ok()
+    });
+    assert!(Connection::open_at((pod.address, shop).into()).is_err(), "it serves another namespace's pool");
+
+    site.scale(3);
     wait_for_more(&load);
     assert_no_failure(load);
 }
