@@ -213,9 +213,15 @@ impl Cache {
         match item {
             Item::Pool(pool) => self.put_pool(key, pool, changes),
             Item::Malformed(malformed) if kind == Kind::LoadBalancerPool => {
-                let before = self.malformed.insert(key, Arc::clone(&malformed));
-                // Nothing to compile, and yet more or less is known of what there is.
-                changes.world |= before != Some(malformed);
+                let before = self.malformed.insert(key.clone(), Arc::clone(&malformed));
+                match before {
+                    Some(before) if before == malformed => {}
+                    Some(before) if before.is_as_wrong_as(&malformed) => {
+                        changes.pools.insert(key);
+                    }
+                    // Nothing to compile, and yet more or less is known of what there is.
+                    _ => changes.world = true,
+                }
             }
             // What a grant that cannot be read permits is not known, and so it permits nothing.
             Item::Malformed(_) => self.remove(kind, &key, changes),

@@ -1,10 +1,11 @@
-//! What the watches bring, compiled and put in force.
+//! What the watches bring, compiled, put in force and told.
 
 use super::Kind;
 use super::cache::{Cache, Changes, Message, SecretWatches};
-use crate::compile::{Rejection, World, world};
+use crate::compile::{ObjectKey, Rejection, World, world};
 use crate::metrics::{Metrics, Scope};
 use crate::readiness::Readiness;
+use crate::status::{Board, Verdict};
 use crate::store::{Completeness, Store};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -19,7 +20,10 @@ pub(super) struct Follower {
     is_world_due: bool,
     /// What was said before, so that a change says what is new and not everything again.
     said: BTreeSet<(Severity, Rejection)>,
+    /// Pools on which there may be another verdict than the board has.
+    unjudged: BTreeSet<ObjectKey>,
     store: Arc<Store>,
+    board: Arc<Board>,
     readiness: Arc<Readiness>,
     metrics: Arc<Metrics>,
 }
@@ -34,12 +38,23 @@ impl Follower {
     pub(super) fn new(
         namespaces: &[String],
         store: Arc<Store>,
+        board: Arc<Board>,
         readiness: Arc<Readiness>,
         metrics: Arc<Metrics>,
     ) -> Self {
         let cache = Cache::new(namespaces);
         readiness.waiting(cache.waiting_for());
-        Self { cache, world: None, is_world_due: true, said: BTreeSet::new(), store, readiness, metrics }
+        Self {
+            cache,
+            world: None,
+            is_world_due: true,
+            said: BTreeSet::new(),
+            unjudged: BTreeSet::new(),
+            store,
+            board,
+            readiness,
+            metrics,
+        }
     }
 
     pub(super) fn cache(&self) -> &Cache {
@@ -54,6 +69,7 @@ impl Follower {
             if changes.world { self.cache.follow_references(&mut changes) } else { SecretWatches::default() };
         // First what costs little, so that endpoints never wait for a world that is compiled for another reason.
         self.refresh(&changes);
+        self.unjudged.extend(changes.pools);
         self.is_world_due |= changes.world;
         if self.is_world_due && self.cache.is_settled() {
             self.compile();
@@ -79,6 +95,25 @@ impl Follower {
         let outcome = self.store.apply_pools(world, &pools);
         self.metrics.compiled(Scope::Endpoints, begun.elapsed());
         tracing::debug!(services = changes.services.len(), changed = outcome.changed, "endpoints changed");
+        self.unjudged.append(&mut pools);
+    }
+
+    /// Brings the board up to date. Apart from [`Self::take`], so that proxies hear of a change first.
+    pub(super) fn judge(&mut self) {
+        // A pool may be newer than the world then; compiling it is a reason to judge every pool.
+        let Some(world) = self.world.as_ref().filter(|_| !self.is_world_due) else { return };
+        for key in std::mem::take(&mut self.unjudged) {
+            // What a malformed pool said before is among the objects too.
+            let verdict = match (self.cache.malformed().get(&key), self.cache.objects().pools.get(&key)) {
+                (Some(malformed), _) => malformed.verdict(world),
+                (None, Some(pool)) => Verdict::of(pool, world),
+                (None, None) => {
+                    self.board.remove(&key);
+                    continue;
+                }
+            };
+            self.board.set(key, verdict);
+        }
     }
 
     fn compile(&mut self) {
@@ -99,6 +134,8 @@ impl Follower {
             "compiled"
         );
         self.say(&world);
+        self.unjudged.extend(self.board.keys());
+        self.unjudged.extend(self.cache.objects().pools.keys().chain(self.cache.malformed().keys()).cloned());
         self.world = Some(world);
         self.readiness.ready();
     }
@@ -148,5 +185,83 @@ impl Follower {
             self.metrics.set_synced_watches(kind, self.cache.settled(kind));
         }
         self.metrics.set_malformed(self.cache.malformed().len());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::cache::Event;
+    use crate::cluster::{Extent, WatchId, read};
+    use crate::compile::Reason;
+    use serde_json::{Value, json};
+
+    fn follower(board: &Arc<Board>) -> Follower {
+        let (store, readiness) = (Store::new(1), Arc::new(Readiness::default()));
+        let metrics = Arc::new(Metrics::new(Arc::clone(&store), Arc::clone(&readiness)));
+        let mut follower = Follower::new(&[], store, Arc::clone(board), readiness, metrics);
+        for kind in Kind::NAMESPACED {
+            say(&mut follower, kind, Event::Init);
+            say(&mut follower, kind, Event::InitDone);
+        }
+        follower
+    }
+
+    fn say(follower: &mut Follower, kind: Kind, event: Event) {
+        let watch = WatchId { kind, extent: Extent::Everywhere };
+        follower.take(std::iter::once(Message { watch, event }));
+        follower.judge();
+    }
+
+    fn object<T: serde::de::DeserializeOwned>(name: &str, rest: Value) -> T {
+        let mut object =
+            json!({ "metadata": { "namespace": "ns", "name": name, "uid": "u", "generation": 1 } });
+        let (Value::Object(object_fields), Value::Object(rest)) = (&mut object, rest) else {
+            panic!("an object")
+        };
+        object_fields.extend(rest);
+        serde_json::from_value(object).expect("an object")
+    }
+
+    fn pool(port: &Value, observed: u64) -> Event {
+        let spec = json!({
+            "listeners": [{ "name": "l", "port": port, "protocol": "HTTP" }],
+            "backendSets": [{ "name": "s", "service": { "name": "web", "port": 80 } }],
+        });
+        let (version, kind) = ("weir.dev/v1alpha1", "LoadBalancerPool");
+        let status = json!({ "observedGeneration": observed });
+        let rest = json!({ "apiVersion": version, "kind": kind, "spec": spec, "status": status });
+        Event::Apply(read::pool(object("p", rest)))
+    }
+
+    #[test]
+    fn the_board_follows_pools_services_statuses_and_what_cannot_be_read() {
+        let board = Arc::new(Board::default());
+        let mut follower = follower(&board);
+        let key = ObjectKey::new("ns", "p");
+        let verdict = || board.verdict(&key).expect("there is such a pool");
+
+        say(&mut follower, Kind::LoadBalancerPool, pool(&json!(80), 1));
+        assert_eq!(verdict().warnings[0].reason, Reason::BackendNotFound);
+
+        let spec = json!({ "spec": { "ports": [{ "name": "http", "port": 80 }] } });
+        say(&mut follower, Kind::Service, Event::Apply(read::service(object("web", spec))));
+        assert_eq!(verdict().warnings, [], "though the set is as empty as it was");
+
+        say(&mut follower, Kind::LoadBalancerPool, pool(&json!(80), 2));
+        assert_eq!(verdict().shown.as_ref().and_then(|shown| shown.observed_generation), Some(2));
+
+        say(&mut follower, Kind::LoadBalancerPool, pool(&json!("eighty"), 3));
+        let malformed = verdict();
+        assert!(
+            malformed.rejections[0].rule.starts_with("spec.listeners[0].port cannot be read"),
+            "{malformed:?}"
+        );
+        assert!(malformed.serving.is_some(), "what it said before");
+        say(&mut follower, Kind::LoadBalancerPool, pool(&json!("eighty"), 4));
+        assert_eq!(verdict().shown.as_ref().and_then(|shown| shown.observed_generation), Some(4));
+
+        say(&mut follower, Kind::LoadBalancerPool, Event::Delete(key.clone()));
+        assert_eq!(board.verdict(&key), None);
     }
 }

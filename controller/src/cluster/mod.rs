@@ -29,6 +29,7 @@ pub use watch::{BACKOFF_MAX, BACKOFF_MIN, BACKOFF_RESET, MESSAGES_MAX, WATCH_TIM
 use crate::compile::ObjectKey;
 use crate::metrics::Metrics;
 use crate::readiness::Readiness;
+use crate::status::Board;
 use crate::store::Store;
 use follower::Follower;
 use prometheus_client::encoding::EncodeLabelValue;
@@ -72,9 +73,15 @@ pub(crate) struct WatchId {
     pub(crate) extent: Extent,
 }
 
-/// Follows the API server for as long as it is polled: the only writer of `store`.
-pub async fn follow(cluster: Cluster, store: Arc<Store>, readiness: Arc<Readiness>, metrics: Arc<Metrics>) {
-    let mut follower = Follower::new(&cluster.watched, store, readiness, Arc::clone(&metrics));
+/// Follows the API server for as long as it is polled: the only writer of `store` and of `board`.
+pub async fn follow(
+    cluster: Cluster,
+    store: Arc<Store>,
+    board: Arc<Board>,
+    readiness: Arc<Readiness>,
+    metrics: Arc<Metrics>,
+) {
+    let mut follower = Follower::new(&cluster.watched, store, board, readiness, Arc::clone(&metrics));
     let (mut watches, mut messages) = Watches::new(cluster.client, metrics);
     for id in follower.cache().watches() {
         watches.start(id);
@@ -85,6 +92,9 @@ pub async fn follow(cluster: Cluster, store: Arc<Store>, readiness: Arc<Readines
         let secrets = follower.take(batch.drain(..));
         secrets.unneeded.iter().for_each(|id| watches.stop(id));
         secrets.needed.iter().for_each(|id| watches.start(id));
+        // The streams go first: whoever waits for a backend gains by it, and a status can wait for as long.
+        tokio::task::yield_now().await;
+        follower.judge();
     }
 }
 

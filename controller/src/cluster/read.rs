@@ -4,7 +4,8 @@
 //! and `kubectl apply` keeps a second copy of it, keys of Secrets included, in an annotation.
 
 use crate::compile::pool::key_of;
-use crate::compile::{ObjectKey, ReferenceGrant};
+use crate::compile::{ObjectKey, ReferenceGrant, World};
+use crate::status::Verdict;
 use k8s_openapi::api::core::v1::{Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -81,6 +82,20 @@ pub(crate) fn slice(mut slice: EndpointSlice) -> Item {
 pub(crate) fn secret(mut secret: Secret) -> Item {
     trim(&mut secret.metadata);
     Item::Secret(Arc::new(secret))
+}
+
+impl Malformed {
+    /// Whether the difference is beside what is wrong: in a generation, a status.
+    pub(crate) fn is_as_wrong_as(&self, other: &Self) -> bool {
+        (&self.metadata.uid, &self.field, &self.sentence)
+            == (&other.metadata.uid, &other.field, &other.sentence)
+    }
+
+    /// What is to be said of it, where `world` serves what it said before.
+    pub(crate) fn verdict(&self, world: &World) -> Verdict {
+        let sentence = format!("{} {}", self.field, self.sentence);
+        Verdict::malformed(&self.metadata, sentence).serving(world).showing(self.status.clone())
+    }
 }
 
 impl Item {

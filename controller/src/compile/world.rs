@@ -141,7 +141,7 @@ impl World {
     }
 
     /// Compiles the sets of one Service again, after it or one of its EndpointSlices changed, and names those
-    /// whose content is different now. Costs what these sets cost, whatever the size of the world.
+    /// whose content or warning is different now. Costs what these sets cost, whatever the size of the world.
     pub fn refresh_service(&mut self, service: &ObjectKey, objects: &Objects) -> Vec<SetKey> {
         let mut changed = Vec::new();
         for key in self.by_service.get(service).into_iter().flatten() {
@@ -154,7 +154,7 @@ impl World {
             };
             let Some(set) = pool.sets.get_mut(&key.set) else { continue };
             let refreshed = CompiledSet::new(&key.pool, &set.source, objects, Some(set));
-            if !Arc::ptr_eq(&refreshed.content, &set.content) {
+            if !Arc::ptr_eq(&refreshed.content, &set.content) || refreshed.warnings != set.warnings {
                 changed.push(key.clone());
             }
             *set = refreshed;

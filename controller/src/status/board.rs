@@ -50,7 +50,8 @@ impl Board {
     }
 
     /// Every pool that there is a verdict on.
-    pub(super) fn keys(&self) -> Vec<ObjectKey> {
+    #[must_use]
+    pub fn keys(&self) -> Vec<ObjectKey> {
         self.state().verdicts.keys().cloned().collect()
     }
 

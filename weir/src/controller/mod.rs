@@ -22,9 +22,11 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use weir_controller::admin;
+use weir_controller::cluster::Cluster;
 use weir_controller::metrics::Metrics;
 use weir_controller::push;
 use weir_controller::readiness::Readiness;
+use weir_controller::status::{self, Board};
 use weir_controller::store::{Store, random_epoch};
 use weir_proxy::proxy::Stop;
 use weir_proxy::signals;
@@ -66,8 +68,13 @@ pub async fn run(args: Args) -> Result<ExitCode, Failure> {
     tasks.spawn(admin::serve(administration, Arc::clone(&readiness), Arc::clone(&metrics)));
 
     tracing::info!(listen = %args.listen, admin = %args.admin, source = %source, "controller started");
+    let board = Arc::new(Board::default());
+    if let Some(cluster) = source.cluster() {
+        let asked = until(stop.clone(), Stop::Gently);
+        tasks.spawn(write_status(cluster.clone(), Arc::clone(&board), Arc::clone(&store), asked));
+    }
     // The only writer of the store. Proxies wait on their streams until it has seen everything once.
-    let sinks = source::Sinks { store: Arc::clone(&store), readiness, metrics };
+    let sinks = source::Sinks { store: Arc::clone(&store), board, readiness, metrics };
     tasks.spawn(source.follow(sinks, args.log.log_format));
 
     let asked = until(stop.clone(), Stop::Gently);
@@ -86,6 +93,19 @@ pub async fn run(args: Args) -> Result<ExitCode, Failure> {
         }
         () = until(stop, Stop::Now) => Ok(ExitCode::from(exit::FORCED)),
     }
+}
+
+/// Keeps the status of pools, and ends with the first word of an end: streams that end with this process are no reason
+/// to say that a pool has lost its proxies.
+async fn write_status(
+    cluster: Cluster,
+    board: Arc<Board>,
+    store: Arc<Store>,
+    shutdown: impl Future<Output = ()>,
+) {
+    let (_may_write, may_write) = watch::channel(true);
+    status::Writer::run(cluster.client, board, store, may_write, shutdown).await;
+    std::future::pending::<()>().await;
 }
 
 async fn bind(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {

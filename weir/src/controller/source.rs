@@ -9,6 +9,7 @@ use weir_controller::cluster::{self, Access, Cluster};
 use weir_controller::folder::FolderSource;
 use weir_controller::metrics::Metrics;
 use weir_controller::readiness::Readiness;
+use weir_controller::status::Board;
 use weir_controller::store::Store;
 
 /// A source that can be reached as far as its description says.
@@ -22,6 +23,7 @@ pub(super) enum Source {
 /// What a source writes to.
 pub(super) struct Sinks {
     pub(super) store: Arc<Store>,
+    pub(super) board: Arc<Board>,
     pub(super) readiness: Arc<Readiness>,
     pub(super) metrics: Arc<Metrics>,
 }
@@ -58,9 +60,9 @@ impl Source {
 
     /// Follows the source for as long as it is polled.
     pub(super) async fn follow(self, sinks: Sinks, format: logging::Format) {
-        let Sinks { store, readiness, metrics } = sinks;
+        let Sinks { store, board, readiness, metrics } = sinks;
         match self {
-            Self::Cluster(cluster) => cluster::follow(*cluster, store, readiness, metrics).await,
+            Self::Cluster(cluster) => cluster::follow(*cluster, store, board, readiness, metrics).await,
             Self::Folder(source, _) => {
                 let mut follower = Follower::new(store, format);
                 let take = move |loaded| {
