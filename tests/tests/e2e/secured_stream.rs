@@ -35,7 +35,7 @@ impl Fleet {
     fn controller(&self, flags: &[&str]) -> Process {
         let mut command = Command::new(binaries::path("weir-controller"));
         command.arg("--folder").arg(self.manifests.path());
-        command.args(["--listen", &format!("127.0.0.1:{}", self.push)]);
+        command.args(["--listen", &format!("127.0.0.1:{}", self.push), "--admin", "127.0.0.1:0"]);
         command.arg("--tls-cert").arg(self.keys.file("controller.crt"));
         command.arg("--tls-key").arg(self.keys.file("controller.key"));
         command.arg("--client-ca").arg(self.keys.file("ca.crt"));

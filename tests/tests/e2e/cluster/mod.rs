@@ -3,4 +3,5 @@
 mod control_plane;
 mod definition;
 mod source;
+mod status;
 mod users_path;
