@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -33,6 +34,12 @@ pub const HANDSHAKES_MAX: usize = 128;
 
 /// Longest time for one handshake.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Longest time that a refused client is listened to, so that it hears why.
+const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Bytes of a refused client that are read for that.
+const LINGER_BYTES_MAX: u64 = 64 << 10;
 
 /// Between two looks at the files. Contents are compared, since mounted Secrets change by a symbolic link further up.
 pub const RELOAD_INTERVAL: Duration = Duration::from_secs(1);
@@ -340,16 +347,28 @@ async fn handshake(
 ) -> Option<TlsConnection> {
     // Small messages, of which the last one must not wait. A socket that cannot is about to fail.
     let _ = socket.set_nodelay(true);
-    match timeout(HANDSHAKE_TIMEOUT, TlsAcceptor::from(config).accept(socket)).await {
+    match timeout(HANDSHAKE_TIMEOUT, TlsAcceptor::from(config).accept(socket).into_fallible()).await {
         Ok(Ok(stream)) => return Some(TlsConnection::new(stream, address)),
         // A health check of a load balancer connects and says nothing.
-        Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+        Ok(Err((error, _))) if error.kind() == io::ErrorKind::UnexpectedEof => {
             tracing::debug!(%address, "a connection ended before its TLS handshake");
         }
-        Ok(Err(error)) => tracing::info!(%address, reason = %error, "a TLS handshake failed"),
+        Ok(Err((error, socket))) => {
+            tracing::info!(%address, reason = %error, "a TLS handshake failed");
+            let _ = timeout(LINGER_TIMEOUT, linger(socket)).await;
+        }
         Err(_) => tracing::info!(%address, "a TLS handshake took too long"),
     }
     None
+}
+
+/// Reads what the other side has sent meanwhile, until it closes. A socket that is closed with bytes unread is reset, and
+/// a reset takes the alert with it that says why: with TLS 1.3 a client sends before it hears of a refusal.
+async fn linger(mut socket: TcpStream) {
+    // Best effort: whoever has gone already needs no reason.
+    let _ = socket.shutdown().await;
+    let mut rest = socket.take(LINGER_BYTES_MAX);
+    let _ = tokio::io::copy(&mut rest, &mut tokio::io::sink()).await;
 }
 
 /// Counts one handshake until dropped.

@@ -67,6 +67,7 @@ fn pools_come_over_mutual_tls_and_rotated_certificates_are_in_use_without_a_rest
     let port = ports::free();
     fleet.manifests.write("pool.yaml", &PoolText::new("sealed", port, &old.equal()).yaml());
     let mut controller = fleet.controller(&["--stream-age-max", "1s"]);
+    controller.wait_for_stderr("controller started");
     let proxy = fleet.proxy(Some(fleet.pair("proxy")));
     proxy.wait_until_ready();
     wait_for_backend(port, "/", "old");
