@@ -5,7 +5,6 @@ use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use std::net::Ipv4Addr;
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_rustls::TlsConnector;
 
 const DEADLINE: Duration = Duration::from_secs(20);
