@@ -9,6 +9,8 @@ pub mod cluster;
 pub mod compile;
 pub mod folder;
 pub mod identity;
+pub mod keys;
+pub mod lease;
 pub mod manifest;
 pub mod metrics;
 pub mod push;

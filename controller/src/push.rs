@@ -23,6 +23,7 @@ pub use session::{REMOVAL_WAIT_MAX, Session};
 pub use tls::{HANDSHAKE_TIMEOUT, HANDSHAKES_MAX, RELOAD_INTERVAL, TlsError};
 
 use crate::identity::Identity;
+use crate::keys::{self, Ring};
 use crate::store::{Pool, Store, StreamId, Subscription};
 use hyper_util::rt::TokioIo;
 use security::aged;
@@ -217,6 +218,9 @@ impl ProxyStream {
         let proxy = name(&self.identity, &session);
         let record = FleetEntry::begin(&self.store, Arc::clone(&proxy));
         let subscription = self.store.subscribe();
+        let mut ring = self.store.ring();
+        // As if it had changed: what there is, is news to this stream.
+        ring.mark_changed();
         tracing::info!(%proxy, "a proxy has connected");
         let serves = |pool: &Arc<Pool>| {
             pool.contents.data_plane.is_served_by(&self.identity, self.security.gateway_namespaces())
@@ -244,6 +248,7 @@ impl ProxyStream {
                     let Ok(permit) = permit else { break Ok(()) };
                     session.knows(self.store.knowledge());
                     hear(&subscription, &mut session, &record, serves);
+                    hear_keys(&mut ring, &mut session, &self.identity);
                     match session.next(Instant::now().into_std()) {
                         Some(message) => permit.send(Ok(message)),
                         None => may_have_more = false,
@@ -253,6 +258,11 @@ impl ProxyStream {
                 () = subscription.changed() => may_have_more = true,
                 () = at(removal_due), if !may_have_more => may_have_more = true,
                 () = at(stuck_at) => break Err(refused(&Breach::Stuck)),
+                Ok(()) = ring.changed() => {
+                    ring.mark_changed();
+                    hear_keys(&mut ring, &mut session, &self.identity);
+                    may_have_more = true;
+                }
                 () = at(self.ends_at) => {
                     tracing::debug!(%proxy, "a stream has reached its age");
                     return Err(aged());
@@ -299,6 +309,15 @@ fn hear(
             None => record.release(&name),
         }
         session.changed(&name, pool);
+    }
+}
+
+fn hear_keys(ring: &mut watch::Receiver<Option<Arc<Ring>>>, session: &mut Session, identity: &Identity) {
+    // An error would mean that the sender is gone, and it lives in the store.
+    if ring.has_changed().unwrap_or(false)
+        && let Some(ring) = &*ring.borrow_and_update()
+    {
+        session.keys(ring.for_scope(&keys::scope(identity)));
     }
 }
 

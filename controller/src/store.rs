@@ -14,6 +14,7 @@ pub use fleet::{
 pub use knowledge::{Completeness, Knowledge};
 
 use crate::compile::{BackendSetContent, CompiledPool, DataPlane, ObjectKey, World};
+use crate::keys::Ring;
 pub(crate) use fleet::{FleetRecord, StreamId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher as _, Hasher as _};
@@ -53,6 +54,7 @@ pub struct Store {
     state: Mutex<State>,
     /// `None` before the first [`Store::apply`].
     loaded: watch::Sender<Option<Knowledge>>,
+    ring: watch::Sender<Option<Arc<Ring>>>,
     fleet: FleetRecord,
 }
 
@@ -97,6 +99,7 @@ impl Store {
             epoch,
             state: Mutex::default(),
             loaded: watch::Sender::new(None),
+            ring: watch::Sender::new(None),
             fleet: FleetRecord::default(),
         })
     }
@@ -196,6 +199,17 @@ impl Store {
     pub async fn loaded(&self) {
         // An error would mean that the sender is gone, and it lives in `self`.
         let _ = self.loaded.subscribe().wait_for(Option::is_some).await;
+    }
+
+    /// From now on proxies share these keys.
+    pub fn use_ring(&self, ring: Arc<Ring>) {
+        self.ring.send_replace(Some(ring));
+    }
+
+    /// The keys that proxies share; `None` while each has its own.
+    #[must_use]
+    pub fn ring(&self) -> watch::Receiver<Option<Arc<Ring>>> {
+        self.ring.subscribe()
     }
 
     /// How much is known since the last [`Self::apply`].

@@ -4,6 +4,8 @@
 //! default first. No message of this module holds key material: errors of the PEM decoder quote their input, and
 //! are not passed on for keys.
 
+pub mod tickets;
+
 use lb_core::host::HostMap;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::{ClientHello, ProducesTickets, ResolvesServerCert, ServerConfig};
@@ -93,7 +95,7 @@ impl ServerCertificate {
 ///
 /// # Errors
 /// [`TicketError`] when the system gives no randomness.
-pub fn tickets() -> Result<Arc<dyn ProducesTickets>, TicketError> {
+pub fn local_tickets() -> Result<Arc<dyn ProducesTickets>, TicketError> {
     aws_lc_rs::Ticketer::new().map_err(TicketError)
 }
 

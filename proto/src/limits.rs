@@ -50,6 +50,12 @@ pub const ZONE_BYTES_MAX: usize = 63;
 /// Longest name of a node, in bytes (that of a Kubernetes object's name).
 pub const NODE_NAME_BYTES_MAX: usize = 253;
 
+/// Bytes of each key of a `KeyRing`.
+pub const KEY_BYTES: usize = 32;
+
+/// What a proxy says in Hello that takes a `KeyRing`.
+pub const KEY_RING_CAPABILITY: &str = "keyring";
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,7 +1,7 @@
 //! Key material stays out of logs: `Debug` of a certificate shows where it came from, never the key, and that of a
-//! chunk, which may hold one, shows no payload.
+//! chunk, which may hold one, shows no payload, and that of a key ring nothing.
 
-use crate::push::{Certificate, ConfigChunk};
+use crate::push::{Certificate, ConfigChunk, KeyRing};
 use std::fmt;
 
 impl fmt::Debug for Certificate {
@@ -26,6 +26,12 @@ impl fmt::Debug for ConfigChunk {
     }
 }
 
+impl fmt::Debug for KeyRing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyRing").finish_non_exhaustive()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -41,5 +47,10 @@ mod tests {
         assert!(shown.contains("ns/name") && !shown.contains("hunter2"), "{shown}");
         let chunk = ConfigChunk { payload: b"hunter2"[..].into(), ..ConfigChunk::default() };
         assert!(!format!("{chunk:?}").contains("hunter2"));
+        let key = || b"hunter2".to_vec();
+        let ring = KeyRing { previous: key(), current: key(), next: key() };
+        let shown = format!("{ring:?}");
+        // As text, and as the numbers that a derived Debug would write.
+        assert!(!shown.contains("hunter2") && !shown.contains("104"), "{shown}");
     }
 }

@@ -12,12 +12,14 @@ use crate::store::{Knowledge, Pool, Refusal};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use weir_proto::limits::{CHUNKS_IN_FLIGHT_MAX, POOLS_MAX, PROXY_ID_BYTES_MAX, STUCK_STREAM_TIMEOUT};
+use weir_proto::limits::{
+    CHUNKS_IN_FLIGHT_MAX, KEY_RING_CAPABILITY, POOLS_MAX, PROXY_ID_BYTES_MAX, STUCK_STREAM_TIMEOUT,
+};
 use weir_proto::push::controller_message::Body as ToProxy;
 use weir_proto::push::proxy_message::Body as FromProxy;
 use weir_proto::push::{
-    Ack, ChunkReceived, ConfigChunk, ControllerMessage, DigestReport, Hello, Nack, PoolRemoved, ProxyMessage,
-    Synced, Version, Welcome,
+    Ack, ChunkReceived, ConfigChunk, ControllerMessage, DigestReport, Hello, KeyRing, Nack, PoolRemoved,
+    ProxyMessage, Synced, Version, Welcome,
 };
 
 pub(super) use super::update::{Sent, SentSet};
@@ -32,6 +34,9 @@ pub struct Session {
     proxy: Arc<str>,
     epoch: u64,
     welcome: Option<Welcome>,
+    takes_keys: bool,
+    /// To be sent before anything of a pool: a port should not begin with keys of its own.
+    keys: Option<KeyRing>,
     lanes: BTreeMap<Arc<str>, Lane>,
     /// Pools to look at before anything else is sent.
     dirty: BTreeSet<Arc<str>>,
@@ -110,6 +115,8 @@ impl Session {
             proxy: hello.proxy_id.as_str().into(),
             epoch,
             welcome: Some(welcome),
+            takes_keys: hello.capabilities.iter().any(|capability| capability == KEY_RING_CAPABILITY),
+            keys: None,
             lanes: BTreeMap::new(),
             dirty: BTreeSet::new(),
             updates: VecDeque::new(),
@@ -129,6 +136,11 @@ impl Session {
     #[must_use]
     pub fn proxy(&self) -> &Arc<str> {
         &self.proxy
+    }
+
+    /// The keys that the proxy shares with others are now these. Not for one that does not take them.
+    pub fn keys(&mut self, ring: KeyRing) {
+        self.keys = Some(ring).filter(|_| self.takes_keys);
     }
 
     /// The pool is now this one (`None`: gone). Between [`Self::open`] and the first [`Self::next`], every pool of
@@ -226,6 +238,9 @@ impl Session {
     fn next_body(&mut self, now: Instant) -> Option<ToProxy> {
         if let Some(welcome) = self.welcome.take() {
             return Some(ToProxy::Welcome(welcome));
+        }
+        if let Some(ring) = self.keys.take() {
+            return Some(ToProxy::KeyRing(ring));
         }
         if let Some(body) = self.next_settled(now) {
             return Some(body);

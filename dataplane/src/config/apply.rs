@@ -16,11 +16,11 @@ use super::hosts;
 use super::status::Status;
 use crate::listener::Sockets;
 use crate::snapshot::{Current, Listener, Protocol, Snapshot};
+use crate::tls::tickets::{PortTickets, Ring};
 use crate::tls::{self, HostCertificates};
 use lb_core::backend::{Backend, BackendSet, Membership};
 use lb_core::route::{PathMatch, Route, RouteTable, WeightedSet};
 use rustls::ServerConfig;
-use rustls::server::ProducesTickets;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -37,6 +37,8 @@ pub struct Applier {
     status: Arc<Status>,
     pools: BTreeMap<String, ServedPool>,
     tls: BTreeMap<u16, PortTls>,
+    /// What proxies share for session tickets; `None` until a controller gives it.
+    ring: Option<Ring>,
     /// Ports whose listener is to be built again at the next commit.
     touched: BTreeSet<u16>,
     /// When ports close that no pool wants any more. Until then their listeners stay in the snapshot as they were.
@@ -66,7 +68,7 @@ struct Candidate {
 /// TLS of one port. The ticket keys stay while the port does, so that sessions outlive a renewed certificate.
 #[derive(Debug)]
 struct PortTls {
-    tickets: Arc<dyn ProducesTickets>,
+    tickets: Arc<PortTickets>,
     made: Option<(Vec<HostCertificates>, Arc<ServerConfig>)>,
 }
 
@@ -80,6 +82,7 @@ impl Applier {
             status: Arc::default(),
             pools: BTreeMap::new(),
             tls: BTreeMap::new(),
+            ring: None,
             touched: BTreeSet::new(),
             retiring: BTreeMap::new(),
             members: Vec::new(),
@@ -208,6 +211,12 @@ impl Applier {
         self.retiring.values().min().copied()
     }
 
+    /// Seals and opens session tickets with these keys, at once and without another snapshot.
+    pub fn use_ring(&mut self, ring: Ring) {
+        self.tls.values().for_each(|tls| tls.tickets.use_ring(&ring));
+        self.ring = Some(ring);
+    }
+
     /// The sets of a pool, by name.
     pub fn sets(&self, pool: &str) -> impl Iterator<Item = (&str, &Arc<BackendSet>)> {
         let sets = self.pools.get(pool).map(|pool| &pool.sets);
@@ -291,7 +300,8 @@ impl Applier {
                 return Err(Rejection::new(field, reason));
             }
             if is_tls(&listener.protocol) && !self.tls.contains_key(&listener.port) {
-                let tickets = tls::tickets().map_err(|error| Rejection::new(field, error.to_string()))?;
+                let local = tls::local_tickets().map_err(|error| Rejection::new(field, error.to_string()))?;
+                let tickets = PortTickets::new(listener.port, local, self.ring.as_ref());
                 self.tls.insert(listener.port, PortTls { tickets, made: None });
                 self.touched.insert(listener.port);
             }
@@ -444,7 +454,7 @@ impl PortTls {
         {
             return Arc::clone(config);
         }
-        let config = tls::server_config(&listeners, Arc::clone(&self.tickets));
+        let config = tls::server_config(&listeners, Arc::<PortTickets>::clone(&self.tickets));
         self.made = Some((listeners, Arc::clone(&config)));
         config
     }

@@ -9,6 +9,7 @@ use super::dial::{DialError, Dialer, Link};
 use super::replica::{Breach, Event, Replica};
 use super::status::{PoolStatus, Status};
 use crate::readiness::Readiness;
+use crate::tls::tickets::Ring;
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::hash::{BuildHasher as _, Hasher as _};
@@ -18,10 +19,10 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status as GrpcStatus, Streaming};
-use weir_proto::limits::MESSAGE_BYTES_MAX;
+use weir_proto::limits::{KEY_BYTES, MESSAGE_BYTES_MAX};
 use weir_proto::push::proxy_message::Body as ToController;
 use weir_proto::push::push_client::PushClient;
-use weir_proto::push::{ControllerMessage, ProxyMessage};
+use weir_proto::push::{ControllerMessage, KeyRing, ProxyMessage};
 use weir_proto::renewal::DIAL_AGAIN_TRAILER;
 
 /// Wait before the second attempt to dial; doubles with each one that fails, half of it at random.
@@ -282,6 +283,7 @@ impl Follower {
                 tracing::info!(%pool, "removed");
                 self.is_retry_due = true;
             }
+            Event::Keys(ring) => self.on_keys(&ring),
             Event::Synced => {
                 self.is_retry_due = true;
                 self.apply();
@@ -301,6 +303,19 @@ impl Follower {
             self.decide();
         }
         self.applier.commit();
+    }
+
+    /// Keys of another length are of a later protocol: what there is serves on.
+    fn on_keys(&mut self, ring: &KeyRing) {
+        match Ring::new(&ring.previous, &ring.current, &ring.next) {
+            Some(ring) => {
+                self.applier.use_ring(ring);
+                tracing::info!("session tickets are sealed with the keys that proxies share");
+            }
+            None => {
+                tracing::warn!("the controller's keys are not of {KEY_BYTES} bytes each; they are not used");
+            }
+        }
     }
 
     /// Decides on the configurations that came, and once more on those that were refused: what stood in their way may be

@@ -12,12 +12,13 @@ use super::content::{Assembly, SetContent, WireConfig};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use weir_proto::limits::{
-    CHUNK_BYTES_MAX, DELTA_BACKENDS_MAX, DELTAS_HELD_MAX, MESSAGE_BYTES_MAX, POOL_UPDATE_BYTES_MAX, POOLS_MAX,
+    CHUNK_BYTES_MAX, DELTA_BACKENDS_MAX, DELTAS_HELD_MAX, KEY_RING_CAPABILITY, MESSAGE_BYTES_MAX,
+    POOL_UPDATE_BYTES_MAX, POOLS_MAX,
 };
 use weir_proto::push::controller_message::Body as FromController;
 use weir_proto::push::proxy_message::Body as ToController;
 use weir_proto::push::{
-    Ack, Backend, BackendDelta, ChunkReceived, ConfigChunk, ControllerMessage, DigestReport, Hello,
+    Ack, Backend, BackendDelta, ChunkReceived, ConfigChunk, ControllerMessage, DigestReport, Hello, KeyRing,
     KnownPool, Nack, PoolConfig, SetDigest, SnapshotRequest, Version,
 };
 
@@ -71,6 +72,8 @@ pub enum Event {
     },
     /// Everything that the controller knew has come.
     Synced,
+    /// What proxies share.
+    Keys(KeyRing),
 }
 
 /// Every pool of this proxy.
@@ -106,6 +109,7 @@ impl Replica {
         let mut hello = Hello {
             proxy_id: proxy_id.into(),
             version: env!("CARGO_PKG_VERSION").into(),
+            capabilities: vec![KEY_RING_CAPABILITY.into()],
             ..Hello::default()
         };
         let mut bytes = 0;
@@ -136,6 +140,7 @@ impl Replica {
             }
             FromController::ConfigChunk(chunk) => self.on_chunk(&chunk),
             FromController::BackendDelta(delta) => self.on_delta(delta),
+            FromController::KeyRing(ring) => Ok(vec![Event::Keys(ring)]),
             FromController::PoolRemoved(removed) => Ok(self.remove(&removed.pool).into_iter().collect()),
             FromController::Synced(synced) => {
                 let mut forgotten = std::mem::take(&mut self.unconfirmed);

@@ -28,7 +28,9 @@ fn generate() -> anyhow::Result<String> {
     let mut config = prost_build::Config::new();
     config.bytes([".weir.push.v1alpha1.ConfigChunk.payload"]);
     // Key material must not reach a log through a derived Debug; proto/src/redact.rs writes these by hand.
-    config.skip_debug([".weir.push.v1alpha1.Certificate", ".weir.push.v1alpha1.ConfigChunk"]);
+    config.skip_debug(
+        ["Certificate", "ConfigChunk", "KeyRing"].map(|name| format!(".weir.push.v1alpha1.{name}")),
+    );
     tonic_prost_build::configure()
         .out_dir(out.path())
         .emit_rerun_if_changed(false)

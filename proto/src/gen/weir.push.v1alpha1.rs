@@ -24,7 +24,7 @@ pub mod proxy_message {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ControllerMessage {
-    #[prost(oneof = "controller_message::Body", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "controller_message::Body", tags = "1, 2, 3, 4, 5, 6")]
     pub body: ::core::option::Option<controller_message::Body>,
 }
 /// Nested message and enum types in `ControllerMessage`.
@@ -41,6 +41,9 @@ pub mod controller_message {
         PoolRemoved(super::PoolRemoved),
         #[prost(message, tag = "5")]
         Synced(super::Synced),
+        /// Only to a proxy that has the capability "keyring".
+        #[prost(message, tag = "6")]
+        KeyRing(super::KeyRing),
     }
 }
 /// Version orders the changes of one pool within one controller process. On one
@@ -67,7 +70,7 @@ pub struct Hello {
     /// The proxy's own version, for people.
     #[prost(string, tag = "2")]
     pub version: ::prost::alloc::string::String,
-    /// Optional features that this proxy understands. None is defined yet.
+    /// Optional features that this proxy understands. "keyring": it takes KeyRing.
     #[prost(string, repeated, tag = "3")]
     pub capabilities: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// What the proxy has already, one line per pool and set. The controller
@@ -273,6 +276,23 @@ pub struct Synced {
     /// were not mentioned are kept. It says PoolRemoved once it knows.
     #[prost(bool, tag = "2")]
     pub keep_unmentioned: bool,
+}
+/// KeyRing holds the keys from which proxies of one kind derive what they share:
+/// the keys of TLS session tickets, so that a client resumes on any of them. Sent
+/// after Welcome and whenever it changes; never logged. `next` is there before
+/// anybody seals with it, so that everybody can open what it will seal.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct KeyRing {
+    /// 32 bytes each. What was sealed with it is still opened.
+    #[prost(bytes = "vec", tag = "1")]
+    pub previous: ::prost::alloc::vec::Vec<u8>,
+    /// Seals and opens.
+    #[prost(bytes = "vec", tag = "2")]
+    pub current: ::prost::alloc::vec::Vec<u8>,
+    /// Becomes current at the next rotation. Opens.
+    #[prost(bytes = "vec", tag = "3")]
+    pub next: ::prost::alloc::vec::Vec<u8>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PoolConfig {

@@ -32,9 +32,10 @@ const SPINE: &[&str] = &["request", "connection", "worker"];
 /// What is beside the request path and may never be named on it: a request never waits for configuration.
 const BESIDE: &[&str] = &["config", "admin", "proxy", "metrics", "readiness"];
 
-/// Where else the wire is named: a limit that the command checks too, and certificates, which are proven where TLS is
-/// built so that the proof and its use are in one place.
-const WIRE_READERS: &[&str] = &["dataplane/src/proxy.rs", "dataplane/src/tls.rs"];
+/// Where else the wire is named: limits that the command and ticket keys have to keep too, and certificates, which are
+/// proven where TLS is built so that the proof and its use are in one place.
+const WIRE_READERS: &[&str] =
+    &["dataplane/src/proxy.rs", "dataplane/src/tls.rs", "dataplane/src/tls/tickets.rs"];
 
 #[test]
 fn crates_depend_only_along_the_arrows() {

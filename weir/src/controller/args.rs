@@ -1,5 +1,6 @@
 //! The command line of `weir-controller`.
 
+use super::ReplicaArgs;
 use super::security::SecurityArgs;
 use crate::logging::LogArgs;
 use clap::Parser;
@@ -18,6 +19,9 @@ pub struct Args {
     #[command(flatten)]
     #[allow(missing_docs, reason = "a doc comment here would become the text of --help")]
     pub pod: PodArgs,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "a doc comment here would become the text of --help")]
+    pub replica: ReplicaArgs,
     /// Address that proxies dial
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9901", env = "WEIR_LISTEN")]
     pub listen: SocketAddr,

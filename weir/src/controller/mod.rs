@@ -5,10 +5,12 @@
 //! ```
 
 mod args;
+mod replica;
 mod security;
 mod source;
 
 pub use args::{Args, PodArgs, SourceArgs};
+pub use replica::{Own, Replica, ReplicaArgs};
 pub use security::{STREAM_AGE_MIN, SecurityArgs};
 
 use crate::exit::{self, Failure};
@@ -69,9 +71,12 @@ pub async fn run(args: Args) -> Result<ExitCode, Failure> {
 
     tracing::info!(listen = %args.listen, admin = %args.admin, source = %source, "controller started");
     let board = Arc::new(Board::default());
+    let mut replica = None;
     if let Some(cluster) = source.cluster() {
-        let asked = until(stop.clone(), Stop::Gently);
-        tasks.spawn(write_status(cluster.clone(), Arc::clone(&board), Arc::clone(&store), asked));
+        let campaign = replica_of(&args, cluster, &store).map_err(Failure::Usage)?;
+        let (may_write, asked) = (campaign.may_write(), until(stop.clone(), Stop::Gently));
+        tasks.spawn(write_status(cluster.clone(), Arc::clone(&board), Arc::clone(&store), may_write, asked));
+        replica = Some(tokio::spawn(campaign.run(until(stop.clone(), Stop::Gently))));
     }
     // The only writer of the store. Proxies wait on their streams until it has seen everything once.
     let sinks = source::Sinks { store: Arc::clone(&store), board, readiness, metrics };
@@ -82,11 +87,16 @@ pub async fn run(args: Args) -> Result<ExitCode, Failure> {
         asked.await;
         tracing::info!("ending: proxies serve on with what they have");
     };
-    tokio::select! {
-        served = push::serve(proxies, store, security, shutdown) => {
-            served.context("cannot serve proxies")?;
-            Ok(ExitCode::from(exit::GOOD))
+    let serving = async {
+        push::serve(proxies, store, security, shutdown).await.context("cannot serve proxies")?;
+        if let Some(replica) = replica {
+            // It gives the Lease back, so that the next replica need not wait until it expires.
+            replica.await.context("the campaign for the Lease ended")?;
         }
+        Ok(ExitCode::from(exit::GOOD))
+    };
+    tokio::select! {
+        served = serving => served,
         // Every task runs as long as the process: one that ends takes the process along, to be started anew.
         ended = tasks.join_next() => {
             Err(Failure::Failed(anyhow::anyhow!("a part of the controller has ended: {ended:?}")))
@@ -95,17 +105,25 @@ pub async fn run(args: Args) -> Result<ExitCode, Failure> {
     }
 }
 
-/// Keeps the status of pools, and ends with the first word of an end: streams that end with this process are no reason
-/// to say that a pool has lost its proxies.
+/// Keeps the status of pools while this replica holds the Lease, and ends with the first word of an end: streams that end
+/// with this process are no reason to say that a pool has lost its proxies.
 async fn write_status(
     cluster: Cluster,
     board: Arc<Board>,
     store: Arc<Store>,
+    may_write: watch::Receiver<bool>,
     shutdown: impl Future<Output = ()>,
 ) {
-    let (_may_write, may_write) = watch::channel(true);
     status::Writer::run(cluster.client, board, store, may_write, shutdown).await;
     std::future::pending::<()>().await;
+}
+
+fn replica_of(args: &Args, cluster: &Cluster, store: &Arc<Store>) -> anyhow::Result<Replica> {
+    let name = args.pod.pod_name.clone();
+    // Outside of a pod, every process is a replica of its own.
+    let name = name.unwrap_or_else(|| format!("weir-controller-{}", std::process::id()));
+    let own = Own { name: &name, listen: args.listen };
+    args.replica.replica(cluster, own, store)
 }
 
 async fn bind(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {

@@ -128,6 +128,30 @@ fn an_equal_pool_is_confirmed_and_nothing_of_it_is_sent() {
 }
 
 #[test]
+fn keys_come_before_the_pools_and_again_when_they_change_to_a_proxy_that_takes_them() {
+    let ring = |key: u8| KeyRing { current: vec![key; 32], ..KeyRing::default() };
+    let open = |capabilities: &[&str]| {
+        let capabilities = capabilities.iter().map(|name| (*name).to_owned()).collect();
+        let hello = Hello { proxy_id: "proxy".into(), capabilities, ..Hello::default() };
+        let mut session = Session::open(from(FromProxy::Hello(hello)), EPOCH, "c").expect("a proper Hello");
+        session.keys(ring(1));
+        let pool = pool(1, 1, &[]);
+        session.changed(&pool.name, Some(Arc::clone(&pool)));
+        Stream { session, now: Instant::now() }
+    };
+    let mut stream = open(&["later", KEY_RING_CAPABILITY]);
+    assert!(matches!(stream.next(), Some(ToProxy::Welcome(_))));
+    assert_eq!(stream.next(), Some(ToProxy::KeyRing(ring(1))));
+    assert!(stream.chunk().last);
+    stream.session.keys(ring(2));
+    stream.session.keys(ring(3));
+    assert_eq!(stream.next(), Some(ToProxy::KeyRing(ring(3))), "the newest");
+    let mut stream = open(&["later"]);
+    assert!(matches!(stream.next(), Some(ToProxy::Welcome(_))));
+    assert!(stream.chunk().last, "and no keys");
+}
+
+#[test]
 fn a_pool_that_only_the_proxy_knows_is_left_alone_until_everything_is_known() {
     let pool = pool(3, 1, &[("a", backends(2))]);
     let mut other = known(&pool);
