@@ -116,6 +116,15 @@ impl<'a> Site<'a> {
         pods["items"].as_array().into_iter().flatten().map(WebPod::of).collect()
     }
 
+    /// Waits until `kubectl get lbp shop` prints this under READY, PROXIES and STATUS.
+    fn wait_for_row(&self, expected: [&str; 3]) {
+        wait::patiently(&format!("kubectl get lbp should print {expected:?}"), || {
+            let said = self.shop.kubectl(&["get", "lbp", "shop", "--no-headers"]);
+            let columns: Vec<_> = said.split_whitespace().collect();
+            (columns.get(2..5) == Some(&expected[..])).then_some(())
+        });
+    }
+
     /// Waits until this many pods are deleted, though they may still run, and returns them.
     fn deleted(&self, count: usize) -> Vec<WebPod> {
         wait::patiently(&format!("{count} pods should be deleted"), || {
@@ -185,6 +194,7 @@ fn traffic_follows_the_scale_of_a_deployment_and_no_request_fails() {
     let port = ports::free();
     site.deploy(client::local(port));
     proxy.wait_until_ready();
+    site.wait_for_row(["2/2", "1/1", "Programmed"]);
     let load = load(client::local(port));
 
     let before = site.pods();
@@ -192,6 +202,7 @@ fn traffic_follows_the_scale_of_a_deployment_and_no_request_fails() {
     let new = site.pods().into_iter().find(|pod| before.iter().all(|known| known.name != pod.name));
     let new = new.expect("a third pod").name;
     wait::patiently("the new backend should be used", || load.seen().first_answer.get(&new).copied());
+    site.wait_for_row(["3/3", "1/1", "Programmed"]);
 
     site.node.hold_deleted_pods();
     site.scale(1);
@@ -202,6 +213,7 @@ fn traffic_follows_the_scale_of_a_deployment_and_no_request_fails() {
         assert_eq!(answer.json()["name"], pod.name);
     }
     site.release(1);
+    site.wait_for_row(["1/1", "1/1", "Programmed"]);
     wait_for_more(&load);
     assert_no_failure(load);
 }
@@ -246,6 +258,7 @@ fn a_killed_controller_costs_no_request_and_the_next_one_goes_on() {
     let second = site.controller();
     second.wait_until_ready();
     wait::patiently("the new backend should be used", || load.seen().first_answer.get(&new).copied());
+    site.wait_for_row(["3/3", "1/1", "Programmed"]);
     wait_for_more(&load);
     assert_no_failure(load);
 }
@@ -258,8 +271,15 @@ fn a_service_may_come_after_its_pool_and_a_deleted_pool_takes_its_listener_along
     let (port, early) = (ports::free(), ports::free());
     site.shop.apply(&pool("early", early, "web"));
     wait_for_status(early, "/", 503);
+    site.shop.kubectl(&["wait", "lbp/early", "--for=condition=ResolvedRefs=false", "--timeout=60s"]);
+    let said = site.shop.kubectl(&["describe", "lbp", "early"]);
+    assert!(said.contains("BackendNotFound"), "{said}");
     site.deploy(client::local(port));
     wait_for_status(early, "/", 200);
+    for condition in ["ResolvedRefs", "EndpointsReady", "Programmed"] {
+        let condition = format!("--for=condition={condition}");
+        site.shop.kubectl(&["wait", "lbp/early", &condition, "--timeout=60s"]);
+    }
 
     let load = load(client::local(port));
     site.shop.kubectl(&["delete", "lbp", "early"]);
