@@ -105,7 +105,7 @@ impl Agenda {
         self.due.first().map(|(at, _)| *at)
     }
 
-    /// The next pool to be looked at by now; the caller says with [`Self::decided`] what came of it.
+    /// The next pool to be looked at by now; the caller says with [`Self::decide`] what came of it.
     pub(super) fn take_due(&mut self, now: Instant) -> Option<ObjectKey> {
         if self.next_at()? > now {
             return None;
