@@ -1,33 +1,9 @@
 //! The control plane that the other tests stand on does what they rely on.
 
+use super::WEB;
 use serde_json::json;
 use weir_tests::harness::cluster::{Cluster, Node};
 use weir_tests::harness::{client, wait};
-
-/// Sample backends behind a Service, as a person would deploy them.
-const WEB: &str = r#"
-apiVersion: v1
-kind: Service
-metadata: { name: web }
-spec:
-  selector: { app: web }
-  ports: [{ name: http, port: 80, targetPort: 8080 }]
----
-apiVersion: apps/v1
-kind: Deployment
-metadata: { name: web }
-spec:
-  replicas: 2
-  selector: { matchLabels: { app: web } }
-  template:
-    metadata: { labels: { app: web } }
-    spec:
-      containers:
-        - name: web
-          image: weir
-          command: [weir, demo-backend, --name, $(POD_NAME), --listen, "$(POD_IP):8080"]
-          ports: [{ containerPort: 8080 }]
-"#;
 
 #[test]
 fn kubectl_and_the_api_server_are_of_the_version_that_the_tests_pin() {

@@ -1,5 +1,6 @@
 //! The way of a user: the roles and a Deployment applied, Weir started with its own ServiceAccount, and kubectl from there on.
 
+use super::WEB;
 use serde_json::Value;
 use std::ffi::OsStr;
 use std::net::{IpAddr, SocketAddr};
@@ -12,31 +13,6 @@ use weir_tests::harness::load::{Clients, Load};
 use weir_tests::harness::process::Process;
 use weir_tests::harness::services::{Service, is_free, wait_for_status};
 use weir_tests::harness::{binaries, client, ports, wait};
-
-/// A Deployment of sample backends, and its Service.
-const WEB: &str = r#"
-apiVersion: v1
-kind: Service
-metadata: { name: web }
-spec:
-  selector: { app: web }
-  ports: [{ name: http, port: 80, targetPort: 8080 }]
----
-apiVersion: apps/v1
-kind: Deployment
-metadata: { name: web }
-spec:
-  replicas: 2
-  selector: { matchLabels: { app: web } }
-  template:
-    metadata: { labels: { app: web } }
-    spec:
-      containers:
-        - name: web
-          image: weir
-          command: [weir, demo-backend, --name, $(POD_NAME), --listen, "$(POD_IP):8080"]
-          ports: [{ containerPort: 8080 }]
-"#;
 
 /// The name in the controller's certificate.
 const CONTROLLER: &str = "controller.example";
