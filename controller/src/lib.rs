@@ -15,6 +15,7 @@ pub mod manifest;
 pub mod metrics;
 pub mod push;
 pub mod readiness;
+pub mod replicas;
 pub mod source;
 pub mod status;
 pub mod store;

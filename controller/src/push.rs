@@ -1,4 +1,5 @@
-//! The push service: one stream for each proxy, over TCP or within the process.
+//! The push service: one stream for each proxy, over TCP or within the process; and beside it, on the same port, that
+//! of other replicas' reports.
 //!
 //! [`Session`] decides what is sent; this file moves messages and time in and out of it. It asks for the next
 //! message only when the stream has room for it, so that what is decided is never older than what is sent.
@@ -24,9 +25,10 @@ pub use tls::{HANDSHAKE_TIMEOUT, HANDSHAKES_MAX, RELOAD_INTERVAL, TlsError};
 
 use crate::identity::Identity;
 use crate::keys::{self, Ring};
+use crate::replicas;
 use crate::store::{Pool, Store, StreamId, Subscription};
 use hyper_util::rt::TokioIo;
-use security::aged;
+pub(crate) use security::aged;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
@@ -42,6 +44,7 @@ use tonic::transport::{Channel, Endpoint, Server, Uri};
 use tonic::{Request, Response, Status, Streaming};
 use weir_proto::limits::MESSAGE_BYTES_MAX;
 use weir_proto::push::push_server::{Push, PushServer};
+use weir_proto::push::replicas_server::ReplicasServer;
 use weir_proto::push::{ControllerMessage, ProxyMessage};
 
 /// Longest wait for a proxy's Hello.
@@ -117,6 +120,13 @@ where
 {
     let (end, ended) = watch::channel(false);
     let controller_id: Arc<str> = format!("{:016x}", store.epoch()).into();
+    let (replica_store, replica_security) = (Arc::clone(&store), security.clone());
+    let replicas = ReplicasServer::new(replicas::Service {
+        store: replica_store,
+        security: replica_security,
+        ended: ended.clone(),
+    })
+    .max_decoding_message_size(MESSAGE_BYTES_MAX);
     let service = PushServer::new(Service { store, security, controller_id, ended })
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
@@ -130,6 +140,7 @@ where
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .max_concurrent_streams(Some(STREAMS_PER_CONNECTION_MAX))
         .add_service(service)
+        .add_service(replicas)
         .serve_with_incoming_shutdown(incoming, shutdown)
         .await
 }
@@ -280,7 +291,7 @@ impl ProxyStream {
 }
 
 /// Waits for a moment; without one, for ever.
-async fn at(moment: Option<Instant>) {
+pub(crate) async fn at(moment: Option<Instant>) {
     match moment {
         Some(moment) => tokio::time::sleep_until(moment).await,
         None => std::future::pending().await,
@@ -321,7 +332,7 @@ fn hear_keys(ring: &mut watch::Receiver<Option<Arc<Ring>>>, session: &mut Sessio
     }
 }
 
-fn shutting_down() -> Status {
+pub(crate) fn shutting_down() -> Status {
     Status::unavailable("this controller is shutting down: dial again")
 }
 

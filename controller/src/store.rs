@@ -8,14 +8,14 @@ mod fleet;
 mod knowledge;
 
 pub use fleet::{
-    Applied, CHANGES_REMEMBERED_MAX, Fleet, FleetCounts, FleetObserver, PoolSummary, REFUSALS_MAX, Reach,
-    Refusal,
+    Applied, CHANGES_REMEMBERED_MAX, Fleet, FleetCounts, FleetObserver, PoolSummary, REFUSALS_MAX,
+    REPLICAS_MAX, Reach, Refusal,
 };
 pub use knowledge::{Completeness, Knowledge};
 
 use crate::compile::{BackendSetContent, CompiledPool, DataPlane, ObjectKey, World};
 use crate::keys::Ring;
-pub(crate) use fleet::{FleetRecord, StreamId};
+pub(crate) use fleet::{FleetRecord, RemoteId, StreamId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -240,17 +240,6 @@ impl Store {
     #[must_use]
     pub fn fleet_counts(&self) -> FleetCounts {
         self.fleet.counts()
-    }
-
-    /// Another replica says what its proxies make of a pool, in place of what it said before. One without proxies
-    /// takes its word back.
-    pub fn set_remote(&self, replica: &Arc<str>, pool: &Arc<str>, summary: PoolSummary) {
-        self.fleet.set_remote(replica, pool, summary, now());
-    }
-
-    /// Another replica is gone, or dials anew and says everything again.
-    pub fn remove_remote(&self, replica: &str) {
-        self.fleet.remove_remote(replica);
     }
 
     pub(crate) fn fleet_record(&self) -> &FleetRecord {

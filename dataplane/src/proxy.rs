@@ -4,7 +4,6 @@
 //! caller's runtime, so that a scrape or a large update never delays a request.
 
 use crate::admin::{self, AdminState};
-use crate::config::dial::Dialer;
 use crate::config::{Applier, client};
 use crate::counters::Counters;
 use crate::listener::Sockets;
@@ -20,6 +19,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+use weir_dial::Dialer;
 pub use weir_proto::limits::PROXY_ID_BYTES_MAX;
 
 /// What a proxy is started with.

@@ -1,14 +1,16 @@
 //! Who opens a stream: asked of the API server before anything is read from it.
 
-use super::identity::{Claim, Unproven};
+use super::identity::{Claim, SERVICE_ACCOUNT, Unproven};
 use super::tls::Peer;
 use crate::identity::{Identity, PodIdentity};
-use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, TokenReviewStatus};
+use k8s_openapi::api::authentication::v1::{
+    SelfSubjectReview, TokenReview, TokenReviewSpec, TokenReviewStatus,
+};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::PostParams;
 use kube::{Api, Client};
 use std::time::Duration;
-use tokio::sync::Semaphore;
+use tokio::sync::{OnceCell, Semaphore};
 use tokio::time::timeout;
 use tonic::Status;
 use tonic::metadata::MetadataMap;
@@ -43,6 +45,10 @@ pub(super) enum Refusal {
     Slow,
     #[error("more than {REVIEWS_WAITING_MAX} proxies wait to be authenticated")]
     Busy,
+    #[error(
+        "reports are taken from replicas that run as the ServiceAccount of this one, `{wanted}`, and this is `{found}`"
+    )]
+    NoReplica { wanted: String, found: String },
 }
 
 impl From<Refusal> for Status {
@@ -56,7 +62,7 @@ impl From<Refusal> for Status {
             | Refusal::Unproven(Unproven::Token(_) | Unproven::Audience(_) | Unproven::Certificate) => {
                 Self::unauthenticated(sentence)
             }
-            Refusal::Unproven(_) => Self::permission_denied(sentence),
+            Refusal::Unproven(_) | Refusal::NoReplica { .. } => Self::permission_denied(sentence),
             // The proxy serves on, and dials again.
             Refusal::Away { .. } | Refusal::Slow | Refusal::Busy => Self::unavailable(sentence),
         }
@@ -98,6 +104,16 @@ impl Proof {
     }
 }
 
+impl Proof {
+    /// Whether a proven identity is another replica's.
+    pub(super) async fn is_replica(&self, identity: &Identity) -> Result<(), Refusal> {
+        let (Self::Pod { pods, .. }, Identity::Pod(pod)) = (self, identity) else { return Ok(()) };
+        let wanted = pods.own_account().await?;
+        let found = format!("{SERVICE_ACCOUNT}{}:{}", pod.namespace, pod.service_account);
+        if *wanted == found { Ok(()) } else { Err(Refusal::NoReplica { wanted, found }) }
+    }
+}
+
 /// The token of a stream, if there is one.
 fn token(metadata: &MetadataMap) -> Result<Option<&str>, Refusal> {
     let Some(value) = metadata.get("authorization") else { return Ok(None) };
@@ -121,6 +137,7 @@ pub struct Pods {
     audience: String,
     asking: Semaphore,
     waiting: Semaphore,
+    own_account: OnceCell<String>,
 }
 
 impl std::fmt::Debug for Pods {
@@ -139,6 +156,7 @@ impl Pods {
             audience,
             asking: Semaphore::new(REVIEWS_MAX),
             waiting: Semaphore::new(REVIEWS_MAX + REVIEWS_WAITING_MAX),
+            own_account: OnceCell::new(),
         }
     }
 
@@ -155,6 +173,19 @@ impl Pods {
             Ok(claim.identity(pod)?)
         };
         timeout(REVIEW_TIMEOUT, found).await.unwrap_or(Err(Refusal::Slow))
+    }
+
+    /// The user that this process is to the API server, asked once. Every user may ask that.
+    async fn own_account(&self) -> Result<String, Refusal> {
+        let asked = self.own_account.get_or_try_init(|| async {
+            let reviews: Api<SelfSubjectReview> = Api::all(self.client.clone());
+            let (params, empty) = (PostParams::default(), SelfSubjectReview::default());
+            let asked = reviews.create(&params, &empty);
+            let review = timeout(REVIEW_TIMEOUT, asked).await.map_err(|_| Refusal::Slow)?;
+            let review = review.map_err(|error| away("who this controller is", &error))?;
+            Ok(review.status.and_then(|status| status.user_info?.username).unwrap_or_default())
+        });
+        asked.await.cloned()
     }
 
     async fn review(&self, token: &str) -> Result<TokenReviewStatus, Refusal> {

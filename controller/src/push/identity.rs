@@ -15,7 +15,7 @@ const POD_NAME: &str = "authentication.kubernetes.io/pod-name";
 const POD_UID: &str = "authentication.kubernetes.io/pod-uid";
 
 /// How user names of ServiceAccounts begin; namespace and name follow.
-const SERVICE_ACCOUNT: &str = "system:serviceaccount:";
+pub(super) const SERVICE_ACCOUNT: &str = "system:serviceaccount:";
 
 /// Longest text of the API server that is passed on, in characters.
 const TOLD_CHARACTERS_MAX: usize = 200;

@@ -6,6 +6,7 @@ use super::auth::{Pods, Proof, Refusal};
 use super::tls::{ClientCertificates, Peer, ServerTls, TlsError, TlsFiles};
 use crate::identity::Identity;
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -198,26 +199,35 @@ impl Security {
         request: &'a Request<T>,
     ) -> impl Future<Output = Result<Identity, Status>> + 'a {
         // The request itself cannot be shared with another thread while this waits.
-        let (peer, metadata) = (request.extensions().get::<Peer>(), request.metadata());
-        let address = peer.map(|peer| peer.address).or_else(|| request.remote_addr());
+        let (asked, metadata) = (Dialled::of(request), request.metadata());
         async move {
-            let identified = self.0.proof.identify(peer, metadata).await;
-            identified.map_err(|refusal| {
-                let address = address.map_or_else(|| "unknown".to_owned(), |address| address.to_string());
-                let reason = refusal.to_string();
-                if matches!(refusal, Refusal::Away { .. }) {
-                    tracing::error!(%address, %reason, "cannot find out who a proxy is");
-                } else {
-                    tracing::warn!(%address, %reason, "a proxy is refused");
-                }
-                refusal.into()
-            })
+            let identified = self.0.proof.identify(asked.peer, metadata).await;
+            identified.map_err(|refusal| asked.refuse(refusal, "a proxy"))
+        }
+    }
+
+    /// The same for another replica of this controller: it runs as the ServiceAccount that this process runs as. Where
+    /// nothing is proven of proxies, nothing is of replicas.
+    ///
+    /// # Errors
+    /// The status to refuse the request with. It holds no secret.
+    pub(crate) fn identify_replica<'a, T>(
+        &'a self,
+        request: &'a Request<T>,
+    ) -> impl Future<Output = Result<Identity, Status>> + 'a {
+        let (asked, metadata) = (Dialled::of(request), request.metadata());
+        async move {
+            let identified = async {
+                let identity = self.0.proof.identify(asked.peer, metadata).await?;
+                self.0.proof.is_replica(&identity).await.map(|()| identity)
+            };
+            identified.await.map_err(|refusal| asked.refuse(refusal, "a replica"))
         }
     }
 
     /// When a stream of this request must be proven again; `None` where nothing had to be proven. Counts from the
     /// connection's handshake, so that no stream outlives what the client's certificate proved then by more.
-    pub(super) fn ends_at<T>(&self, request: &Request<T>) -> Option<Instant> {
+    pub(crate) fn ends_at<T>(&self, request: &Request<T>) -> Option<Instant> {
         if matches!(self.0.proof, Proof::None) {
             return None;
         }
@@ -232,6 +242,30 @@ impl Security {
     }
 }
 
+/// From where a request came.
+struct Dialled<'a> {
+    peer: Option<&'a Peer>,
+    address: Option<SocketAddr>,
+}
+
+impl<'a> Dialled<'a> {
+    fn of<T>(request: &'a Request<T>) -> Self {
+        let peer = request.extensions().get::<Peer>();
+        Self { peer, address: peer.map(|peer| peer.address).or_else(|| request.remote_addr()) }
+    }
+
+    fn refuse(&self, refusal: Refusal, who: &str) -> Status {
+        let address = self.address.map_or_else(|| "unknown".to_owned(), |address| address.to_string());
+        let reason = refusal.to_string();
+        if matches!(refusal, Refusal::Away { .. }) {
+            tracing::error!(%address, %reason, "cannot find out who {who} is");
+        } else {
+            tracing::warn!(%address, %reason, "{who} is refused");
+        }
+        refusal.into()
+    }
+}
+
 /// Between four fifths of `whole` and all of it.
 fn jittered(whole: Duration, random: u64) -> Duration {
     let share = f64::from(u32::try_from(random >> 32).unwrap_or(0)) / f64::from(u32::MAX);
@@ -239,7 +273,7 @@ fn jittered(whole: Duration, random: u64) -> Duration {
 }
 
 /// The end of a stream that is no fault: its proxy dials again at once and proves itself again.
-pub(super) fn aged() -> Status {
+pub(crate) fn aged() -> Status {
     let mut status = Status::unavailable("this stream has reached its age: dial again");
     status.metadata_mut().insert(DIAL_AGAIN_TRAILER, MetadataValue::from_static("now"));
     status

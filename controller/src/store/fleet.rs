@@ -21,6 +21,9 @@ use weir_proto::push::Version;
 /// as made when the last remembered one was, so that a lag is never understated.
 pub const CHANGES_REMEMBERED_MAX: usize = 16;
 
+/// Replicas that tell this one of their proxies. One past it is refused.
+pub const REPLICAS_MAX: usize = 32;
+
 /// What all proxies of this process reported, at one moment.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Fleet {
@@ -56,6 +59,10 @@ pub struct FleetCounts {
     pub too_large: u64,
 }
 
+/// One stream of another replica's reports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct RemoteId(u64);
+
 /// Identifies one stream within the process; a later one is larger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct StreamId(u64);
@@ -72,13 +79,18 @@ struct State {
     /// By stream and not by proxy, so that the end of an old stream takes nothing from the one that follows it.
     streams: BTreeMap<StreamId, Arc<str>>,
     pools: BTreeMap<Arc<str>, Expected>,
-    /// By replica.
-    remote: BTreeMap<Arc<str>, Told>,
+    /// Never two of one replica, and never more than [`REPLICAS_MAX`].
+    remote: BTreeMap<RemoteId, Remote>,
     counts: FleetCounts,
 }
 
-/// What another replica said of each pool, and when.
-type Told = BTreeMap<Arc<str>, (PoolSummary, Instant)>;
+/// Another replica.
+#[derive(Debug)]
+struct Remote {
+    name: Arc<str>,
+    /// What it said of each pool, and when.
+    told: BTreeMap<Arc<str>, (PoolSummary, Instant)>,
+}
 
 /// One pool at its newest version, and how far each stream is.
 #[derive(Debug)]
@@ -212,20 +224,50 @@ impl FleetRecord {
         });
     }
 
-    /// What another replica's proxies make of a pool. A replica names [`POOLS_MAX`] pools at most.
-    pub(crate) fn set_remote(&self, replica: &Arc<str>, pool: &Arc<str>, summary: PoolSummary, now: Instant) {
+    /// A replica begins to tell of its proxies. What an earlier stream of it said is forgotten: everything is said again
+    /// on this one. `None` where [`REPLICAS_MAX`] others do.
+    pub(crate) fn begin_remote(&self, name: &Arc<str>) -> Option<RemoteId> {
         let mut state = self.state();
-        let pools = state.remote.entry(Arc::clone(replica)).or_default();
-        if summary.proxies == 0 {
-            pools.remove(pool);
-        } else if pools.len() < POOLS_MAX || pools.contains_key(pool) {
-            pools.insert(Arc::clone(pool), (summary, now));
+        let earlier = state.remote.iter().find(|(_, remote)| remote.name == *name).map(|(id, _)| *id);
+        if let Some(earlier) = earlier {
+            self.forget_remote(&mut state, earlier);
         }
-        self.mailboxes.announce(pool, Reach::All);
+        if state.remote.len() >= REPLICAS_MAX {
+            return None;
+        }
+        state.begun += 1;
+        let id = RemoteId(state.begun);
+        state.remote.insert(id, Remote { name: Arc::clone(name), told: BTreeMap::new() });
+        Some(id)
     }
 
-    pub(crate) fn remove_remote(&self, replica: &str) {
-        for pool in self.state().remote.remove(replica).unwrap_or_default().into_keys() {
+    /// What that replica's proxies make of a pool. It names [`POOLS_MAX`] pools at most. False when a later stream of the
+    /// same replica has taken this one's place.
+    pub(crate) fn set_remote(
+        &self,
+        id: RemoteId,
+        pool: &Arc<str>,
+        summary: PoolSummary,
+        now: Instant,
+    ) -> bool {
+        let mut state = self.state();
+        let Some(Remote { told, .. }) = state.remote.get_mut(&id) else { return false };
+        if summary.proxies == 0 {
+            told.remove(pool);
+        } else if told.len() < POOLS_MAX || told.contains_key(pool) {
+            told.insert(Arc::clone(pool), (summary, now));
+        }
+        self.mailboxes.announce(pool, Reach::All);
+        true
+    }
+
+    /// Without effect where a later stream has taken its place.
+    pub(crate) fn end_remote(&self, id: RemoteId) {
+        self.forget_remote(&mut self.state(), id);
+    }
+
+    fn forget_remote(&self, state: &mut State, id: RemoteId) {
+        for pool in state.remote.remove(&id).into_iter().flat_map(|remote| remote.told.into_keys()) {
             self.mailboxes.announce(&pool, Reach::All);
         }
     }
@@ -235,7 +277,7 @@ impl FleetRecord {
         let state = self.state();
         let mut summary = state.pools.get(pool).map(|expected| expected.summary(now)).unwrap_or_default();
         if reach == Reach::All {
-            let told = state.remote.values().filter_map(|pools| pools.get(pool));
+            let told = state.remote.values().filter_map(|remote| remote.told.get(pool));
             told.for_each(|(remote, at)| summary.merge(&remote.aged(now.saturating_duration_since(*at))));
         }
         summary
@@ -261,7 +303,7 @@ impl FleetRecord {
     pub(crate) fn observe(&self, reach: Reach) -> FleetObserver {
         let state = self.state();
         let remote = state.remote.values().filter(|_| reach == Reach::All);
-        let names = state.pools.keys().chain(remote.flat_map(BTreeMap::keys));
+        let names = state.pools.keys().chain(remote.flat_map(|remote| remote.told.keys()));
         self.mailboxes.add(reach, names.cloned())
     }
 

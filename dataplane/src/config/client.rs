@@ -5,31 +5,24 @@
 
 use super::apply::{Applier, PORT_LINGER};
 use super::convert::Rejection;
-use super::dial::{DialError, Dialer, Link};
 use super::replica::{Breach, Event, Replica};
 use super::status::{PoolStatus, Status};
 use crate::readiness::Readiness;
 use crate::tls::tickets::Ring;
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
-use std::hash::{BuildHasher as _, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status as GrpcStatus, Streaming};
+use weir_dial::{Backoff, DialError, Dialer, Link, Random, with_causes};
 use weir_proto::limits::{KEY_BYTES, MESSAGE_BYTES_MAX};
 use weir_proto::push::proxy_message::Body as ToController;
 use weir_proto::push::push_client::PushClient;
 use weir_proto::push::{ControllerMessage, KeyRing, ProxyMessage};
 use weir_proto::renewal::DIAL_AGAIN_TRAILER;
-
-/// Wait before the second attempt to dial; doubles with each one that fails, half of it at random.
-pub const BACKOFF_MIN: Duration = Duration::from_millis(100);
-
-/// Longest wait between two attempts to dial.
-pub const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
 /// Between two reports of digests, give or take a fifth.
 pub const DIGEST_REPORT_INTERVAL: Duration = Duration::from_secs(30);
@@ -40,15 +33,6 @@ pub const RETRY_MIN: Duration = Duration::from_millis(50);
 
 /// Longest wait between two attempts to apply a configuration that was refused.
 pub const RETRY_MAX: Duration = Duration::from_secs(5);
-
-/// Longest time to establish a connection to a controller.
-pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// A silent connection is asked for a sign of life this often.
-pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
-
-/// A connection without a sign of life for this long is given up.
-pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Messages that may arrive before what was staged is committed. Bounds the wait of the first one.
 const BATCH_MESSAGES_MAX: usize = 64;
@@ -82,9 +66,9 @@ pub async fn run(
         retry_wait: RETRY_MAX,
         retry_at: Instant::now() + RETRY_MAX,
     };
-    let mut random = Random::new();
+    let mut random = Random::default();
     let mut shutdown = std::pin::pin!(shutdown);
-    let mut backoff = BACKOFF_MIN;
+    let mut backoff = Backoff::default();
     loop {
         let end = tokio::select! {
             () = &mut shutdown => return,
@@ -96,7 +80,7 @@ pub async fn run(
         // Nobody is there to say who takes these ports over.
         follower.close_at = follower.applier.close_retired((Instant::now() + PORT_LINGER).into_std());
         if follower.status.is_in_step() {
-            backoff = BACKOFF_MIN;
+            backoff.reset();
         }
         // Only after a stream that came into step: a controller that ends every stream must not be dialled in a loop.
         if matches!(end, End::Age) && follower.is_stream_synced {
@@ -106,10 +90,9 @@ pub async fn run(
         }
         dialer.failed();
         follower.status.lost();
-        let wait = random.between(backoff / 2, backoff);
-        let reason = sentence(&end);
+        let wait = backoff.wait(&mut random);
+        let reason = with_causes(&end);
         tracing::warn!(%reason, wait_ms = wait.as_millis(), "no stream to a controller; serving what is there");
-        backoff = (backoff * 2).min(BACKOFF_MAX);
         tokio::select! {
             () = &mut shutdown => return,
             () = tokio::time::sleep(wait) => {}
@@ -173,7 +156,7 @@ impl Follower {
     }
 
     async fn stream(&mut self, link: &Link, proxy_id: &str, random: &mut Random) -> Result<(), End> {
-        let mut client = PushClient::new(link.channel.clone())
+        let mut client = PushClient::new(link.channel())
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
         let (outbound, receiver) = mpsc::channel(OUTBOUND_BUFFER);
@@ -414,42 +397,4 @@ impl Follower {
 
 async fn send(outbound: &mpsc::Sender<ProxyMessage>, body: ToController) -> Result<(), End> {
     outbound.send(ProxyMessage { body: Some(body) }).await.map_err(|_| End::Closed)
-}
-
-/// An error with its causes, on one line.
-fn sentence(error: &dyn std::error::Error) -> String {
-    let mut sentence = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        sentence.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    sentence
-}
-
-/// Jitter. Need not be good, only different in each process.
-pub(super) struct Random(u64);
-
-impl Random {
-    pub(super) fn new() -> Self {
-        Self(std::collections::hash_map::RandomState::new().build_hasher().finish())
-    }
-
-    pub(super) fn next(&mut self) -> u64 {
-        // SplitMix64 (Steele, Lea and Flood, 2014).
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn between(&mut self, from: Duration, to: Duration) -> Duration {
-        let share = f64::from(u32::try_from(self.next() >> 32).unwrap_or(0)) / f64::from(u32::MAX);
-        from + (to.saturating_sub(from)).mul_f64(share)
-    }
-
-    fn around(&mut self, middle: Duration) -> Duration {
-        self.between(middle * 4 / 5, middle * 6 / 5)
-    }
 }

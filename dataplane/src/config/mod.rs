@@ -11,7 +11,6 @@ mod apply;
 pub mod client;
 mod content;
 mod convert;
-pub mod dial;
 mod hosts;
 pub mod replica;
 mod status;

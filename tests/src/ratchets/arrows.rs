@@ -6,15 +6,16 @@ use super::{Repository, hold};
 const CRATES: &[(&str, &str, &[&str])] = &[
     ("weir-proto", "proto/Cargo.toml", &[]),
     ("weir-proto-generator", "proto/generator/Cargo.toml", &[]),
+    ("weir-dial", "dial/Cargo.toml", &["weir-proto"]),
     ("weir-crds", "crds/Cargo.toml", &[]),
     ("lb-core", "dataplane/lb-core/Cargo.toml", &[]),
-    ("weir-proxy", "dataplane/Cargo.toml", &["lb-core", "weir-proto"]),
-    ("weir-controller", "controller/Cargo.toml", &["weir-crds", "weir-proto"]),
-    ("weir", "weir/Cargo.toml", &["weir-controller", "weir-proxy"]),
+    ("weir-proxy", "dataplane/Cargo.toml", &["lb-core", "weir-dial", "weir-proto"]),
+    ("weir-controller", "controller/Cargo.toml", &["weir-crds", "weir-dial", "weir-proto"]),
+    ("weir", "weir/Cargo.toml", &["weir-controller", "weir-dial", "weir-proxy"]),
     (
         "weir-tests",
         "tests/Cargo.toml",
-        &["lb-core", "weir", "weir-controller", "weir-crds", "weir-proto", "weir-proxy"],
+        &["lb-core", "weir", "weir-controller", "weir-crds", "weir-dial", "weir-proto", "weir-proxy"],
     ),
 ];
 /// Arrows that are there for now.

@@ -3,5 +3,6 @@
 
 mod fixtures;
 mod pair;
+mod replicas;
 mod secure;
 mod simulation;

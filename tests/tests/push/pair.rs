@@ -9,8 +9,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use weir_controller::push::{self, Security};
 use weir_controller::store::{Completeness, Store};
+use weir_dial::{Credentials, Dialer, Target};
 use weir_proto::push::Backend;
-use weir_proxy::config::dial::{Credentials, Dialer, Target};
 use weir_proxy::config::{Applier, Status, client};
 use weir_proxy::listener::{ListenerChange, Sockets};
 use weir_proxy::readiness::{Phase, Readiness};
@@ -35,9 +35,14 @@ impl Drop for Proxy {
 
 impl Proxy {
     pub(crate) fn start(controller: impl Into<Dialer>) -> Self {
+        Self::start_on(Ipv4Addr::LOCALHOST, controller)
+    }
+
+    /// With its listeners on this address, so that two proxies can serve the same port.
+    pub(crate) fn start_on(address: Ipv4Addr, controller: impl Into<Dialer>) -> Self {
         let current = Current::default();
         let (sender, worker) = mpsc::unbounded_channel();
-        let sockets = Sockets::new(Ipv4Addr::LOCALHOST.into(), vec![sender]);
+        let sockets = Sockets::new(address.into(), vec![sender]);
         let applier = Applier::new(Arc::clone(&current), sockets);
         let (status, readiness) = (applier.status(), Arc::<Readiness>::default());
         let run = client::run(
@@ -72,7 +77,7 @@ pub(crate) struct Controller {
 }
 
 impl Controller {
-    async fn start(address: SocketAddr, store: &Arc<Store>) -> Self {
+    pub(crate) async fn start(address: SocketAddr, store: &Arc<Store>) -> Self {
         Self::start_secured(address, store, Security::plaintext()).await
     }
 
@@ -115,7 +120,7 @@ pub(crate) fn any_port() -> SocketAddr {
     (Ipv4Addr::LOCALHOST, 0).into()
 }
 
-fn dial(address: SocketAddr) -> Target {
+pub(crate) fn dial(address: SocketAddr) -> Target {
     Target::new(&format!("http://{address}"), Credentials::default()).expect("a URL")
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use weir_controller::push::{Files, Security};
 use weir_controller::store::{Completeness, Store};
-use weir_proxy::config::dial::{ClientFiles, Credentials, Target};
+use weir_dial::{ClientFiles, Credentials, Target};
 use weir_proxy::readiness::Phase;
 use weir_tests::harness::authority::{Authority, KeyPairFiles, replace};
 use weir_tests::harness::folder::Folder;

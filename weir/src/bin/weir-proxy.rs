@@ -45,15 +45,15 @@ fn main() -> ExitCode {
 }
 
 async fn run(args: Args) -> Result<ExitCode, Failure> {
-    let target = args.dial.target().context("cannot dial --controller");
-    let target = target.map_err(Failure::Usage)?;
+    let dialer = args.dial.dialer().context("cannot dial --controller");
+    let dialer = dialer.map_err(Failure::Usage)?;
     let stop = signals::stop_on_signals().context("cannot handle signals")?;
     let id = args.id.unwrap_or_else(|| {
         let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "proxy".to_owned());
         format!("{host}-{}", std::process::id())
     });
     let options = args.serving.options(id, args.bind);
-    proxy::run(options, target.into(), stop.clone()).await.map_err(anyhow::Error::from)?;
+    proxy::run(options, dialer, stop.clone()).await.map_err(anyhow::Error::from)?;
     let is_forced = *stop.borrow() == Stop::Now;
     Ok(ExitCode::from(if is_forced { exit::FORCED } else { exit::GOOD }))
 }

@@ -122,7 +122,7 @@ fn replica_of(args: &Args, cluster: &Cluster, store: &Arc<Store>) -> anyhow::Res
     let name = args.pod.pod_name.clone();
     // Outside of a pod, every process is a replica of its own.
     let name = name.unwrap_or_else(|| format!("weir-controller-{}", std::process::id()));
-    let own = Own { name: &name, listen: args.listen };
+    let own = Own { name: &name, listen: args.listen, is_tls: args.security.is_tls() };
     args.replica.replica(cluster, own, store)
 }
 

@@ -1,5 +1,6 @@
-//! Flags of one of several replicas: the Lease, and the keys that proxies share.
+//! Flags of one of several replicas: the Lease, what they tell each other, and the keys that proxies share.
 
+use crate::dialing::CredentialArgs;
 use crate::duration;
 use anyhow::{Context as _, bail};
 use std::future::Future;
@@ -9,7 +10,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use weir_controller::cluster::Cluster;
 use weir_controller::keys::{Keeper, Ring};
-use weir_controller::lease::{Candidate, Holder, Leader, Leadership, Timing};
+use weir_controller::lease::{Candidate, Holder, Leadership, Timing};
+use weir_controller::replicas::{Peers, Reporter};
 use weir_controller::store::Store;
 
 /// How this replica stands to the others.
@@ -39,6 +41,9 @@ pub struct ReplicaArgs {
     /// Time between two changes of the keys that proxies share for TLS sessions
     #[arg(long, value_name = "DURATION", default_value = "12h", value_parser = duration::parse)]
     key_rotation: Duration,
+    // Towards the replica that holds the Lease. The same flags as a proxy's, since it dials the same port.
+    #[command(flatten)]
+    credentials: CredentialArgs,
 }
 
 /// Which replica this is.
@@ -48,6 +53,8 @@ pub struct Own<'a> {
     pub name: &'a str,
     /// Where proxies dial.
     pub listen: SocketAddr,
+    /// Whether that port has TLS, here and at the other replicas.
+    pub is_tls: bool,
 }
 
 /// A replica among others.
@@ -56,15 +63,11 @@ pub struct Replica {
     leadership: Leadership,
     keeper: Keeper,
     store: Arc<Store>,
+    /// `None` where the other replicas cannot be dialled.
+    reporter: Option<Reporter>,
 }
 
 impl Replica {
-    /// Who holds the Lease.
-    #[must_use]
-    pub fn leader(&self) -> watch::Receiver<Leader> {
-        self.leadership.leader()
-    }
-
     /// Whether this replica may write.
     #[must_use]
     pub fn may_write(&self) -> watch::Receiver<bool> {
@@ -74,8 +77,13 @@ impl Replica {
     /// Runs until `shutdown` completes, and then gives the Lease back. To be waited for before the process ends.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
         let ring = self.keeper.ring();
+        let report = async {
+            if let Some(reporter) = self.reporter {
+                reporter.run().await;
+            }
+        };
         let others = async {
-            tokio::join!(self.keeper.run(std::future::pending()), hand_on(ring, &self.store));
+            tokio::join!(self.keeper.run(std::future::pending()), hand_on(ring, &self.store), report);
         };
         tokio::select! {
             () = self.leadership.run(shutdown) => {}
@@ -108,8 +116,33 @@ impl ReplicaArgs {
             Leadership::campaign(cluster.client.clone(), Candidate { namespace, lease, me, timing })
         };
         let may_write = leadership.may_write();
+        let reporter = self.reporter(own, &leadership, store)?;
         let keeper = Keeper::new(cluster.client.clone(), &cluster.namespace, self.key_rotation, may_write);
-        Ok(Replica { leadership, keeper, store: Arc::clone(store) })
+        Ok(Replica { leadership, keeper, store: Arc::clone(store), reporter })
+    }
+
+    /// What tells the holder of this replica's proxies.
+    fn reporter(
+        &self,
+        own: Own<'_>,
+        leadership: &Leadership,
+        store: &Arc<Store>,
+    ) -> anyhow::Result<Option<Reporter>> {
+        if self.no_lease {
+            return Ok(None);
+        }
+        if own.is_tls && self.credentials.lacks_authorities() {
+            tracing::warn!(
+                "without --controller-ca this replica cannot tell others of its proxies: while another replica holds \
+                 the Lease, status does not count them. Give it, with --token-file, or say --no-lease if this is the \
+                 only replica"
+            );
+            return Ok(None);
+        }
+        let peers = Peers::new(own.is_tls, self.credentials.clone().into())
+            .context("cannot dial other replicas, at the addresses that the Lease names")?;
+        let (me, leader) = (own.name.into(), leadership.leader());
+        Ok(Some(Reporter { me, store: Arc::clone(store), leader, peers }))
     }
 
     fn timing(&self) -> anyhow::Result<Timing> {

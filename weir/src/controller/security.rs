@@ -69,6 +69,12 @@ impl SecurityArgs {
         Ok(security.with_gateway_namespaces(namespaces).with_stream_age_max(self.stream_age_max))
     }
 
+    /// Whether the port has TLS.
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
+        self.tls_cert.is_some()
+    }
+
     fn protection(&self, listen: SocketAddr, is_cluster: bool) -> anyhow::Result<Protection> {
         let asked = Asked {
             is_cluster,

@@ -206,7 +206,8 @@ fn an_observer_hears_each_changed_pool_once_however_often_it_changed() {
     bench.make("ns/b", 4, 1);
     assert_eq!(own.take(), [Arc::clone(&a), "ns/b".into()].into());
     assert_eq!(all.take().len(), 2);
-    bench.record.set_remote(&"replica-2".into(), &a, summary_of_a_replica(), bench.now);
+    let remote = bench.record.begin_remote(&"replica-2".into()).expect("there is room");
+    assert!(bench.record.set_remote(remote, &a, summary_of_a_replica(), bench.now));
     assert_eq!(own.take(), [].into(), "another replica's proxies are not ours");
     assert_eq!(all.take(), [a].into());
     bench.record.end(stream);
@@ -224,27 +225,44 @@ fn other_replicas_proxies_count_until_the_replica_is_gone_or_takes_its_word_back
     let stream = bench.join("proxy-1", "ns/p");
     bench.ack(stream, "ns/p", 2, 1);
     let (replica, pool): (Arc<str>, Arc<str>) = ("replica-2".into(), "ns/p".into());
-    bench.record.set_remote(&replica, &pool, summary_of_a_replica(), bench.now);
+    let first = bench.record.begin_remote(&replica).expect("there is room");
+    assert!(bench.record.set_remote(first, &pool, summary_of_a_replica(), bench.now));
     bench.after(MS * 9);
     let all = |bench: &Bench| counts(&bench.record.summary("ns/p", Reach::All, bench.now));
     assert_eq!(all(&bench), (2, 3, Some(MS * 10)), "what was said grows older");
     assert_eq!(counts(&bench.summary("ns/p")), (1, 1, Some(Duration::ZERO)));
-    bench.record.set_remote(&replica, &pool, PoolSummary::default(), bench.now);
+    assert!(bench.record.set_remote(first, &pool, PoolSummary::default(), bench.now));
     assert_eq!(all(&bench).1, 1);
-    bench.record.set_remote(&replica, &pool, summary_of_a_replica(), bench.now);
-    bench.record.remove_remote("replica-2");
+    assert!(bench.record.set_remote(first, &pool, summary_of_a_replica(), bench.now));
+    let second = bench.record.begin_remote(&replica).expect("in place of the first");
+    assert_eq!(all(&bench).1, 1, "a later stream says everything again");
+    assert!(bench.record.set_remote(second, &pool, summary_of_a_replica(), bench.now));
+    assert!(!bench.record.set_remote(first, &pool, PoolSummary::default(), bench.now));
+    bench.record.end_remote(first);
+    assert_eq!(all(&bench).1, 3, "the end of the earlier one takes nothing away");
+    bench.record.end_remote(second);
     assert_eq!(all(&bench).1, 1);
 }
 
 #[test]
 fn a_replica_names_pools_up_to_the_limit() {
     let bench = Bench::new();
-    let replica: Arc<str> = "replica-2".into();
+    let remote = bench.record.begin_remote(&"replica-2".into()).expect("there is room");
     for pool in 0..=POOLS_MAX {
         let name: Arc<str> = format!("ns/p{pool}").into();
-        bench.record.set_remote(&replica, &name, summary_of_a_replica(), bench.now);
+        assert!(bench.record.set_remote(remote, &name, summary_of_a_replica(), bench.now));
     }
-    assert_eq!(bench.record.state().remote["replica-2"].len(), POOLS_MAX);
+    assert_eq!(bench.record.state().remote[&remote].told.len(), POOLS_MAX);
+}
+
+#[test]
+fn replicas_tell_up_to_the_limit() {
+    let bench = Bench::new();
+    let begin = |replica: usize| bench.record.begin_remote(&format!("replica-{replica}").into());
+    let begun: Vec<_> = (0..REPLICAS_MAX).map(begin).collect();
+    assert!(begun.iter().all(Option::is_some));
+    assert_eq!(begin(REPLICAS_MAX), None);
+    assert!(begin(0).is_some(), "in its own place");
 }
 
 /// What may happen to two pools and three proxies, in any order.

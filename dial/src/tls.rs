@@ -29,7 +29,7 @@ const TOKEN_FLAG: &str = "--token-file";
 const CERTIFICATE_FLAG: &str = "--client-cert";
 const KEY_FLAG: &str = "--client-key";
 
-/// What a proxy knows its controller by, and proves to it. Files, each read anew at each dial.
+/// What who dials knows the controller by, and proves to it. Files, each read anew at each dial.
 #[derive(Debug, Clone, Default)]
 pub struct Credentials {
     /// PEM certificates of the authorities, one of which must have signed the controller's certificate.
@@ -38,7 +38,7 @@ pub struct Credentials {
     pub name: Option<String>,
     /// A token of a ServiceAccount, bound to this pod and for the controller's audience.
     pub token: Option<PathBuf>,
-    /// This proxy's own certificate.
+    /// Its own certificate.
     pub client: Option<ClientFiles>,
 }
 

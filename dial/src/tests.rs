@@ -49,12 +49,15 @@ fn a_url_is_checked_with_what_belongs_to_it() {
 #[test]
 fn addresses_take_turns_and_the_one_that_failed_is_the_last() {
     let all: Vec<SocketAddr> = (1..=3).map(|n| SocketAddr::from(([127, 0, 0, n], 1))).collect();
-    assert_eq!(in_turn(all.clone(), 3, None), all);
-    assert_eq!(in_turn(all.clone(), 4, None), [all[1], all[2], all[0]]);
-    assert_eq!(in_turn(all.clone(), 4, Some(all[1])), [all[2], all[0], all[1]]);
+    let turn = |all: &[SocketAddr], turn, bad: Option<SocketAddr>| {
+        in_turn(all.to_vec(), turn, |address| Some(*address) == bad)
+    };
+    assert_eq!(turn(&all, 3, None), all);
+    assert_eq!(turn(&all, 4, None), [all[1], all[2], all[0]]);
+    assert_eq!(turn(&all, 4, Some(all[1])), [all[2], all[0], all[1]]);
     let many: Vec<_> = (1..=20).map(|n| SocketAddr::from(([127, 0, 0, n], 1))).collect();
-    assert_eq!(in_turn(many, 19, None).len(), ADDRESSES_MAX);
-    assert_eq!(in_turn(Vec::new(), 5, None), []);
+    assert_eq!(turn(&many, 19, None).len(), ADDRESSES_MAX);
+    assert_eq!(turn(&[], 5, None), []);
 }
 
 /// An authority, and a folder with what a proxy is given.
@@ -135,7 +138,7 @@ fn target(address: SocketAddr, ca: &Path, name: Option<&str>, client: Option<Cli
 }
 
 async fn dial(target: Target) -> Result<Link, String> {
-    let linked = Dialer::from(target).dial(&mut Random::new()).await;
+    let linked = Dialer::from(target).dial(&mut Random::default()).await;
     linked.map_err(|error| error.to_string())
 }
 
@@ -170,7 +173,7 @@ async fn files_are_read_at_each_dial_and_what_is_wrong_with_one_names_it() {
     let address = server(authority.good("127.0.0.1"), b"h2", None).await;
     let ca = folder.path().join("ca.crt");
     let mut dialer = Dialer::from(target(address, &ca, None, None));
-    let mut random = Random::new();
+    let mut random = Random::default();
     let expected = [
         (None, Some("cannot read ")),
         (Some(""), Some("no PEM certificate")),
@@ -202,11 +205,11 @@ async fn a_token_is_one_line_and_is_never_quoted() {
     let credentials = Credentials { ca: Some(ca), token: Some(token.clone()), ..Credentials::default() };
     let target = Target::new(&format!("https://{address}"), credentials).expect("good flags");
     let mut dialer = Dialer::from(target);
-    let mut random = Random::new();
+    let mut random = Random::default();
     let wrong = ["", " \n", "hunter2 hunter2", "hunter2\nhunter2", "hunter2\u{e9}"];
     for text in wrong {
         write(&folder, "token", text);
-        let said = dialer.dial(&mut random).await.err().expect("refused").to_string();
+        let said = dialer.dial(&mut random).await.expect_err("refused").to_string();
         assert!(said.contains("given by --token-file") && !said.contains("hunter2"), "{said}");
     }
     write(&folder, "token", "abc.def\n");
@@ -227,7 +230,7 @@ async fn a_file_has_a_size_that_is_never_passed() {
     assert!(dial(target(address, &ca, None, None)).await.is_ok());
     text.push('\n');
     let ca = write(&folder, "ca.crt", &text);
-    let said = dial(target(address, &ca, None, None)).await.err().expect("refused");
+    let said = dial(target(address, &ca, None, None)).await.expect_err("refused");
     assert!(said.contains("larger than 1 MiB"), "{said}");
 }
 
@@ -257,7 +260,7 @@ async fn a_refusal_of_the_client_s_certificate_is_said_although_it_comes_late() 
     assert!(said.contains("expired.crt has expired"), "{said}");
     let mut crossed = client("crossed", authority.good("proxy"));
     crossed.key = client("other", authority.good("proxy")).key;
-    let said = dial(target(address, &ca, None, Some(crossed))).await.err().expect("refused here already");
+    let said = dial(target(address, &ca, None, Some(crossed))).await.expect_err("refused here already");
     assert!(said.contains("other.key") && said.contains("not the key"), "{said}");
 }
 
@@ -269,13 +272,20 @@ async fn another_address_is_dialled_when_the_first_fails() {
     };
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
     let open = listener.local_addr().expect("bound");
-    let target = Target::new("http://controllers:9901", Credentials::default()).expect("a URL");
-    let (last, linked) = first_of(&target, vec![closed, open], None).await;
-    assert!(linked.is_ok());
-    assert_eq!(last, Some(open));
-    let (last, linked) = first_of(&target, vec![closed], None).await;
-    assert_eq!(last, Some(closed));
-    assert!(matches!(linked, Err(DialError::Connect { address, .. }) if address == closed));
+    let target = |address: SocketAddr| {
+        Target::new(&format!("http://{address}"), Credentials::default()).expect("a URL")
+    };
+    let unknown = Target::new("http://no-such-name.invalid:1", Credentials::default()).expect("a URL");
+    let mut dialer = Dialer::of(vec![target(closed), unknown, target(open)]).expect("three");
+    for turn in 0..4 {
+        assert!(dialer.dial(&mut Random::of(turn)).await.is_ok(), "whoever's turn it is");
+        assert_eq!(dialer.last, Some(open));
+    }
+    let mut dialer = Dialer::from(target(closed));
+    let failed = dialer.dial(&mut Random::default()).await;
+    assert_eq!((dialer.last, dialer.is_last_bad), (Some(closed), true));
+    assert!(matches!(failed, Err(DialError::Connect { address, .. }) if address == closed));
+    assert!(Dialer::of(Vec::new()).is_none());
 }
 
 #[tokio::test]
@@ -288,6 +298,6 @@ async fn what_does_not_speak_tls_is_told_from_what_does() {
         let (mut socket, _) = listener.accept().await.expect("a connection");
         tokio::io::AsyncWriteExt::write_all(&mut socket, b"HTTP/1.1 400 Bad Request\r\n\r\n").await
     });
-    let said = dial(target(address, &ca, None, None)).await.err().expect("refused");
+    let said = dial(target(address, &ca, None, None)).await.expect_err("refused");
     assert!(said.contains("does not speak TLS"), "{said}");
 }

@@ -1,22 +1,24 @@
-//! How a controller is reached.
+//! How a controller is reached: by proxies, and by other replicas of it.
 //!
 //! Everything is looked up and read anew for each stream: the name, the authorities, the token, the client's own
 //! certificate. So rotation needs no watch on this side, and a Service of several controllers is several addresses,
 //! of which the next one is tried when one fails.
 
+mod pace;
 #[cfg(test)]
 mod tests;
 mod tls;
 
+pub use pace::{BACKOFF_MAX, BACKOFF_MIN, Backoff, Random};
 pub use tls::{ClientFiles, Credentials};
 
-use super::client::{CONNECT_TIMEOUT, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, Random};
 use hyper_util::rt::TokioIo;
 use std::future::{Ready, ready};
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tls::{Secrets, TlsTarget, Witness};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -26,7 +28,16 @@ use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Request, Status};
 
-/// Addresses of one name that are tried before a dial counts as failed.
+/// Longest time to establish a connection to a controller.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A silent connection is asked for a sign of life this often.
+pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// A connection without a sign of life for this long is given up.
+pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Addresses that are tried before a dial counts as failed.
 pub const ADDRESSES_MAX: usize = 8;
 
 /// A controller's place as the command line names it, checked.
@@ -104,6 +115,16 @@ impl Target {
         Ok(found)
     }
 
+    /// Files are read anew for each connection.
+    async fn link(&self, address: SocketAddr) -> Result<Link, DialError> {
+        let secrets = match &self.tls {
+            Some(tls) => Some(tls.read().await?),
+            None => None,
+        };
+        let connected = timeout(CONNECT_TIMEOUT, self.connect(address, secrets.as_ref())).await;
+        connected.unwrap_or(Err(DialError::Timeout { address }))
+    }
+
     async fn connect(&self, address: SocketAddr, secrets: Option<&Secrets>) -> Result<Link, DialError> {
         let refused = |source| DialError::Connect { address, source };
         let socket = TcpStream::connect(address).await.map_err(refused)?;
@@ -137,7 +158,8 @@ impl Target {
 
 /// Why there is no connection to a controller.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum DialError {
+#[allow(missing_docs, reason = "the sentences say what each is")]
+pub enum DialError {
     #[error("cannot read {}, given by {flag}", .file.display())]
     Read { flag: &'static str, file: PathBuf, source: io::Error },
     #[error("{}, given by {flag}, {fault}", .file.display())]
@@ -156,6 +178,18 @@ pub(super) enum DialError {
     Http { address: SocketAddr, source: tonic::transport::Error },
 }
 
+/// An error with its causes, on one line.
+#[must_use]
+pub fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut sentence = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        sentence.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    sentence
+}
+
 /// Dials a controller, once for each stream.
 #[derive(Debug)]
 pub struct Dialer {
@@ -170,7 +204,8 @@ pub struct Dialer {
 enum To {
     /// One that connects by itself: a controller in this process.
     Channel(Channel),
-    Target(Box<Target>),
+    /// Replicas of one controller: any will do. Never empty.
+    Targets(Vec<Target>),
 }
 
 impl From<Channel> for Dialer {
@@ -181,70 +216,81 @@ impl From<Channel> for Dialer {
 
 impl From<Target> for Dialer {
     fn from(target: Target) -> Self {
-        Self { to: To::Target(Box::new(target)), last: None, is_last_bad: false }
+        Self { to: To::Targets(vec![target]), last: None, is_last_bad: false }
     }
 }
 
 impl Dialer {
-    /// A connection, to any address of the name: in an order by chance, so that the proxies of one Service spread,
+    /// For several replicas of one controller. `None` without any.
+    #[must_use]
+    pub fn of(targets: Vec<Target>) -> Option<Self> {
+        (!targets.is_empty()).then_some(Self { to: To::Targets(targets), last: None, is_last_bad: false })
+    }
+
+    /// A connection, to any address of the names: in an order by chance, so that the proxies of one Service spread,
     /// with the one that failed before as the last.
-    pub(super) async fn dial(&mut self, random: &mut Random) -> Result<Link, DialError> {
-        let target = match &self.to {
+    ///
+    /// # Errors
+    /// [`DialError`] of the last address. Nothing is tried again here.
+    pub async fn dial(&mut self, random: &mut Random) -> Result<Link, DialError> {
+        let targets = match &self.to {
             To::Channel(channel) => return Ok(Link::over(channel.clone())),
-            To::Target(target) => target,
-        };
-        let secrets = match &target.tls {
-            Some(tls) => Some(tls.read().await?),
-            None => None,
+            To::Targets(targets) => targets,
         };
         let bad = self.last.filter(|_| self.is_last_bad);
-        let addresses = in_turn(target.addresses().await?, random.next(), bad);
-        let (last, connected) = first_of(target, addresses, secrets.as_ref()).await;
-        (self.last, self.is_last_bad) = (last, connected.is_err());
-        connected
+        let (mut places, mut failure) = (Vec::new(), None);
+        for target in targets {
+            match target.addresses().await {
+                Ok(addresses) => places.extend(addresses.into_iter().map(|address| (target, address))),
+                Err(error) => failure = Some(error),
+            }
+        }
+        for (target, address) in in_turn(places, random.number(), |(_, address)| Some(*address) == bad) {
+            self.last = Some(address);
+            match target.link(address).await {
+                Ok(link) => {
+                    self.is_last_bad = false;
+                    return Ok(link);
+                }
+                Err(error) => {
+                    tracing::debug!(%address, reason = %error, "not this controller");
+                    failure = Some(error);
+                }
+            }
+        }
+        self.is_last_bad = true;
+        // Each target has an address or an error, and each address that gives no link another one.
+        Err(failure.unwrap_or(DialError::NoAddress { host: String::new() }))
     }
 
     /// The stream over the last connection failed.
-    pub(super) fn failed(&mut self) {
+    pub fn failed(&mut self) {
         self.is_last_bad = true;
     }
 }
 
-/// The first of these addresses that has a controller, and the one tried last.
-async fn first_of(
-    target: &Target,
-    addresses: Vec<SocketAddr>,
-    secrets: Option<&Secrets>,
-) -> (Option<SocketAddr>, Result<Link, DialError>) {
-    let mut last = None;
-    let mut failure = DialError::NoAddress { host: target.host.clone() };
-    for address in addresses {
-        last = Some(address);
-        failure = match timeout(CONNECT_TIMEOUT, target.connect(address, secrets)).await {
-            Ok(Ok(link)) => return (last, Ok(link)),
-            Ok(Err(error)) => error,
-            Err(_) => DialError::Timeout { address },
-        };
-        tracing::debug!(%address, reason = %failure, "not this controller");
-    }
-    (last, Err(failure))
-}
-
-/// At most [`ADDRESSES_MAX`], beginning with the one whose `turn` it is.
-fn in_turn(mut addresses: Vec<SocketAddr>, turn: u64, bad: Option<SocketAddr>) -> Vec<SocketAddr> {
-    let count = addresses.len().max(1);
+/// At most [`ADDRESSES_MAX`], beginning with the one whose `turn` it is, bad ones last.
+fn in_turn<T>(mut places: Vec<T>, turn: u64, is_bad: impl Fn(&T) -> bool) -> Vec<T> {
+    let count = places.len().max(1);
     // The remainder is smaller than a length in memory.
-    addresses.rotate_left(usize::try_from(turn % count as u64).unwrap_or(0));
-    addresses.sort_by_key(|address| Some(*address) == bad);
-    addresses.truncate(ADDRESSES_MAX);
-    addresses
+    places.rotate_left(usize::try_from(turn % count as u64).unwrap_or(0));
+    places.sort_by_key(is_bad);
+    places.truncate(ADDRESSES_MAX);
+    places
 }
 
 /// One connection to a controller.
-pub(super) struct Link {
-    pub(super) channel: Channel,
+pub struct Link {
+    channel: Channel,
     token: Option<MetadataValue<Ascii>>,
     witness: Witness,
+}
+
+impl std::fmt::Debug for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Neither the token nor anything that could quote it.
+        f.debug_struct("Link").finish_non_exhaustive()
+    }
 }
 
 impl Link {
@@ -252,8 +298,14 @@ impl Link {
         Self { channel, token: None, witness: Witness::default() }
     }
 
+    /// To make a client of; over this connection and no other.
+    #[must_use]
+    pub fn channel(&self) -> Channel {
+        self.channel.clone()
+    }
+
     /// With the token, if there is one.
-    pub(super) fn request<T>(&self, message: T) -> Request<T> {
+    pub fn request<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
         if let Some(token) = &self.token {
             request.metadata_mut().insert("authorization", token.clone());
@@ -263,14 +315,15 @@ impl Link {
 
     /// What a stream's end means. The status of a connection that broke does not say what TLS knew: with TLS 1.3 a
     /// client learns only after the handshake that its certificate is refused.
-    pub(super) fn explain(&self, status: &Status) -> String {
+    #[must_use]
+    pub fn explain(&self, status: &Status) -> String {
         let said = status.message();
         match (self.witness.sentence(), status.code()) {
             (Some(sentence), _) => sentence,
             (None, tonic::Code::Unauthenticated) => {
-                format!("the controller does not know this proxy: {said}")
+                format!("the controller does not know who dials: {said}")
             }
-            (None, tonic::Code::PermissionDenied) => format!("the controller refuses this proxy: {said}"),
+            (None, tonic::Code::PermissionDenied) => format!("the controller refuses who dials: {said}"),
             (None, _) => said.to_owned(),
         }
     }
