@@ -9,6 +9,7 @@ pub mod binaries;
 pub mod certificates;
 pub mod client;
 pub mod cluster;
+pub mod controller;
 pub mod folder;
 pub mod load;
 pub mod manifest;

@@ -1,8 +1,9 @@
 //! Weir's own processes, started the way a person starts them and waited for until they serve.
 
+use crate::harness::controller::ControllerCommand;
 use crate::harness::process::Process;
 use crate::harness::{binaries, client, ports, wait};
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::process::Command;
 
@@ -81,9 +82,16 @@ impl Service {
     /// The same for any URL, with more flags.
     #[must_use]
     pub fn proxy_of(url: &str, flags: &[String]) -> Self {
+        Self::proxy_at(Ipv4Addr::LOCALHOST, url, flags)
+    }
+
+    /// The same with its listeners on another address than 127.0.0.1.
+    #[must_use]
+    pub fn proxy_at(bind: Ipv4Addr, url: &str, flags: &[String]) -> Self {
         let admin = ports::free();
         let mut command = Command::new(binaries::path("weir-proxy"));
-        command.args(["--workers", "1", "--bind", "127.0.0.1", "--admin", &format!("127.0.0.1:{admin}")]);
+        command.args(["--workers", "1", "--bind", &bind.to_string()]);
+        command.args(["--admin", &client::local(admin).to_string()]);
         command.args(["--controller", url]).args(flags);
         Self { process: Process::start(&mut command), admin }
     }
@@ -100,10 +108,7 @@ impl Service {
 /// `weir-controller --folder` on a port of 127.0.0.1. Not waited for.
 #[must_use]
 pub fn controller(folder: &Path, port: u16) -> Process {
-    let mut command = Command::new(binaries::path("weir-controller"));
-    command.arg("--folder").arg(folder).args(["--listen", &format!("127.0.0.1:{port}")]);
-    command.args(["--admin", &format!("127.0.0.1:{}", ports::free())]);
-    Process::start(&mut command)
+    ControllerCommand::of_folder(folder).listening(port).start().service.process
 }
 
 /// Waits until a port of 127.0.0.1 answers with this status.

@@ -1,12 +1,12 @@
 //! `weir-controller` and `weir-proxy` with certificates on both sides.
 
-use std::process::Command;
 use weir_tests::harness::authority::{Authority, KeyPairFiles, replace};
+use weir_tests::harness::controller::ControllerCommand;
 use weir_tests::harness::folder::Folder;
 use weir_tests::harness::manifest::PoolText;
+use weir_tests::harness::ports;
 use weir_tests::harness::process::Process;
 use weir_tests::harness::services::{Samples, Service, wait_for_backend};
-use weir_tests::harness::{binaries, ports};
 
 const NAME: &str = "controller.example";
 
@@ -33,13 +33,9 @@ impl Fleet {
     }
 
     fn controller(&self, flags: &[&str]) -> Process {
-        let mut command = Command::new(binaries::path("weir-controller"));
-        command.arg("--folder").arg(self.manifests.path());
-        command.args(["--listen", &format!("127.0.0.1:{}", self.push), "--admin", "127.0.0.1:0"]);
-        command.arg("--tls-cert").arg(self.keys.file("controller.crt"));
-        command.arg("--tls-key").arg(self.keys.file("controller.key"));
-        command.arg("--client-ca").arg(self.keys.file("ca.crt"));
-        Process::start(command.args(flags))
+        let command = ControllerCommand::of_folder(self.manifests.path()).listening(self.push);
+        let command = command.with_certificate(&self.pair("controller"));
+        command.with_client_ca(&self.keys.file("ca.crt")).flags(flags).start().service.process
     }
 
     fn proxy(&self, pair: Option<KeyPairFiles>) -> Service {

@@ -2,6 +2,7 @@
 
 use super::Cluster;
 use super::kubectl::good;
+use crate::harness::{binaries, wait};
 use serde_json::{Value, json};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
@@ -155,6 +156,24 @@ impl<'a> Namespace<'a> {
         self.kubectl(&["create", "token", service_account, "--bound-object-kind=Pod", &pod, &audience])
             .trim()
             .to_owned()
+    }
+
+    /// What an administrator installs for a controller in this namespace, and the kubeconfig of that controller.
+    ///
+    /// # Panics
+    /// When it may not read pools in the end.
+    #[must_use]
+    pub fn install_weir(&self) -> PathBuf {
+        let roles = binaries::workspace().join("deploy/rbac.yaml");
+        let roles = std::fs::read_to_string(roles).expect("it is there");
+        self.cluster.apply(&roles.replace("weir-system", &self.name));
+        let kubeconfig = self.kubeconfig_for("weir-controller");
+        // The API server learns of a role through a watch of its own.
+        wait::patiently("the controller should be allowed to list pools", || {
+            let list = ["get", "loadbalancerpools", "--all-namespaces"];
+            self.cluster.try_kubectl_as(&kubeconfig, &list, "").status.success().then_some(())
+        });
+        kubeconfig
     }
 
     /// The kubeconfig of a ServiceAccount: with it a program may do what its roles allow, and no more.

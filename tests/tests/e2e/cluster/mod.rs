@@ -2,6 +2,8 @@
 
 mod control_plane;
 mod definition;
+mod fleet;
+mod identity;
 mod source;
 mod status;
 mod users_path;
@@ -30,3 +32,37 @@ spec:
           command: [weir, demo-backend, --name, $(POD_NAME), --listen, "$(POD_IP):8080"]
           ports: [{ containerPort: 8080 }]
 "#;
+
+/// A pool on this port in front of a Service.
+fn pool(name: &str, port: u16, service: &str) -> String {
+    pool_of(name, &format!("name: http, port: {port}, protocol: HTTP"), service)
+}
+
+/// A pool with this listener in front of a Service.
+fn pool_of(name: &str, listener: &str, service: &str) -> String {
+    format!(
+        "apiVersion: weir.dev/v1alpha1
+kind: LoadBalancerPool
+metadata: {{ name: {name} }}
+spec:
+  listeners:
+    - {{ {listener} }}
+  rules:
+    - backendSets: [{{ name: web }}]
+  backendSets:
+    - {{ name: web, service: {{ name: {service}, port: http }} }}
+"
+    )
+}
+
+/// A pool on this port with written addresses of the network that the test is in.
+fn static_pool(name: &str, port: u16, backends: &[u16]) -> String {
+    let backends: String =
+        backends.iter().map(|port| format!("\n          - {{ address: 127.0.0.1, port: {port} }}")).collect();
+    format!(
+        "apiVersion: weir.dev/v1alpha1\nkind: LoadBalancerPool\nmetadata: {{ name: {name} }}\nspec:\n  \
+         listeners: [{{ name: http, port: {port}, protocol: HTTP }}]\n  \
+         rules: [{{ backendSets: [{{ name: web }}] }}]\n  \
+         backendSets:\n    - name: web\n      static:\n        backends:{backends}\n"
+    )
+}

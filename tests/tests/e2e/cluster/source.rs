@@ -1,10 +1,10 @@
 //! The controller follows the API server with its own ServiceAccount and nothing but the roles of deploy/rbac.yaml.
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 use weir_tests::harness::authority::Authority;
-use weir_tests::harness::cluster::{Cluster, Namespace};
+use weir_tests::harness::cluster::Cluster;
+use weir_tests::harness::controller::ControllerCommand;
 use weir_tests::harness::process::Process;
 use weir_tests::harness::services::{Service, is_free, wait_for_backend, wait_for_status};
 use weir_tests::harness::{binaries, client, ports, tools, wait};
@@ -19,19 +19,7 @@ spec:
 
 /// A pool in front of it.
 fn pool(name: &str, listener: &str) -> String {
-    format!(
-        "apiVersion: weir.dev/v1alpha1
-kind: LoadBalancerPool
-metadata: {{ name: {name} }}
-spec:
-  listeners:
-    - {{ {listener} }}
-  rules:
-    - backendSets: [{{ name: web }}]
-  backendSets:
-    - {{ name: web, service: {{ name: web, port: http }} }}
-"
-    )
+    super::pool_of(name, listener, "web")
 }
 
 fn http(port: u16) -> String {
@@ -71,33 +59,6 @@ endpoints:
     Backend { _process: process, slice }
 }
 
-/// What an administrator installs, for a controller in this namespace, and the controller's kubeconfig.
-fn install(cluster: &Cluster, namespace: &Namespace<'_>) -> PathBuf {
-    let roles = std::fs::read_to_string(binaries::workspace().join("deploy/rbac.yaml")).expect("it is there");
-    cluster.apply(&roles.replace("weir-system", &namespace.name));
-    let kubeconfig = namespace.kubeconfig_for("weir-controller");
-    // The API server learns of a role through a watch of its own.
-    wait::patiently("the controller should be allowed to list pools", || {
-        let listed =
-            cluster.try_kubectl_as(&kubeconfig, &["get", "loadbalancerpools", "--all-namespaces"], "");
-        listed.status.success().then_some(())
-    });
-    kubeconfig
-}
-
-struct Controller {
-    service: Service,
-    port: u16,
-}
-
-fn controller(kubeconfig: &Path, flags: &[&str]) -> Controller {
-    let (port, admin) = (ports::free(), ports::free());
-    let mut command = Command::new(binaries::path("weir-controller"));
-    command.arg("--kubeconfig").arg(kubeconfig).args(flags);
-    command.args(["--listen", &format!("127.0.0.1:{port}"), "--admin", &format!("127.0.0.1:{admin}")]);
-    Controller { service: Service { process: Process::start(&mut command), admin }, port }
-}
-
 /// Whether this backend answers every time, where others would take turns with it.
 fn is_alone(port: u16, name: &str) -> bool {
     (0..4).all(|_| {
@@ -109,12 +70,12 @@ fn is_alone(port: u16, name: &str) -> bool {
 fn what_kubectl_applies_reaches_a_proxy_and_what_it_deletes_leaves_it() {
     let cluster = Cluster::shared();
     let namespace = cluster.namespace("source");
-    let kubeconfig = install(&cluster, &namespace);
+    let kubeconfig = namespace.install_weir();
     let (old, new) = (backend(&cluster, "old"), backend(&cluster, "new"));
     let port = ports::free();
     namespace.apply(&format!("{}---\n{SERVICE}---\n{}", pool("shop", &http(port)), old.slice));
-    let controller = controller(&kubeconfig, &["--watch-namespace", &namespace.name]);
-    let proxy = Service::proxy(controller.port);
+    let controller = ControllerCommand::of_cluster(&kubeconfig).watching(&namespace).start();
+    let proxy = Service::proxy(controller.push);
     proxy.wait_until_ready();
     controller.service.wait_until_ready();
     wait_for_backend(port, "/", "old");
@@ -148,13 +109,13 @@ fn a_controller_without_a_cluster_says_what_to_name() {
 fn a_secret_waits_for_its_role_and_its_certificate_and_holds_up_no_other_listener() {
     let cluster = Cluster::shared();
     let namespace = cluster.namespace("secret");
-    let kubeconfig = install(&cluster, &namespace);
+    let kubeconfig = namespace.install_weir();
     let backend = backend(&cluster, "member");
     let (plain, tls) = (ports::free(), ports::free());
     let pools = format!("{}---\n{}", pool("plain", &http(plain)), pool("secure", &https(tls, "shop-tls")));
     namespace.apply(&format!("{pools}---\n{SERVICE}---\n{}", backend.slice));
-    let mut controller = controller(&kubeconfig, &["--watch-namespace", &namespace.name]);
-    let _proxy = Service::proxy(controller.port);
+    let mut controller = ControllerCommand::of_cluster(&kubeconfig).watching(&namespace).start();
+    let _proxy = Service::proxy(controller.push);
     wait_for_backend(plain, "/", "member");
     let sentence = controller.service.process.wait_for_stderr("resourceNames [shop-tls]");
     assert!(
@@ -208,7 +169,7 @@ spec:
 fn a_pool_written_under_another_definition_costs_itself_and_is_named_with_its_field() {
     let cluster = Cluster::private();
     let namespace = cluster.namespace("malformed");
-    let kubeconfig = install(&cluster, &namespace);
+    let kubeconfig = namespace.install_weir();
     let backend = backend(&cluster, "member");
     let good = ports::free();
     let malformed = pool("bad", "name: http, port: eighty, protocol: HTTP");
@@ -225,8 +186,8 @@ fn a_pool_written_under_another_definition_costs_itself_and_is_named_with_its_fi
     });
 
     namespace.apply(&format!("{}---\n{SERVICE}---\n{}", pool("good", &http(good)), backend.slice));
-    let mut controller = controller(&kubeconfig, &[]);
-    let _proxy = Service::proxy(controller.port);
+    let mut controller = ControllerCommand::of_cluster(&kubeconfig).start();
+    let _proxy = Service::proxy(controller.push);
     wait_for_backend(good, "/", "member");
     let sentence = controller.service.process.wait_for_stderr("spec.listeners[0].port");
     assert!(sentence.contains(&format!("{}/bad", namespace.name)), "{sentence}");
@@ -243,12 +204,12 @@ fn a_pool_written_under_another_definition_costs_itself_and_is_named_with_its_fi
 fn what_changed_while_the_api_server_was_away_is_noticed() {
     let cluster = Cluster::private();
     let namespace = cluster.namespace("away");
-    let kubeconfig = install(&cluster, &namespace);
+    let kubeconfig = namespace.install_weir();
     let (old, new) = (backend(&cluster, "old"), backend(&cluster, "new"));
     let (port, later) = (ports::free(), ports::free());
     namespace.apply(&format!("{}---\n{SERVICE}---\n{}", pool("shop", &http(port)), old.slice));
-    let controller = controller(&kubeconfig, &[]);
-    let proxy = Service::proxy(controller.port);
+    let controller = ControllerCommand::of_cluster(&kubeconfig).start();
+    let proxy = Service::proxy(controller.push);
     wait_for_backend(port, "/", "old");
 
     // Asleep, so that it hears of nothing before all of it is over.

@@ -1,39 +1,16 @@
 //! What `kubectl get lbp` shows, written by a controller into a real API server.
 
+use super::static_pool;
 use serde_json::Value;
-use std::process::Command;
 use weir_tests::harness::cluster::{Cluster, Namespace, Visit};
-use weir_tests::harness::process::Process;
+use weir_tests::harness::controller::{Controller, ControllerCommand};
 use weir_tests::harness::services::{Samples, Service};
-use weir_tests::harness::{binaries, ports, wait};
+use weir_tests::harness::{ports, wait};
 
-/// A controller of one namespace, and the port that proxies dial.
-struct Controller {
-    process: Process,
-    port: u16,
-}
-
-impl Controller {
-    fn start(visit: &Visit, namespace: &Namespace<'_>) -> Self {
-        let (port, admin) = (ports::free(), ports::free());
-        let mut command = Command::new(binaries::path("weir-controller"));
-        command.arg("--kubeconfig").arg(visit.admin_kubeconfig());
-        command.args(["--namespace", &namespace.name, "--watch-namespace", &namespace.name]);
-        command.args(["--listen", &format!("127.0.0.1:{port}"), "--admin", &format!("127.0.0.1:{admin}")]);
-        Self { process: Process::start(&mut command), port }
-    }
-}
-
-/// A pool on this port with written addresses of the network that the test is in.
-fn pool(name: &str, port: u16, backends: &[u16]) -> String {
-    let backends: String =
-        backends.iter().map(|port| format!("\n          - {{ address: 127.0.0.1, port: {port} }}")).collect();
-    format!(
-        "apiVersion: weir.dev/v1alpha1\nkind: LoadBalancerPool\nmetadata: {{ name: {name} }}\nspec:\n  \
-         listeners: [{{ name: http, port: {port}, protocol: HTTP }}]\n  \
-         rules: [{{ backendSets: [{{ name: web }}] }}]\n  \
-         backendSets:\n    - name: web\n      static:\n        backends:{backends}\n"
-    )
+/// A controller of one namespace.
+fn controller(visit: &Visit, namespace: &Namespace<'_>) -> Controller {
+    let command = ControllerCommand::of_cluster(&visit.admin_kubeconfig());
+    command.in_namespace(namespace).watching(namespace).start()
 }
 
 fn lbp(namespace: &Namespace<'_>, name: &str) -> Value {
@@ -65,9 +42,9 @@ fn the_status_says_that_every_proxy_runs_the_pool_and_then_stands_still() {
     let visit = Cluster::shared();
     let namespace = visit.namespace("status");
     let samples = Samples::start("web", 2);
-    let controller = Controller::start(&visit, &namespace);
-    let proxy = Service::proxy(controller.port);
-    namespace.apply(&pool("shop", ports::free(), &samples.ports));
+    let controller = controller(&visit, &namespace);
+    let proxy = Service::proxy(controller.push);
+    namespace.apply(&static_pool("shop", ports::free(), &samples.ports));
 
     namespace.kubectl(&["wait", "lbp/shop", "--for=condition=Programmed", "--timeout=60s"]);
     let object = lbp(&namespace, "shop");
@@ -104,7 +81,7 @@ fn the_status_says_that_every_proxy_runs_the_pool_and_then_stands_still() {
     assert!(applied.status.success(), "{}", String::from_utf8_lossy(&applied.stderr));
     let version = lbp(&namespace, "shop")["metadata"]["resourceVersion"].clone();
     // A second pool is written while nothing is to be said of the first.
-    namespace.apply(&pool("other", ports::free(), &samples.ports));
+    namespace.apply(&static_pool("other", ports::free(), &samples.ports));
     wait_for_state(&namespace, "other", "Programmed");
     let after = lbp(&namespace, "shop");
     assert_eq!(after["metadata"]["resourceVersion"], version, "no further write");
@@ -115,7 +92,7 @@ fn the_status_says_that_every_proxy_runs_the_pool_and_then_stands_still() {
     let gone = wait_for_state(&namespace, "shop", "NoProxies");
     assert_eq!(condition(&gone, "Programmed")["status"], "False");
     assert_eq!(condition(&gone, "example.com/Checked")["reason"], "Checked", "theirs outlives our writes");
-    drop(controller.process);
+    drop(controller);
 }
 
 #[test]
@@ -123,13 +100,13 @@ fn a_pool_that_is_not_served_as_written_says_why() {
     let visit = Cluster::shared();
     let namespace = visit.namespace("status");
     let samples = Samples::start("web", 1);
-    let controller = Controller::start(&visit, &namespace);
-    let _proxy = Service::proxy(controller.port);
+    let controller = controller(&visit, &namespace);
+    let _proxy = Service::proxy(controller.push);
     let port = ports::free();
-    namespace.apply(&pool("first", port, &samples.ports));
+    namespace.apply(&static_pool("first", port, &samples.ports));
     wait_for_state(&namespace, "first", "Programmed");
 
-    namespace.apply(&pool("second", port, &samples.ports));
+    namespace.apply(&static_pool("second", port, &samples.ports));
     let loser = wait_for_state(&namespace, "second", "Conflicted");
     let accepted = condition(&loser, "Accepted");
     let winner = format!("LoadBalancerPool {}/first", namespace.name);
@@ -140,9 +117,9 @@ fn a_pool_that_is_not_served_as_written_says_why() {
     });
 
     // An edit that conflicts leaves what was there before in force.
-    namespace.apply(&pool("third", ports::free(), &samples.ports));
+    namespace.apply(&static_pool("third", ports::free(), &samples.ports));
     wait_for_state(&namespace, "third", "Programmed");
-    namespace.apply(&pool("third", port, &samples.ports));
+    namespace.apply(&static_pool("third", port, &samples.ports));
     let edited = wait_for_state(&namespace, "third", "Conflicted");
     assert_eq!(condition(&edited, "Programmed")["reason"], "ServesLastGood");
     assert_eq!(condition(&edited, "Degraded")["status"], "True");
@@ -163,11 +140,11 @@ fn a_proxy_that_refuses_a_pool_is_named_with_field_and_reason() {
     let visit = Cluster::shared();
     let namespace = visit.namespace("status");
     let samples = Samples::start("web", 1);
-    let controller = Controller::start(&visit, &namespace);
-    let _proxy = Service::proxy(controller.port);
+    let controller = controller(&visit, &namespace);
+    let _proxy = Service::proxy(controller.push);
     // The port is taken, which only a proxy can find out.
     let taken = &samples.ports[0];
-    namespace.apply(&pool("shop", *taken, &samples.ports));
+    namespace.apply(&static_pool("shop", *taken, &samples.ports));
     let object = wait_for_state(&namespace, "shop", "Nacked");
     let programmed = condition(&object, "Programmed");
     let message = programmed["message"].as_str().unwrap_or_default();

@@ -1,38 +1,16 @@
 //! The way of a user: the roles and a Deployment applied, Weir started with its own ServiceAccount, and kubectl from there on.
 
-use super::WEB;
+use super::fleet::Fleet;
+use super::{WEB, pool};
 use serde_json::Value;
-use std::ffi::OsStr;
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use weir_tests::harness::authority::{Authority, replace};
+use std::path::PathBuf;
 use weir_tests::harness::client::Connection;
-use weir_tests::harness::cluster::{Cluster, Namespace, Node, Pod, Visit};
+use weir_tests::harness::cluster::{Cluster, Namespace, Node, Visit};
+use weir_tests::harness::controller::ControllerCommand;
 use weir_tests::harness::load::{Clients, Load};
-use weir_tests::harness::process::Process;
 use weir_tests::harness::services::{Service, is_free, wait_for_status};
-use weir_tests::harness::{binaries, client, ports, wait};
-
-/// The name in the controller's certificate.
-const CONTROLLER: &str = "controller.example";
-
-/// A pool in front of a Service.
-fn pool(name: &str, port: u16, service: &str) -> String {
-    format!(
-        "apiVersion: weir.dev/v1alpha1
-kind: LoadBalancerPool
-metadata: {{ name: {name} }}
-spec:
-  listeners:
-    - {{ name: http, port: {port}, protocol: HTTP }}
-  rules:
-    - backendSets: [{{ name: {service} }}]
-  backendSets:
-    - {{ name: {service}, service: {{ name: {service}, port: http }} }}
-"
-    )
-}
+use weir_tests::harness::{client, ports, wait};
 
 /// Weir in a namespace of its own, and a user's namespace, whose pods run.
 struct Site<'a> {
@@ -47,27 +25,19 @@ struct Site<'a> {
 impl<'a> Site<'a> {
     fn new(cluster: &'a Visit) -> Self {
         let (system, shop) = (cluster.namespace("weir"), cluster.namespace("shop"));
-        let roles = binaries::workspace().join("deploy/rbac.yaml");
-        let roles = std::fs::read_to_string(roles).expect("it is there");
-        cluster.apply(&roles.replace("weir-system", &system.name));
-        let kubeconfig = system.kubeconfig_for("weir-controller");
+        let kubeconfig = system.install_weir();
         let node = Node::start(cluster, &shop);
         Self { system, shop, node, kubeconfig, push: ports::free() }
     }
 
     fn controller(&self) -> Service {
-        self.controller_with(&[])
+        self.command().start().service
     }
 
     /// Beside the controllers of other tests: hence of this namespace only.
-    fn controller_with(&self, flags: &[&OsStr]) -> Service {
-        let admin = ports::free();
-        let mut command = Command::new(binaries::path("weir-controller"));
-        command.arg("--kubeconfig").arg(&self.kubeconfig);
-        command.args(["--namespace", &self.system.name, "--watch-namespace", &self.shop.name]);
-        command.args(["--listen", &client::local(self.push).to_string()]);
-        command.args(["--admin", &client::local(admin).to_string()]);
-        Service { process: Process::start(command.args(flags)), admin }
+    fn command(&self) -> ControllerCommand {
+        let command = ControllerCommand::of_cluster(&self.kubeconfig).listening(self.push);
+        command.in_namespace(&self.system).watching(&self.shop)
     }
 
     /// The Deployment behind a pool, each pod of which has answered through the proxy of this address.
@@ -264,49 +234,23 @@ fn a_service_may_come_after_its_pool_and_a_deleted_pool_takes_its_listener_along
     assert_no_failure(load);
 }
 
-/// A proxy as a pod of this ServiceAccount, which listens on the pod's address and shows the pod's token.
-fn proxy_pod(namespace: &Namespace<'_>, account: &str, site: &Site<'_>, ca: &Path) -> (Pod, Service) {
-    let pod = namespace.pod("proxy", account, &[]);
-    let token = namespace.cluster().file(&format!("{}-proxy.token", namespace.name));
-    replace(&token, &namespace.token(account, &pod.name, "weir.dev/controller"));
-    let admin = ports::free();
-    let mut command = Command::new(binaries::path("weir-proxy"));
-    command.args(["--workers", "1", "--bind", &pod.address.to_string()]);
-    command.args(["--admin", &client::local(admin).to_string()]);
-    command.args(["--controller", &format!("https://{}", client::local(site.push))]);
-    command.arg("--controller-ca").arg(ca).args(["--controller-name", CONTROLLER]);
-    command.arg("--token-file").arg(token);
-    (pod, Service { process: Process::start(&mut command), admin })
-}
-
 #[test]
 fn over_tls_a_proxy_gets_what_its_pod_may_serve_and_no_more() {
     let cluster = Cluster::shared();
     let site = Site::new(&cluster);
     let tenant = cluster.namespace("tenant");
-    let authority = Authority::new();
-    let ca = cluster.file(&format!("{}-ca.crt", site.system.name));
-    replace(&ca, &authority.certificate());
-    let folder = ca.parent().expect("the cluster's folder");
-    let pair = authority.issue("weir-controller", &[CONTROLLER]).write(folder, &site.system.name);
-    let flags = [
-        "--watch-namespace".as_ref(),
-        tenant.name.as_ref(),
-        "--tls-cert".as_ref(),
-        pair.certificate.as_os_str(),
-    ];
-    let _controller =
-        site.controller_with(&[&flags[..], &["--tls-key".as_ref(), pair.key.as_os_str()]].concat());
+    let fleet = Fleet::new(&site.system, site.push);
+    let _controller = site.command().watching(&tenant).with_certificate(&fleet.pair).start();
 
     // The controller's own namespace is the one whose proxies serve every namespace's pools.
-    let (pod, gateway) = proxy_pod(&site.system, "weir-proxy", &site, &ca);
+    let (pod, gateway) = fleet.proxy_pod(&site.system, "proxy", "weir-proxy");
     let (shop, own) = (ports::free(), ports::free());
     site.deploy((pod.address, shop).into());
     gateway.wait_until_ready();
     let load = load((pod.address, shop).into());
 
     tenant.apply(&pool("own", own, "web"));
-    let (pod, proxy) = proxy_pod(&tenant, "default", &site, &ca);
+    let (pod, proxy) = fleet.proxy_pod(&tenant, "proxy", "default");
     proxy.wait_until_ready();
     wait::until("the tenant's own pool should be served", || {
         Connection::open_at((pod.address, own).into()).ok()
