@@ -49,10 +49,20 @@ impl<'a> Fleet<'a> {
 
     /// A proxy on a pod's address.
     pub(super) fn proxy(&self, pod: &Pod, flags: &[String]) -> Service {
+        self.proxy_of(pod, [format!("https://{}", client::local(self.push))], flags)
+    }
+
+    /// The same at other controllers.
+    pub(super) fn proxy_of(
+        &self,
+        pod: &Pod,
+        urls: impl IntoIterator<Item = String>,
+        flags: &[String],
+    ) -> Service {
         let ca = self.ca.display().to_string();
         let trust = ["--controller-ca".to_owned(), ca, "--controller-name".to_owned(), CONTROLLER.to_owned()];
-        let url = format!("https://{}", client::local(self.push));
-        Service::proxy_at(pod.address, &url, &[&trust[..], flags].concat())
+        let urls: Vec<_> = urls.into_iter().collect();
+        Service::proxy_at(pod.address, &urls.join(","), &[&trust[..], flags].concat())
     }
 
     /// The file where this proxy finds its token, with this text.

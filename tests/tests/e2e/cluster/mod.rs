@@ -4,6 +4,8 @@ mod control_plane;
 mod definition;
 mod fleet;
 mod identity;
+mod replicas;
+mod site;
 mod source;
 mod status;
 mod users_path;
