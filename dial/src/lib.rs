@@ -178,13 +178,17 @@ pub enum DialError {
     Http { address: SocketAddr, source: tonic::transport::Error },
 }
 
-/// An error with its causes, on one line.
+/// An error with its causes, on one line. A cause that the error before it has quoted already is not said again.
 #[must_use]
 pub fn with_causes(error: &dyn std::error::Error) -> String {
     let mut sentence = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        sentence.push_str(&format!(": {error}"));
+        let said = error.to_string();
+        if !sentence.ends_with(&said) {
+            sentence.push_str(": ");
+            sentence.push_str(&said);
+        }
         cause = error.source();
     }
     sentence

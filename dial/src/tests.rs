@@ -301,3 +301,17 @@ async fn what_does_not_speak_tls_is_told_from_what_does() {
     let said = dial(target(address, &ca, None, None)).await.expect_err("refused");
     assert!(said.contains("does not speak TLS"), "{said}");
 }
+
+#[test]
+fn a_cause_that_was_quoted_is_not_said_again() {
+    let cause = || io::Error::new(io::ErrorKind::NotFound, "no such file");
+    let quoting = io::Error::other(format!("cannot open it: {}", cause()));
+    assert_eq!(with_causes(&quoting), "cannot open it: no such file");
+    let file = PathBuf::from("ca.crt");
+    let plain = DialError::Read { flag: "--controller-ca", file, source: cause() };
+    assert_eq!(with_causes(&plain), "cannot read ca.crt, given by --controller-ca: no such file");
+    #[derive(Debug, thiserror::Error)]
+    #[error("it failed: {0}")]
+    struct Quoting(#[source] io::Error);
+    assert_eq!(with_causes(&Quoting(cause())), "it failed: no such file");
+}

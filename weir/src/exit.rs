@@ -37,7 +37,7 @@ impl Failure {
     #[must_use]
     pub fn sentence(&self) -> String {
         let (Self::Usage(error) | Self::Failed(error)) = self;
-        format!("{error:#}")
+        weir_dial::with_causes(error.as_ref())
     }
 }
 

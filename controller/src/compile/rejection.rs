@@ -41,6 +41,17 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Every reason.
+    pub const ALL: [Self; 7] = [
+        Self::Invalid,
+        Self::Conflicted,
+        Self::BackendNotFound,
+        Self::UnsupportedProtocol,
+        Self::InvalidCertificateRef,
+        Self::RefNotPermitted,
+        Self::InvalidEndpoints,
+    ];
+
     /// The reason as conditions spell it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

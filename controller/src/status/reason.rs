@@ -37,10 +37,11 @@ pub const TOO_LARGE: &str = "TooLarge";
 
 /// Why something that the pool names is not used, the gravest first.
 pub const UNRESOLVED: &[&str] = &[
-    "RefNotPermitted",
+    Reason::RefNotPermitted.as_str(),
     Reason::BackendNotFound.as_str(),
     Reason::InvalidCertificateRef.as_str(),
     Reason::UnsupportedProtocol.as_str(),
+    Reason::InvalidEndpoints.as_str(),
 ];
 
 /// Every reason that a condition may have, by the condition's type.
