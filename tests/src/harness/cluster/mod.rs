@@ -10,16 +10,18 @@ mod kubectl;
 mod namespace;
 mod network;
 mod node;
+mod pods;
 mod programs;
 mod servers;
 
 pub use namespace::{Namespace, Pod};
 pub use node::Node;
+pub use pods::{PodText, Probe};
 
 use crate::harness::{binaries, wait};
 use network::{Inside, Network};
 use servers::Servers;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -78,6 +80,19 @@ impl Cluster {
         assert!(number < u16::MAX, "the pods' network is full");
         let ([a, b], [c, d]) = (network::POD_NETWORK, number.to_be_bytes());
         Ipv4Addr::new(a, b, c, d)
+    }
+
+    /// The same of the other family, for a pod that has both.
+    ///
+    /// # Panics
+    /// When all of them are given out, or this machine has no IPv6.
+    #[must_use]
+    pub fn pod_address_v6(&self) -> Ipv6Addr {
+        let [.., c, d] = self.pod_address().octets();
+        let [a, b] = network::POD_NETWORK_V6;
+        let address = Ipv6Addr::new(a, b, 0, 0, 0, 0, 0, u16::from_be_bytes([c, d]));
+        network::add(address);
+        address
     }
 
     /// A file for this test run, removed with the cluster.

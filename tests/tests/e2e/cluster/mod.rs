@@ -4,9 +4,15 @@ mod control_plane;
 mod definition;
 mod fleet;
 mod identity;
+mod slices;
 mod source;
 mod status;
 mod users_path;
+
+use std::net::SocketAddr;
+use std::process::Command;
+use weir_tests::harness::process::Process;
+use weir_tests::harness::{binaries, client, wait};
 
 /// Sample backends behind a Service, as a person would deploy them.
 const WEB: &str = r#"
@@ -65,4 +71,15 @@ fn static_pool(name: &str, port: u16, backends: &[u16]) -> String {
          rules: [{{ backendSets: [{{ name: web }}] }}]\n  \
          backendSets:\n    - name: web\n      static:\n        backends:{backends}\n"
     )
+}
+
+/// A sample backend on any address, once it answers.
+fn sample(name: &str, address: SocketAddr) -> Process {
+    let mut command = Command::new(binaries::path("weir"));
+    command.args(["demo-backend", "--name", name, "--listen", &address.to_string()]);
+    let process = Process::start(&mut command);
+    wait::until("the sample backend should answer", || {
+        client::fetch_at(address, "/health").ok().filter(|answer| answer.status == 200)
+    });
+    process
 }

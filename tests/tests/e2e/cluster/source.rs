@@ -1,5 +1,6 @@
 //! The controller follows the API server with its own ServiceAccount and nothing but the roles of deploy/rbac.yaml.
 
+use super::sample;
 use std::fmt::Write as _;
 use std::process::Command;
 use weir_tests::harness::authority::Authority;
@@ -38,12 +39,7 @@ struct Backend {
 
 fn backend(cluster: &Cluster, name: &str) -> Backend {
     let address = cluster.pod_address();
-    let mut command = Command::new(binaries::path("weir"));
-    command.args(["demo-backend", "--name", name, "--listen", &format!("{address}:8080")]);
-    let process = Process::start(&mut command);
-    wait::until("the sample backend should answer", || {
-        client::fetch_at((address, 8080).into(), "/health").ok().filter(|answer| answer.status == 200)
-    });
+    let process = sample(name, (address, 8080).into());
     let slice = format!(
         "apiVersion: discovery.k8s.io/v1
 kind: EndpointSlice
