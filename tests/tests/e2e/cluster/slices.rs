@@ -75,7 +75,7 @@ impl<'a> Site<'a> {
     /// Waits until the slices of a Service have this many endpoints each, in ascending order.
     fn wait_for_slices(&self, service: &str, sizes: &[usize]) {
         wait::patiently(&format!("slices of {service} should have {sizes:?} endpoints"), || {
-            let mut found: Vec<_> = self.slices(service).iter().map(|slice| size(slice)).collect();
+            let mut found: Vec<_> = self.slices(service).iter().map(size).collect();
             found.sort_unstable();
             (found == sizes).then_some(())
         });
