@@ -18,7 +18,7 @@ pub use namespace::{Namespace, Pod};
 pub use node::Node;
 pub use pods::{PodText, Probe};
 
-use crate::harness::{binaries, wait};
+use crate::harness::binaries;
 use network::{Inside, Network};
 use servers::Servers;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -148,12 +148,7 @@ impl Cluster {
                 "apiVersion: v1\nkind: Node\nmetadata: {{ name: {name}, labels: {{ {labels} }} }}\n"
             ));
         }
-        // Discovery learns of a definition a moment after it is there, and kubectl remembers that it had not.
-        wait::patiently("kubectl should know LoadBalancerPool", || {
-            let _ = std::fs::remove_dir_all(self.file(kubectl::CACHE));
-            let known = self.try_kubectl(&["explain", "lbp.spec"], "").status.success();
-            (known && self.try_kubectl(&["get", "lbp"], "").status.success()).then_some(())
-        });
+        self.wait_for_kind("lbp");
     }
 }
 

@@ -12,7 +12,9 @@ pub struct PodText {
     pub name: String,
     /// Value of its label `app`.
     pub app: String,
-    /// Number of its port `http`.
+    /// Name of its port.
+    pub port_name: String,
+    /// Number of that port.
     pub port: u16,
     /// The first one is of the cluster's first family.
     pub addresses: Vec<IpAddr>,
@@ -34,7 +36,7 @@ impl Namespace<'_> {
     /// When the API server refuses one.
     pub fn run_pods(&self, pods: &[PodText]) {
         let spec = |pod: &PodText| {
-            let port = json!({ "name": "http", "containerPort": pod.port });
+            let port = json!({ "name": pod.port_name, "containerPort": pod.port });
             json!({
                 "apiVersion": "v1",
                 "kind": "Pod",

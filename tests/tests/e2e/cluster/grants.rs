@@ -30,12 +30,7 @@ spec:
 
 fn install_definition(cluster: &Cluster) {
     cluster.apply(DEFINITION);
-    cluster.kubectl(&[
-        "wait",
-        "--for=condition=Established",
-        "crd/referencegrants.gateway.networking.k8s.io",
-        "--timeout=60s",
-    ]);
+    cluster.wait_for_kind("referencegrants");
 }
 
 /// A grant for pools of a namespace, or of whatever stands there in its place.

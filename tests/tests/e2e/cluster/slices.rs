@@ -1,7 +1,7 @@
 //! EndpointSlices as the cluster's own controllers write them, for Services and pods of every kind, and what a proxy has
 //! of them in the end.
 
-use super::{pool, sample};
+use super::{condition, pool, sample};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use weir_tests::harness::cluster::{Cluster, Namespace, PodText, Probe, Visit};
@@ -38,7 +38,8 @@ impl<'a> Site<'a> {
 
     fn pod(&self, name: &str, port: u16) -> PodText {
         let address = self.namespace.cluster().pod_address().into();
-        PodText { name: name.to_owned(), app: "web".to_owned(), port, addresses: vec![address] }
+        let [name, app, port_name] = [name, "web", "http"].map(str::to_owned);
+        PodText { name, app, port_name, port, addresses: vec![address] }
     }
 
     /// A Service, and a pool of its name in front of it on this port.
@@ -129,6 +130,31 @@ fn pods_that_give_one_port_two_numbers_are_one_set_also_behind_a_headless_servic
         site.wait_for_backends(name, &both);
         wait_for_all(port, &["old", "new"]);
     }
+}
+
+#[test]
+fn pods_without_the_port_that_a_service_names_are_left_out_and_the_pool_says_so_where_no_other_is_left() {
+    let cluster = Cluster::shared();
+    let site = Site::new(&cluster);
+    let (good, mut wrong) = (site.pod("good", 8080), site.pod("wrong", 8080));
+    "web".clone_into(&mut wrong.port_name);
+    site.namespace.run_pods(&[good.clone(), wrong]);
+    let _sample = sample(&good.name, at(&good));
+    let port =
+        site.serve("web", "selector: { app: web }, ports: [{ name: http, port: 80, targetPort: http }]");
+    site.wait_for_slices("web", &[1, 1]);
+    site.wait_for_backends("web", &[(at(&good), "ready")]);
+    wait_for_only(port, "good");
+    site.namespace.kubectl(&["wait", "lbp/web", "--for=condition=ResolvedRefs", "--timeout=60s"]);
+
+    site.namespace.kubectl(&["delete", "pod", "good", "--grace-period=0", "--force"]);
+    site.wait_for_backends("web", &[]);
+    wait_for_status(port, "/", 503);
+    site.namespace.kubectl(&["wait", "lbp/web", "--for=condition=ResolvedRefs=false", "--timeout=60s"]);
+    let object = site.namespace.get(&["lbp", "web"]);
+    let refs = condition(&object, "ResolvedRefs");
+    let message = refs["message"].as_str().unwrap_or_default();
+    assert!(message.contains("that none of its endpoints has under the name \"http\""), "{refs}");
 }
 
 #[test]
