@@ -7,7 +7,7 @@
 use super::failure::{Failure, FailureReason};
 use super::read::{Item, Malformed};
 use super::{Extent, Kind, WatchId};
-use crate::compile::{ObjectKey, Objects, secret_references};
+use crate::compile::{ObjectKey, Objects, Unread, secret_references};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use weir_crds::LoadBalancerPool;
@@ -69,6 +69,8 @@ pub(crate) struct Cache {
     objects: Objects,
     /// Pools that cannot be read. What they said before is in `objects`, where there is a before.
     malformed: BTreeMap<ObjectKey, Arc<Malformed>>,
+    /// Grants that cannot be read. What such a one permits is not known, and so it permits nothing.
+    malformed_grants: BTreeMap<ObjectKey, Arc<Malformed>>,
     watches: BTreeMap<WatchId, Watch>,
     /// Secrets past [`SECRETS_MAX`].
     unwatched: usize,
@@ -106,6 +108,10 @@ impl Cache {
 
     pub(crate) fn malformed(&self) -> &BTreeMap<ObjectKey, Arc<Malformed>> {
         &self.malformed
+    }
+
+    pub(crate) fn malformed_grants(&self) -> &BTreeMap<ObjectKey, Arc<Malformed>> {
+        &self.malformed_grants
     }
 
     pub(crate) fn watches(&self) -> impl Iterator<Item = &WatchId> {
@@ -153,25 +159,52 @@ impl Cache {
             Event::InitDone => {
                 let listed = watch.listing.take().unwrap_or_default();
                 watch.settle();
+                if let Extent::Object(key) = &id.extent {
+                    changes.world |= self.objects.unread_secrets.remove(key).is_some();
+                }
                 self.replace(&id, listed, changes);
             }
             Event::Apply(item) => self.put(id.kind, item, changes),
             Event::Delete(key) => self.remove(id.kind, &key, changes),
             Event::Failed(failure) => {
                 watch.fail(&id, &failure);
+                let is_settled = watch.is_settled;
                 if failure.is_absence(id.kind) {
                     self.replace(&id, BTreeMap::new(), changes);
+                } else if let Extent::Object(key) = &id.extent
+                    && is_settled
+                {
+                    self.lacks_secret(key, failure.reason, changes);
                 }
             }
         }
     }
 
+    /// A Secret cannot be read, and nothing is known of it from before.
+    fn lacks_secret(&mut self, key: &ObjectKey, reason: FailureReason, changes: &mut Changes) {
+        if self.objects.secrets.contains_key(key) {
+            return;
+        }
+        let unread = match reason {
+            FailureReason::Forbidden => Unread::Forbidden,
+            FailureReason::NotInstalled | FailureReason::Refused | FailureReason::Unreachable => {
+                Unread::Unanswered
+            }
+        };
+        changes.world |= self.objects.unread_secrets.insert(key.clone(), unread) != Some(unread);
+    }
+
     /// Brings the watches of Secrets in line with what pools name and may use. A Secret whose watch ends is forgotten.
     pub(crate) fn follow_references(&mut self, changes: &mut Changes) -> SecretWatches {
-        let named: BTreeSet<_> =
+        let mut named: BTreeSet<_> =
             self.objects.pools.values().flat_map(|pool| secret_references(pool, &self.objects)).collect();
-        self.unwatched = named.len().saturating_sub(SECRETS_MAX);
-        let wanted: BTreeSet<_> = named.into_iter().take(SECRETS_MAX).map(WatchId::secret).collect();
+        let past = named.iter().nth(SECRETS_MAX).cloned();
+        let past = past.map(|first| named.split_off(&first)).unwrap_or_default();
+        self.unwatched = past.len();
+        let unread = &mut self.objects.unread_secrets;
+        unread.retain(|secret, why| *why != Unread::TooMany && named.contains(secret));
+        unread.extend(past.into_iter().map(|secret| (secret, Unread::TooMany)));
+        let wanted: BTreeSet<_> = named.into_iter().map(WatchId::secret).collect();
         let running: BTreeSet<_> =
             self.watches.keys().filter(|id| id.kind == Kind::Secret).cloned().collect();
         let watches = SecretWatches {
@@ -202,7 +235,7 @@ impl Cache {
             Kind::LoadBalancerPool => Box::new(objects.pools.keys().chain(self.malformed.keys())),
             Kind::Service => Box::new(objects.services.keys()),
             Kind::EndpointSlice => Box::new(objects.slices().map(|(key, _)| key)),
-            Kind::ReferenceGrant => Box::new(objects.grants.keys()),
+            Kind::ReferenceGrant => Box::new(objects.grants.keys().chain(self.malformed_grants.keys())),
             Kind::Secret => Box::new(objects.secrets.keys()),
         };
         keys.filter(|key| id.extent.covers(key)).cloned()
@@ -223,8 +256,11 @@ impl Cache {
                     _ => changes.world = true,
                 }
             }
-            // What a grant that cannot be read permits is not known, and so it permits nothing.
-            Item::Malformed(_) => self.remove(kind, &key, changes),
+            Item::Malformed(malformed) => {
+                self.objects.grants.remove(&key);
+                let before = self.malformed_grants.insert(key, Arc::clone(&malformed));
+                changes.world |= before.is_none_or(|before| !before.is_as_wrong_as(&malformed));
+            }
             Item::Service(service) => {
                 if self.objects.services.get(&key) != Some(&service) {
                     self.objects.services.insert(key.clone(), service);
@@ -237,6 +273,7 @@ impl Cache {
                 }
             }
             Item::Grant(grant) => {
+                changes.world |= self.malformed_grants.remove(&key).is_some();
                 let before = self.objects.grants.insert(key, Arc::clone(&grant));
                 changes.world |= before.is_none_or(|before| before.spec != grant.spec);
             }
@@ -278,7 +315,10 @@ impl Cache {
                 }
             }
             Kind::EndpointSlice => changes.services.extend(self.objects.remove_slice(key)),
-            Kind::ReferenceGrant => changes.world |= self.objects.grants.remove(key).is_some(),
+            Kind::ReferenceGrant => {
+                let was_malformed = self.malformed_grants.remove(key).is_some();
+                changes.world |= self.objects.grants.remove(key).is_some() || was_malformed;
+            }
             Kind::Secret => changes.world |= self.objects.secrets.remove(key).is_some(),
         }
     }

@@ -19,7 +19,7 @@ pub(super) struct Follower {
     /// Something changed that only compiling the world puts in force.
     is_world_due: bool,
     /// What was said before, so that a change says what is new and not everything again.
-    said: BTreeSet<(Severity, Rejection)>,
+    said: BTreeSet<Finding>,
     /// Pools on which there may be another verdict than the board has.
     unjudged: BTreeSet<ObjectKey>,
     store: Arc<Store>,
@@ -28,10 +28,15 @@ pub(super) struct Follower {
     metrics: Arc<Metrics>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Severity {
-    Problem,
-    Warning,
+/// Something that is wrong with an object.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Finding {
+    /// A grant that cannot be read.
+    Grant { key: ObjectKey, field: String, sentence: String },
+    /// With a pool, so that it is not served as written.
+    Problem(Rejection),
+    /// With what a pool points to.
+    Warning(Rejection),
 }
 
 impl Follower {
@@ -149,18 +154,15 @@ impl Follower {
             rule: malformed.sentence.clone(),
             reason: crate::compile::Reason::Invalid,
         });
+        let grants = self.cache.malformed_grants().iter().map(|(key, malformed)| {
+            let (field, sentence) = (malformed.field.clone(), malformed.sentence.clone());
+            Finding::Grant { key: key.clone(), field, sentence }
+        });
         let rejected = world.rejections.values().flatten().cloned();
-        let problems = malformed.chain(rejected).map(|problem| (Severity::Problem, problem));
-        let warnings = world.warnings().cloned().map(|warning| (Severity::Warning, warning));
-        let all: BTreeSet<_> = problems.chain(warnings).collect();
-        for (severity, finding) in all.difference(&self.said) {
-            let Rejection { pool, field, value, rule, .. } = finding;
-            let sentence = if value.is_empty() { rule.clone() } else { format!("{value} {rule}") };
-            match severity {
-                Severity::Problem => tracing::error!(%pool, field, "{sentence}"),
-                Severity::Warning => tracing::warn!(%pool, field, "{sentence}"),
-            }
-        }
+        let problems = malformed.chain(rejected).map(Finding::Problem);
+        let warnings = world.warnings().cloned().map(Finding::Warning);
+        let all: BTreeSet<_> = grants.chain(problems).chain(warnings).collect();
+        all.difference(&self.said).for_each(Finding::say);
         self.said = all;
         let unwatched = self.cache.unwatched();
         if unwatched > 0 {
@@ -186,6 +188,26 @@ impl Follower {
         }
         self.metrics.set_malformed(self.cache.malformed().len());
     }
+}
+
+impl Finding {
+    fn say(&self) {
+        match self {
+            Self::Grant { key: grant, field, sentence } => {
+                tracing::error!(%grant, field, "a ReferenceGrant permits nothing: {sentence}");
+            }
+            Self::Problem(problem) => {
+                tracing::error!(pool = %problem.pool, field = problem.field, "{}", sentence(problem));
+            }
+            Self::Warning(warning) => {
+                tracing::warn!(pool = %warning.pool, field = warning.field, "{}", sentence(warning));
+            }
+        }
+    }
+}
+
+fn sentence(Rejection { value, rule, .. }: &Rejection) -> String {
+    if value.is_empty() { rule.clone() } else { format!("{value} {rule}") }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 
 use super::check::quoted;
 use super::references::{Target, is_permitted, not_permitted};
-use super::{ObjectKey, Objects, Reason, Warning};
+use super::{ObjectKey, Objects, Reason, Unread, Warning};
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, ECDSA_P521_SHA512_ASN1_SIGNING,
     EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, RsaKeyPair,
@@ -63,9 +63,7 @@ impl<'a> Certificates<'a> {
             let source = secret.to_string();
             let before = certificates_of(self.previous).find(|certificate| certificate.source == source);
             let compiled = match self.objects.secrets.get(&secret) {
-                None => {
-                    Err(format!("is not the name of a Secret in namespace {:?}: create it", secret.namespace))
-                }
+                None => Err(absent(&secret, self.objects.unread_secrets.get(&secret).copied())),
                 Some(found) => certificate(source, found, before),
             };
             let fault = match compiled {
@@ -125,6 +123,20 @@ pub(super) fn without_revoked(
         !tls.certificates.is_empty()
     });
     Some((kept, warnings))
+}
+
+/// What is to be done about a Secret that is not among the objects.
+fn absent(secret: &ObjectKey, unread: Option<Unread>) -> String {
+    let ObjectKey { namespace, name } = secret;
+    let fault = match unread {
+        None => return format!("is not the name of a Secret in namespace {namespace:?}: create it"),
+        Some(Unread::Forbidden) => format!(
+            "may not read: give its ServiceAccount a Role there with get, list, watch on secrets and resourceNames [{name}]"
+        ),
+        Some(Unread::Unanswered) => "cannot read now: it tries again, and its log says why".to_owned(),
+        Some(Unread::TooMany) => "does not read, since pools name too many: name fewer of them".to_owned(),
+    };
+    format!("names a Secret in namespace {namespace:?} that the controller {fault}")
 }
 
 fn certificates_of(config: Option<&PoolConfig>) -> impl Iterator<Item = &push::Certificate> {

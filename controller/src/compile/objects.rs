@@ -29,11 +29,24 @@ pub struct Objects {
     pub services: BTreeMap<ObjectKey, Arc<Service>>,
     /// Secrets that listeners name; others do no harm.
     pub secrets: BTreeMap<ObjectKey, Arc<Secret>>,
+    /// Secrets that listeners name and that are not in `secrets` for another reason than that they do not exist.
+    pub unread_secrets: BTreeMap<ObjectKey, Unread>,
     /// What namespaces let pools of others use; grants for other kinds do no harm.
     pub grants: BTreeMap<ObjectKey, Arc<ReferenceGrant>>,
     slices: BTreeMap<ObjectKey, Arc<EndpointSlice>>,
     /// Names of the slices of each Service.
     slices_by_service: BTreeMap<ObjectKey, BTreeSet<String>>,
+}
+
+/// Why it is not known whether an object exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unread {
+    /// A rule of RBAC is missing.
+    Forbidden,
+    /// The API server does not answer, or not with the object.
+    Unanswered,
+    /// It is past the limit of what is watched.
+    TooMany,
 }
 
 impl ObjectKey {

@@ -253,19 +253,6 @@ fn grants_hold_up_nothing_where_they_are_not_installed_and_are_kept_while_they_c
     for reason in [FailureReason::Forbidden, FailureReason::Refused, FailureReason::Unreachable] {
         assert_eq!(cache.say(&grants, failure(reason)), Changes::default(), "{reason}");
     }
-    assert!(
-        cache
-            .say(
-                &grants,
-                Event::Apply(Item::Malformed(Arc::new(Malformed {
-                    metadata: metadata("g"),
-                    ..Malformed::default()
-                })))
-            )
-            .world,
-        "what it permits is not known any more"
-    );
-
     let mut cache = Cache::new(&[]);
     for kind in Kind::NAMESPACED.into_iter().filter(|kind| *kind != Kind::ReferenceGrant) {
         cache.list(&everywhere(kind), Vec::new());
@@ -274,6 +261,52 @@ fn grants_hold_up_nothing_where_they_are_not_installed_and_are_kept_while_they_c
     cache.say(&grants, failure(FailureReason::NotInstalled));
     assert!(cache.is_settled());
     assert!(cache.list(&grants, vec![grant("g", 1)]).world, "installed later");
+}
+
+#[test]
+fn a_malformed_grant_permits_nothing_and_is_named_until_it_is_good_or_gone() {
+    let mut cache = Cache::synced();
+    let grants = everywhere(Kind::ReferenceGrant);
+    cache.list(&grants, vec![grant("g", 1), grant("other", 1)]);
+    assert!(cache.say(&grants, Event::Apply(malformed("g", "no"))).world, "what it permits is not known");
+    assert_eq!(cache.malformed_grants()[&key("g")].sentence, "no");
+    assert_eq!(cache.objects().grants.keys().collect::<Vec<_>>(), [&key("other")]);
+    assert_eq!(cache.say(&grants, Event::Apply(malformed("g", "no"))), Changes::default());
+    assert!(cache.say(&grants, Event::Apply(malformed("g", "no again"))).world, "there is more to say");
+    assert!(cache.say(&grants, Event::Apply(grant("g", 1))).world);
+    assert_eq!((cache.malformed_grants().len(), cache.objects().grants.len()), (0, 2));
+    cache.say(&grants, Event::Apply(malformed("other", "no")));
+    assert!(cache.list(&grants, vec![grant("g", 1)]).world);
+    assert_eq!((cache.malformed_grants().len(), cache.objects().grants.len()), (0, 1));
+    cache.say(&grants, Event::Apply(malformed("g", "no")));
+    assert!(cache.say(&grants, Event::Delete(key("g"))).world);
+    assert_eq!((cache.malformed_grants().len(), cache.objects().grants.len()), (0, 0));
+}
+
+#[test]
+fn a_secret_that_may_not_be_read_is_told_from_one_that_is_not_there() {
+    let mut cache = Cache::synced();
+    let pools = everywhere(Kind::LoadBalancerPool);
+    cache.list(&pools, vec![pool("a", 1, "one")]);
+    cache.follow_references(&mut Changes::default());
+    let one = WatchId::secret(key("one"));
+    let unread = |cache: &Cache| cache.objects().unread_secrets.get(&key("one")).copied();
+    assert!(cache.say(&one, failure(FailureReason::Forbidden)).world);
+    assert_eq!(unread(&cache), Some(Unread::Forbidden));
+    assert_eq!(cache.say(&one, failure(FailureReason::Forbidden)), Changes::default(), "the same again");
+    assert!(cache.say(&one, failure(FailureReason::Unreachable)).world);
+    assert_eq!(unread(&cache), Some(Unread::Unanswered));
+    assert!(cache.list(&one, Vec::new()).world, "it is known now that there is none");
+    assert_eq!(unread(&cache), None);
+    cache.list(&one, vec![secret("one", 1)]);
+    assert_eq!(cache.say(&one, failure(FailureReason::Forbidden)), Changes::default());
+    assert_eq!(unread(&cache), None, "what was known of it stays");
+
+    cache.say(&one, Event::Delete(key("one")));
+    assert!(cache.say(&one, failure(FailureReason::Forbidden)).world);
+    cache.say(&pools, Event::Apply(pool("a", 1, "two")));
+    cache.follow_references(&mut Changes::default());
+    assert_eq!(unread(&cache), None, "nobody names it");
 }
 
 #[test]
@@ -306,6 +339,8 @@ fn secrets_past_the_limit_are_counted_and_not_watched() {
         cache.list(&everywhere(Kind::LoadBalancerPool), pools);
         let watches = cache.follow_references(&mut Changes::default());
         assert_eq!((watches.needed.len(), cache.unwatched()), (SECRETS_MAX, unwatched));
+        let past = cache.objects().unread_secrets.values().filter(|why| **why == Unread::TooMany);
+        assert_eq!(past.count(), unwatched);
     }
 }
 
@@ -347,6 +382,7 @@ impl Server {
             }
             Kind::Service => service(name, version),
             Kind::EndpointSlice => slice(name, ["web", "b"][usize::from(version > 0)], self.version),
+            Kind::ReferenceGrant if random.below(4) == 0 => malformed(name, &version.to_string()),
             Kind::ReferenceGrant => grant(name, version),
             Kind::Secret => secret(name, version),
         };
@@ -460,10 +496,14 @@ fn assert_connected_watches_are_exact(cache: &Cache, server: &Server, seed: u64,
         // A malformed pool keeps what it said before, under the same key.
         assert_eq!(kept, there, "seed {seed}, step {step}, {id}");
     }
-    for (key, malformed) in cache.malformed() {
-        if server.connected.get(&everywhere(Kind::LoadBalancerPool)) == Some(&true) {
-            let there = server.items.get(&(Kind::LoadBalancerPool, key.clone()));
-            assert_eq!(there, Some(&Item::Malformed(Arc::clone(malformed))), "seed {seed}, step {step}");
+    for (kind, malformed) in
+        [(Kind::LoadBalancerPool, cache.malformed()), (Kind::ReferenceGrant, cache.malformed_grants())]
+    {
+        for (key, malformed) in malformed {
+            if server.connected.get(&everywhere(kind)) == Some(&true) {
+                let there = server.items.get(&(kind, key.clone()));
+                assert_eq!(there, Some(&Item::Malformed(Arc::clone(malformed))), "seed {seed}, step {step}");
+            }
         }
     }
 }

@@ -66,3 +66,31 @@ fn what_only_a_proxy_would_refuse_costs_its_listener_and_no_other() {
     let longest = world(&with(secret(KIND, &chain.repeat(16), &key_pem)), None);
     assert_eq!(longest.warnings().count(), 0);
 }
+
+#[test]
+fn a_secret_that_could_not_be_read_is_not_said_to_be_missing() {
+    for (unread, expected) in [
+        (None, "is not the name of a Secret in namespace \"default\": create it"),
+        (
+            Some(Unread::Forbidden),
+            "names a Secret in namespace \"default\" that the controller may not read: give its ServiceAccount a Role \
+             there with get, list, watch on secrets and resourceNames [shop-tls]",
+        ),
+        (
+            Some(Unread::Unanswered),
+            "names a Secret in namespace \"default\" that the controller cannot read now: it tries again",
+        ),
+        (
+            Some(Unread::TooMany),
+            "names a Secret in namespace \"default\" that the controller does not read, since pools name too many",
+        ),
+    ] {
+        let mut objects = objects(SHOP);
+        objects.secrets.clear();
+        objects.unread_secrets.extend(unread.map(|unread| (key("shop-tls"), unread)));
+        let warnings = shown(world(&objects, None).warnings());
+        let expected =
+            format!("default/shop: spec.listeners[1].tls.certificateRefs[0].name: \"shop-tls\" {expected}");
+        assert!(warnings.len() == 1 && warnings[0].starts_with(&expected), "{warnings:?}");
+    }
+}

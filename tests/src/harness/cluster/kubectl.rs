@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 /// Where kubectl keeps what it knows of the API, in the cluster's folder.
-pub(super) const CACHE: &str = "kubectl-cache";
+const CACHE: &str = "kubectl-cache";
 
 impl Cluster {
     /// Runs kubectl as the administrator and returns what it prints.
@@ -59,6 +59,19 @@ impl Cluster {
     pub fn get(&self, arguments: &[&str]) -> Value {
         let arguments = [&["get", "--output=json"], arguments].concat();
         serde_json::from_str(&self.kubectl(&arguments)).expect("kubectl prints JSON")
+    }
+
+    /// Waits until kubectl knows a kind whose definition was just applied. Discovery learns of it a moment later, and
+    /// kubectl remembers that it had not.
+    ///
+    /// # Panics
+    /// At the deadline.
+    pub fn wait_for_kind(&self, name: &str) {
+        wait::patiently(&format!("kubectl should know {name}"), || {
+            let _ = std::fs::remove_dir_all(self.file(CACHE));
+            let known = self.try_kubectl(&["explain", name], "").status.success();
+            (known && self.try_kubectl(&["get", name], "").status.success()).then_some(())
+        });
     }
 
     /// The kubeconfig of the administrator.

@@ -10,16 +10,18 @@ mod kubectl;
 mod namespace;
 mod network;
 mod node;
+mod pods;
 mod programs;
 mod servers;
 
 pub use namespace::{Namespace, Pod};
 pub use node::Node;
+pub use pods::{PodText, Probe};
 
-use crate::harness::{binaries, wait};
+use crate::harness::binaries;
 use network::{Inside, Network};
 use servers::Servers;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -80,6 +82,19 @@ impl Cluster {
         Ipv4Addr::new(a, b, c, d)
     }
 
+    /// The same of the other family, for a pod that has both.
+    ///
+    /// # Panics
+    /// When all of them are given out, or this machine has no IPv6.
+    #[must_use]
+    pub fn pod_address_v6(&self) -> Ipv6Addr {
+        let [.., c, d] = self.pod_address().octets();
+        let [a, b] = network::POD_NETWORK_V6;
+        let address = Ipv6Addr::new(a, b, 0, 0, 0, 0, 0, u16::from_be_bytes([c, d]));
+        network::add(address);
+        address
+    }
+
     /// A file for this test run, removed with the cluster.
     #[must_use]
     pub fn file(&self, name: &str) -> PathBuf {
@@ -133,12 +148,7 @@ impl Cluster {
                 "apiVersion: v1\nkind: Node\nmetadata: {{ name: {name}, labels: {{ {labels} }} }}\n"
             ));
         }
-        // Discovery learns of a definition a moment after it is there, and kubectl remembers that it had not.
-        wait::patiently("kubectl should know LoadBalancerPool", || {
-            let _ = std::fs::remove_dir_all(self.file(kubectl::CACHE));
-            let known = self.try_kubectl(&["explain", "lbp.spec"], "").status.success();
-            (known && self.try_kubectl(&["get", "lbp"], "").status.success()).then_some(())
-        });
+        self.wait_for_kind("lbp");
     }
 }
 

@@ -7,10 +7,12 @@
 //! A test's thread enters the namespace, and so do the threads and processes that it starts from then on. Rejected:
 //! running the test binary anew inside `unshare`, since each test would then have a control plane of its own.
 
+use crate::harness::tools;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::marker::PhantomData;
+use std::net::Ipv6Addr;
 use std::os::fd::AsFd as _;
 use std::process::{Command, Stdio};
 
@@ -18,6 +20,8 @@ use std::process::{Command, Stdio};
 pub(super) const NODE_ADDRESS: &str = "10.199.0.1";
 /// Addresses of pods are 10.244.A.B.
 pub(super) const POD_NETWORK: [u8; 2] = [10, 244];
+/// Those of the other family are fd00:244::N.
+pub(super) const POD_NETWORK_V6: [u16; 2] = [0xfd00, 0x244];
 
 /// For a person who runs the tests without the rights for it.
 const ADVICE: &str = "the tests with a cluster make a network namespace, which needs root and the Debian packages \
@@ -72,6 +76,15 @@ impl Network {
         join(&self.namespace);
         Inside { before, _thread: PhantomData }
     }
+}
+
+/// Adds an address to the network that the calling thread is in. With IPv6, a prefix on the loopback interface makes none
+/// of its addresses one that a process may listen on.
+pub(super) fn add(address: Ipv6Addr) {
+    let prefix = format!("{address}/128");
+    let added = tools::run("ip", ["address", "add", &prefix, "dev", "lo", "nodad"]);
+    let said = String::from_utf8_lossy(&added.stderr);
+    assert!(added.status.success(), "this machine seems to have no IPv6, which this test needs: {said}");
 }
 
 impl Drop for Inside {

@@ -11,8 +11,8 @@ const ETCD: &str = "http://127.0.0.1:2379";
 const ETCD_PEERS: &str = "http://127.0.0.1:2380";
 pub(super) const API_SERVER: &str = "https://127.0.0.1:6443";
 
-/// The first address is the Service `kubernetes`.
-const SERVICE_NETWORK: &str = "10.96.0.0/16";
+/// One of each family. The first address is the Service `kubernetes`.
+const SERVICE_NETWORKS: &str = "10.96.0.0/16,fd00:96::/112";
 const ISSUER: &str = "https://kubernetes.default.svc";
 /// Nobody else is on this network.
 const ADMIN_TOKEN: &str = "admin";
@@ -126,7 +126,7 @@ fn api_server(folder: &Path) -> Process {
         format!("--service-account-issuer={ISSUER}"),
         format!("--service-account-key-file={}", file(ACCOUNT_PUBLIC_KEY)),
         format!("--service-account-signing-key-file={}", file(ACCOUNT_KEY)),
-        format!("--service-cluster-ip-range={SERVICE_NETWORK}"),
+        format!("--service-cluster-ip-range={SERVICE_NETWORKS}"),
         "--profiling=false".to_owned(),
     ];
     Process::leashed(programs::path("kube-apiserver"), flags)

@@ -126,13 +126,18 @@ fn a_proxy_without_a_good_token_has_nothing_until_its_file_holds_one() {
             (fleet.proxy(&unproven.pod, &with_token(&file)), unproven)
         })
         .collect();
-    for (proxy, Unproven { pod, sentence, .. }) in &mut proxies {
+    for (proxy, Unproven { pod, token, sentence }) in &mut proxies {
         proxy.process.wait_for_stderr(sentence);
+        // Without anything to show, the proxy does not even dial.
+        if !token.is_empty() {
+            controller.service.process.wait_for_stderr(sentence);
+        }
         assert_has_nothing(proxy, &pod.name);
         assert!(!is_open(pod.address, port), "{} serves", pod.name);
     }
     assert_has_nothing(&without, "without");
-    controller.service.process.wait_for_stderr("a proxy is refused");
+    let said = controller.service.process.stderr();
+    assert!(said.contains("a proxy is refused") && said.contains("the stream brings no token"), "{said}");
 
     // A pod of that name, whose token is good; the proxy stays where it is.
     let _successor = edge.pod("gone", "default", &[]);

@@ -3,12 +3,22 @@
 mod control_plane;
 mod definition;
 mod fleet;
+mod grants;
 mod identity;
 mod replicas;
 mod site;
+mod slices;
 mod source;
 mod status;
 mod users_path;
+
+use serde_json::Value;
+use std::net::SocketAddr;
+use std::process::Command;
+use weir_tests::harness::authority::KeyPairText;
+use weir_tests::harness::cluster::Namespace;
+use weir_tests::harness::process::Process;
+use weir_tests::harness::{binaries, client, wait};
 
 /// Sample backends behind a Service, as a person would deploy them.
 const WEB: &str = r#"
@@ -66,5 +76,39 @@ fn static_pool(name: &str, port: u16, backends: &[u16]) -> String {
          listeners: [{{ name: http, port: {port}, protocol: HTTP }}]\n  \
          rules: [{{ backendSets: [{{ name: web }}] }}]\n  \
          backendSets:\n    - name: web\n      static:\n        backends:{backends}\n"
+    )
+}
+
+/// A sample backend on any address, once it answers.
+fn sample(name: &str, address: SocketAddr) -> Process {
+    let mut command = Command::new(binaries::path("weir"));
+    command.args(["demo-backend", "--name", name, "--listen", &address.to_string()]);
+    let process = Process::start(&mut command);
+    wait::until("the sample backend should answer", || {
+        client::fetch_at(address, "/health").ok().filter(|answer| answer.status == 200)
+    });
+    process
+}
+
+/// A condition of an object's status.
+fn condition<'a>(object: &'a Value, kind: &str) -> &'a Value {
+    let conditions = object["status"]["conditions"].as_array().expect("conditions");
+    conditions.iter().find(|condition| condition["type"] == kind).unwrap_or(&Value::Null)
+}
+
+/// Reasons of the Events about an object.
+fn reasons(namespace: &Namespace<'_>, name: &str) -> Vec<String> {
+    let events = namespace.get(&["events"]);
+    let items = events["items"].as_array().cloned().unwrap_or_default();
+    let about = items.iter().filter(|event| event["involvedObject"]["name"] == name);
+    about.filter_map(|event| event["reason"].as_str().map(str::to_owned)).collect()
+}
+
+/// A Secret of this certificate and its key.
+fn tls_secret(name: &str, pair: &KeyPairText) -> String {
+    let KeyPairText { certificate, key } = pair;
+    format!(
+        "apiVersion: v1\nkind: Secret\nmetadata: {{ name: {name} }}\ntype: kubernetes.io/tls\n\
+         stringData: {{ tls.crt: {certificate:?}, tls.key: {key:?} }}\n"
     )
 }

@@ -1,6 +1,6 @@
 //! The controller follows the API server with its own ServiceAccount and nothing but the roles of deploy/rbac.yaml.
 
-use std::fmt::Write as _;
+use super::{sample, tls_secret};
 use std::process::Command;
 use weir_tests::harness::authority::Authority;
 use weir_tests::harness::cluster::Cluster;
@@ -38,12 +38,7 @@ struct Backend {
 
 fn backend(cluster: &Cluster, name: &str) -> Backend {
     let address = cluster.pod_address();
-    let mut command = Command::new(binaries::path("weir"));
-    command.args(["demo-backend", "--name", name, "--listen", &format!("{address}:8080")]);
-    let process = Process::start(&mut command);
-    wait::until("the sample backend should answer", || {
-        client::fetch_at((address, 8080).into(), "/health").ok().filter(|answer| answer.status == 200)
-    });
+    let process = sample(name, (address, 8080).into());
     let slice = format!(
         "apiVersion: discovery.k8s.io/v1
 kind: EndpointSlice
@@ -132,20 +127,13 @@ fn a_secret_waits_for_its_role_and_its_certificate_and_holds_up_no_other_listene
     controller.service.process.wait_for_stderr("read again");
 
     let pair = Authority::new().issue("localhost", &["localhost"]);
-    namespace.apply(&secret_of(&pair.certificate, &pair.key));
+    namespace.apply(&tls_secret("shop-tls", &pair));
     let url = format!("https://localhost:{tls}/");
     wait_for_status(plain, "/", 200);
     wait::patiently("the listener should open", || (!is_free(tls)).then_some(()));
     let resolve = format!("localhost:{tls}:127.0.0.1");
     let answer = tools::curl(["-sSk", "--resolve", &resolve, &url]);
     assert!(answer.contains("member"), "{answer}");
-}
-
-fn secret_of(certificate: &str, key: &str) -> String {
-    let mut text =
-        "apiVersion: v1\nkind: Secret\nmetadata: { name: shop-tls }\ntype: kubernetes.io/tls\n".to_owned();
-    let _ = writeln!(text, "stringData: {{ tls.crt: {certificate:?}, tls.key: {key:?} }}");
-    text
 }
 
 /// A definition that takes anything, as an older one may have.

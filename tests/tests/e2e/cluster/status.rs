@@ -1,6 +1,6 @@
 //! What `kubectl get lbp` shows, written by a controller into a real API server.
 
-use super::static_pool;
+use super::{condition, reasons, static_pool};
 use serde_json::Value;
 use weir_tests::harness::cluster::{Cluster, Namespace, Visit};
 use weir_tests::harness::controller::{Controller, ControllerCommand};
@@ -23,18 +23,6 @@ fn wait_for_state(namespace: &Namespace<'_>, name: &str, state: &str) -> Value {
         let object = lbp(namespace, name);
         (object["status"]["summary"]["state"] == state).then_some(object)
     })
-}
-
-fn condition<'a>(object: &'a Value, kind: &str) -> &'a Value {
-    let conditions = object["status"]["conditions"].as_array().expect("conditions");
-    conditions.iter().find(|condition| condition["type"] == kind).unwrap_or(&Value::Null)
-}
-
-fn reasons(namespace: &Namespace<'_>, name: &str) -> Vec<String> {
-    let events = namespace.get(&["events"]);
-    let items = events["items"].as_array().cloned().unwrap_or_default();
-    let about = items.iter().filter(|event| event["involvedObject"]["name"] == name);
-    about.filter_map(|event| event["reason"].as_str().map(str::to_owned)).collect()
 }
 
 #[test]
