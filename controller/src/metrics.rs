@@ -53,6 +53,7 @@ pub struct Metrics {
     proxies: Gauge,
     pools: Gauge,
     malformed: Gauge,
+    unhealthy: Gauge,
     objects: Family<OfKind, Gauge>,
     watches: Family<OfKind, Gauge>,
     failures: Family<OfFailure, Counter>,
@@ -78,6 +79,7 @@ impl Metrics {
             proxies: Gauge::default(),
             pools: Gauge::default(),
             malformed: Gauge::default(),
+            unhealthy: Gauge::default(),
             objects: Family::default(),
             watches: Family::default(),
             failures: Family::default(),
@@ -120,6 +122,7 @@ impl Metrics {
         self.ready.set(i64::from(self.readiness.reason().is_none()));
         self.proxies.set(gauge(self.store.fleet().proxies.len()));
         self.pools.set(gauge(self.store.pools().len()));
+        self.unhealthy.set(gauge(self.store.unhealthy_count()));
         let mut encoded = String::new();
         text::encode(&mut encoded, &self.registry)?;
         Ok(encoded)
@@ -132,6 +135,9 @@ impl Metrics {
         registry.register("pools", "LoadBalancerPools that are served", self.pools.clone());
         let help = "LoadBalancerPools that cannot be read; what they said before serves on";
         registry.register("malformed_pools", help, self.malformed.clone());
+        let help =
+            "Backends that take no requests at some proxy with a stream here, at most 256 of each pool";
+        registry.register("unhealthy_backends", help, self.unhealthy.clone());
         let help = "Objects of the API server that are kept, by kind";
         registry.register("objects", help, self.objects.clone());
         let help = "Watches that have brought all of their objects once, by kind";

@@ -10,6 +10,7 @@
 mod auth;
 mod breach;
 mod identity;
+mod relay;
 mod report;
 mod security;
 mod session;
@@ -28,6 +29,7 @@ use crate::keys::{self, Ring};
 use crate::replicas;
 use crate::store::{Pool, Store, StreamId, Subscription};
 use hyper_util::rt::TokioIo;
+use relay::{Relay, Seat};
 pub(crate) use security::aged;
 use std::future::Future;
 use std::io;
@@ -45,7 +47,7 @@ use tonic::{Request, Response, Status, Streaming};
 use weir_proto::limits::MESSAGE_BYTES_MAX;
 use weir_proto::push::push_server::{Push, PushServer};
 use weir_proto::push::replicas_server::ReplicasServer;
-use weir_proto::push::{ControllerMessage, ProxyMessage};
+use weir_proto::push::{BackendHealth, ControllerMessage, ProxyMessage, controller_message};
 
 /// Longest wait for a proxy's Hello.
 pub const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -127,7 +129,7 @@ where
         ended: ended.clone(),
     })
     .max_decoding_message_size(MESSAGE_BYTES_MAX);
-    let service = PushServer::new(Service { store, security, controller_id, ended })
+    let service = PushServer::new(Service { store, relay: Arc::default(), security, controller_id, ended })
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
     let shutdown = async move {
@@ -147,6 +149,7 @@ where
 
 struct Service {
     store: Arc<Store>,
+    relay: Arc<Relay>,
     security: Security,
     controller_id: Arc<str>,
     ended: watch::Receiver<bool>,
@@ -173,6 +176,7 @@ impl Push for Service {
         let (outbound, receiver) = mpsc::channel(1);
         let stream = ProxyStream {
             store: Arc::clone(&self.store),
+            relay: Arc::clone(&self.relay),
             identity,
             security: self.security.clone(),
             ends_at,
@@ -189,6 +193,7 @@ impl Push for Service {
 
 struct ProxyStream {
     store: Arc<Store>,
+    relay: Arc<Relay>,
     identity: Identity,
     security: Security,
     /// When its proxy must prove itself again; `None` where it need not.
@@ -227,7 +232,8 @@ impl ProxyStream {
 
     async fn drive(&mut self, mut session: Session) -> Result<(), Status> {
         let proxy = name(&self.identity, &session);
-        let record = FleetEntry::begin(&self.store, Arc::clone(&proxy));
+        let seat = session.health_id().and_then(|id| self.relay.join(keys::scope(&self.identity), id));
+        let record = FleetEntry::begin(&self.store, Arc::clone(&proxy), seat);
         let subscription = self.store.subscribe();
         let mut ring = self.store.ring();
         // As if it had changed: what there is, is news to this stream.
@@ -260,13 +266,16 @@ impl ProxyStream {
                     session.knows(self.store.knowledge());
                     hear(&subscription, &mut session, &record, serves);
                     hear_keys(&mut ring, &mut session, &self.identity);
-                    match session.next(Instant::now().into_std()) {
+                    let now = Instant::now().into_std();
+                    // What others found of backends comes after all that must be served.
+                    match session.next(now).or_else(|| record.news(now)) {
                         Some(message) => permit.send(Ok(message)),
                         None => may_have_more = false,
                     }
                     session.take_too_large().into_iter().for_each(|report| record.report(report));
                 }
                 () = subscription.changed() => may_have_more = true,
+                () = record.news_changed() => may_have_more = true,
                 () = at(removal_due), if !may_have_more => may_have_more = true,
                 () = at(stuck_at) => break Err(refused(&Breach::Stuck)),
                 Ok(()) = ring.changed() => {
@@ -354,12 +363,28 @@ struct FleetEntry {
     store: Arc<Store>,
     stream: StreamId,
     proxy: Arc<str>,
+    /// Among the proxies that share health checks; `None` for one that does not.
+    seat: Option<Seat>,
 }
 
 impl FleetEntry {
-    fn begin(store: &Arc<Store>, proxy: Arc<str>) -> Self {
+    fn begin(store: &Arc<Store>, proxy: Arc<str>, seat: Option<Seat>) -> Self {
         let stream = store.fleet_record().begin(Arc::clone(&proxy));
-        Self { store: Arc::clone(store), stream, proxy }
+        Self { store: Arc::clone(store), stream, proxy, seat }
+    }
+
+    /// What other proxies said that this one has not been told.
+    fn news(&self, now: std::time::Instant) -> Option<ControllerMessage> {
+        let news = self.seat.as_ref()?.next(now)?;
+        Some(ControllerMessage { body: Some(controller_message::Body::HealthNews(news)) })
+    }
+
+    /// Returns when there may be some. Cancellation safe.
+    async fn news_changed(&self) {
+        match &self.seat {
+            Some(seat) => seat.changed().await,
+            None => std::future::pending().await,
+        }
     }
 
     fn expect(&self, pool: &Arc<str>) {
@@ -394,6 +419,16 @@ impl FleetEntry {
             Report::TooLarge { pool, bytes } => {
                 self.store.fleet_record().too_large(self.stream, &pool, bytes);
                 tracing::error!(%proxy, %pool, bytes, "a pool is too large to be sent: split it into several");
+            }
+            Report::Backend(health) => {
+                let BackendHealth { pool, set, backend, available, reason } = &health;
+                tracing::debug!(%proxy, %pool, %set, %backend, available, %reason, "health of a backend");
+                self.store.fleet_record().found(self.stream, &health);
+            }
+            Report::Health(said) => {
+                if let Some(seat) = &self.seat {
+                    seat.say(said, Instant::now().into_std());
+                }
             }
         }
     }

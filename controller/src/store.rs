@@ -8,14 +8,15 @@ mod fleet;
 mod knowledge;
 
 pub use fleet::{
-    Applied, CHANGES_REMEMBERED_MAX, Fleet, FleetCounts, FleetObserver, PoolSummary, REFUSALS_MAX,
-    REPLICAS_MAX, Reach, Refusal,
+    Applied, BackendName, CHANGES_REMEMBERED_MAX, Fleet, FleetCounts, FleetObserver, HEALTH_NAME_BYTES_MAX,
+    HEALTH_REASON_BYTES_MAX, PoolSummary, REFUSALS_MAX, REPLICAS_MAX, Reach, Refusal, Unhealthy,
+    UnhealthyBackends,
 };
 pub use knowledge::{Completeness, Knowledge};
 
 use crate::compile::{BackendSetContent, CompiledPool, DataPlane, ObjectKey, World};
 use crate::keys::Ring;
-pub(crate) use fleet::{FleetRecord, RemoteId, StreamId};
+pub(crate) use fleet::{FleetRecord, RemoteId, StreamId, reason_within_limit};
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -240,6 +241,13 @@ impl Store {
     #[must_use]
     pub fn fleet_counts(&self) -> FleetCounts {
         self.fleet.counts()
+    }
+
+    /// Backends of all pools that take no requests at some proxy with a stream to this process; of each pool those that
+    /// are named.
+    #[must_use]
+    pub fn unhealthy_count(&self) -> usize {
+        self.fleet.unhealthy_count()
     }
 
     pub(crate) fn fleet_record(&self) -> &FleetRecord {

@@ -4,11 +4,23 @@
 
 mod backend_set;
 mod data_plane;
+mod health_check;
+mod load_balancing;
 
 pub use backend_set::{BackendSet, ServiceSource, StaticBackend, StaticSource};
 pub use data_plane::{
     CLASS_LABEL, DEFAULT_CLASS, DataPlane, LABEL_BYTES_MAX, LABEL_PREFIX_BYTES_MAX, LABEL_VALUE_PATTERN,
     PROXY_LABELS_MAX, ProxySelector,
+};
+
+pub use health_check::{
+    AVAILABLE_MIN_MAX, ActiveCheck, BODY_BYTES_MAX, CHECK_HEADERS_MAX, CheckHeader, GrpcCheck,
+    HEADER_VALUE_BYTES_MAX, HealthCheck, HttpCheck, HttpVersion, InitialState, OUTCOMES_MAX, PassiveCheck,
+    STATUS_RANGES_MAX, THRESHOLD_MAX, TcpCheck, TlsCheck,
+};
+pub use load_balancing::{
+    Algorithm, ConsistentHash, HashKey, KEY_NAME_BYTES_MAX, LOAD_PERCENT_MAX, LOAD_PERCENT_MIN,
+    LoadBalancing, Locality, PRIORITY_MAX, SLOW_START_MAX_S, SlowStart,
 };
 
 use crate::duration::Duration;
@@ -145,11 +157,15 @@ pub struct LoadBalancerPoolSpec {
     )]
     pub backend_sets: Vec<BackendSet>,
 
-    /// How a backend of a set is chosen. Without it: RoundRobin.
+    /// How a backend of a set is chosen, for every set that does not say it itself. Without it: LeastRequest.
     // The empty object's own defaults fill it, so that the column says the algorithm of every pool.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("default" = {}))]
     pub load_balancing: Option<LoadBalancing>,
+
+    /// How backends are checked, for every set that does not say it itself. Without it: not at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health_check: Option<HealthCheck>,
 
     /// How long things may take. Without it: 3s to connect, 30s for a request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -363,24 +379,6 @@ pub struct RuleTimeouts {
     /// spec.timeouts.request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<Duration>,
-}
-
-/// How a backend is chosen.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct LoadBalancing {
-    /// RoundRobin: each backend in turn, in proportion to its weight and smoothly (no bursts).
-    #[serde(default)]
-    pub algorithm: Algorithm,
-}
-
-/// Names of the algorithms.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[schemars(inline)]
-#[allow(missing_docs, reason = "a doc comment on a variant would turn the schema's enum into oneOf")]
-pub enum Algorithm {
-    #[default]
-    RoundRobin,
 }
 
 /// How long things may take.

@@ -49,13 +49,20 @@ pub struct EndpointStatus {
     #[schemars(range(min = 0))]
     pub total: i32,
 
-    /// Those that take requests.
+    /// Those that take requests: ready as the cluster says, and not kept from requests at every proxy by what checks
+    /// found.
     #[schemars(range(min = 0))]
     pub ready: i32,
 
     /// Those that end and take requests only when no other can.
     #[schemars(range(min = 0))]
     pub draining: i32,
+
+    /// Ready as the cluster says, and taking no requests at some proxy, by what checks found. Those that take none at any
+    /// proxy are not counted as ready.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub unhealthy: i32,
 
     /// Ready backends by zone, where the zone is known; at most 32 zones.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

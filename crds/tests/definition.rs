@@ -75,6 +75,19 @@ fn every_list_map_and_text_of_the_specification_is_bounded() {
 }
 
 #[test]
+fn every_word_of_the_specification_can_be_written_without_quotes() {
+    // kubectl reads YAML 1.1, where these are booleans; whoever writes one would be told of a type.
+    let booleans = ["y", "n", "yes", "no", "on", "off", "true", "false", "null"];
+    let mut wrong = Vec::new();
+    visit(&schema(), "", &mut |path, property| {
+        let words = property["enum"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        let boolean = words.filter(|word| booleans.contains(&word.to_ascii_lowercase().as_str()));
+        wrong.extend(boolean.map(|word| format!("{path}: {word}")));
+    });
+    assert_eq!(wrong, Vec::<String>::new());
+}
+
+#[test]
 fn each_column_shows_a_field_that_there_is() {
     let definition = weir_crds::definition().expect("the definition can be written as JSON");
     let columns = definition["spec"]["versions"][0]["additionalPrinterColumns"].as_array().expect("columns");
@@ -125,6 +138,8 @@ fn pool() -> Value {
             ],
             "timeouts": {"connect": "3s"},
             "connectionPool": {},
+            "loadBalancing": {},
+            "healthCheck": {"active": {"tcp": {}}, "passive": {}},
             "dataPlane": {"className": "edge", "selector": {"matchLabels": {"app": "web", "example.com/tier": ""}}},
         },
     })
@@ -135,7 +150,7 @@ fn a_pool_that_does_not_say_its_algorithm_shows_it_all_the_same() {
     // The API server fills the empty object with the default of its field.
     let load_balancing = &schema()["properties"]["spec"]["properties"]["loadBalancing"];
     assert_eq!(load_balancing["default"], json!({}));
-    assert_eq!(load_balancing["properties"]["algorithm"]["default"], json!("RoundRobin"));
+    assert_eq!(load_balancing["properties"]["algorithm"]["default"], json!("LeastRequest"));
 }
 
 #[test]
@@ -176,6 +191,25 @@ fn a_good_pool_passes_every_rule() {
     minimal["spec"].as_object_mut().expect("an object").remove("rules");
     minimal["spec"].as_object_mut().expect("an object").remove("dataPlane");
     assert_eq!(refusals(&minimal), Vec::<String>::new());
+    for policy in [
+        json!({"loadBalancing": {"algorithm": "ConsistentHash", "consistentHash": {"key": "Header", "name": "X-User"}}}),
+        json!({"loadBalancing": {"algorithm": "ConsistentHash", "consistentHash": {"key": "Host", "maxLoadPercent": 0}}}),
+        json!({"loadBalancing": {"algorithm": "ConsistentHash", "consistentHash": {"key": "SourceIP", "maxLoadPercent": 105}}}),
+        json!({"loadBalancing": {"slowStart": {"window": "1h"}, "locality": "Hints", "panicBelowPercent": 50}}),
+        json!({"healthCheck": {}}),
+        json!({"healthCheck": {"active": {"http": {"method": "HEAD", "expectedStatuses": ["200", "200-200", "300-399"]}}}}),
+        json!({"healthCheck": {"active": {"http": {"bodyContains": "é".repeat(2048)}, "interval": "100ms", "timeout": "5m"}}}),
+        json!({"healthCheck": {"active": {"grpc": {"service": "shop.v1.Cart"}, "interval": "1h", "timeout": "10ms"}}}),
+        json!({"healthCheck": {"active": {"tls": {}}, "passive": {"window": "1s", "baseEjection": "1h", "maxEjection": "1h"}}}),
+        json!({"healthCheck": {"passive": {"maxFailurePercent": 100, "consecutiveFailures": 0, "consecutiveConnectFailures": 0}}}),
+    ] {
+        for parent in ["/spec", "/spec/backendSets/0"] {
+            let mut changed = pool();
+            let fields = changed.pointer_mut(parent).and_then(Value::as_object_mut).expect("an object");
+            fields.extend(policy.as_object().expect("an object").clone());
+            assert_eq!(refusals(&changed), Vec::<String>::new(), "{parent} {policy}");
+        }
+    }
 }
 
 #[test]
@@ -222,6 +256,85 @@ fn each_rule_refuses_what_it_is_for() {
         }
         let refusals = refusals(&changed);
         assert!(refusals.iter().any(|refusal| refusal.contains(expected)), "{path} = {value}: {refusals:?}");
+    }
+}
+
+/// A field of the specification and of a set, what is wrong with it, and what its rule says.
+fn wrong_policies() -> Vec<(&'static str, Value, &'static str)> {
+    let hash = |hash: Value| json!({"algorithm": "ConsistentHash", "consistentHash": hash});
+    let active = |active: Value| json!({"active": active});
+    let http = |http: Value| json!({"active": {"http": http}});
+    let passive = |passive: Value| json!({"passive": passive});
+    let name = "must have name, and no other key may";
+    let off = json!({
+        "maxFailurePercent": 100, "consecutiveFailures": 0, "consecutiveConnectFailures": 0, "grayFailures": false,
+    });
+    vec![
+        ("loadBalancing", json!({"algorithm": "ConsistentHash"}), "must have consistentHash"),
+        ("loadBalancing", json!({"consistentHash": {"key": "Host"}}), "must have consistentHash"),
+        (
+            "loadBalancing",
+            json!({"algorithm": "ConsistentHash", "consistentHash": {"key": "Host"}, "slowStart": {"window": "1s"}}),
+            "slowStart is not for algorithm ConsistentHash",
+        ),
+        ("loadBalancing", hash(json!({"key": "Cookie"})), name),
+        ("loadBalancing", hash(json!({"key": "Host", "name": "x"})), name),
+        (
+            "loadBalancing",
+            hash(json!({"key": "Host", "maxLoadPercent": 104})),
+            "must be 0 (no bound), or 105 to 1000",
+        ),
+        ("loadBalancing", json!({"slowStart": {"window": "0s"}}), "window must be above 0s and at most 1h"),
+        (
+            "loadBalancing",
+            json!({"slowStart": {"window": "1h1ms"}}),
+            "window must be above 0s and at most 1h",
+        ),
+        ("healthCheck", active(json!({})), "exactly one of http, tcp, tls and grpc"),
+        ("healthCheck", active(json!({"tcp": {}, "grpc": {}})), "exactly one of http, tcp, tls and grpc"),
+        ("healthCheck", active(json!({"tcp": {}, "interval": "99ms"})), "interval must be 100ms to 1h"),
+        ("healthCheck", active(json!({"tcp": {}, "interval": "1h1ms"})), "interval must be 100ms to 1h"),
+        ("healthCheck", active(json!({"tcp": {}, "timeout": "9ms"})), "timeout must be 10ms to 5m"),
+        ("healthCheck", active(json!({"tcp": {}, "timeout": "5m1ms"})), "timeout must be 10ms to 5m"),
+        ("healthCheck", http(json!({"method": "CONNECT"})), "CONNECT asks for a tunnel"),
+        (
+            "healthCheck",
+            http(json!({"method": "HEAD", "bodyContains": "ok"})),
+            "the answer to HEAD has no body",
+        ),
+        ("healthCheck", http(json!({"bodyContains": "é".repeat(2049)})), "at most 4096 bytes"),
+        (
+            "healthCheck",
+            http(json!({"headers": [{"name": "HOST", "value": "a"}]})),
+            "writes this header field itself",
+        ),
+        (
+            "healthCheck",
+            http(json!({"expectedStatuses": ["200", "299-200"]})),
+            "must have the lower one first",
+        ),
+        ("healthCheck", passive(json!({"window": "999ms"})), "window must be 1s to 10m"),
+        ("healthCheck", passive(json!({"window": "10m1ms"})), "window must be 1s to 10m"),
+        ("healthCheck", passive(json!({"baseEjection": "99ms"})), "baseEjection must be 100ms to 1h"),
+        ("healthCheck", passive(json!({"maxEjection": "1h1ms"})), "maxEjection must be at most 1h"),
+        (
+            "healthCheck",
+            passive(json!({"maxEjection": "1s"})),
+            "maxEjection must not be shorter than baseEjection",
+        ),
+        ("healthCheck", passive(off), "everything switched off"),
+    ]
+}
+
+#[test]
+fn each_rule_of_a_policy_refuses_what_it_is_for_in_the_pool_and_in_a_set() {
+    for (field, value, expected) in wrong_policies() {
+        for parent in ["/spec", "/spec/backendSets/0"] {
+            let mut changed = pool();
+            changed.pointer_mut(parent).expect("a path that is there")[field] = value.clone();
+            let refusals = refusals(&changed);
+            assert!(refusals.len() == 1 && refusals[0].contains(expected), "{parent} {value}: {refusals:?}");
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 
 use crate::config::{Applier, PoolStatus, Status};
 use crate::counters::Counters;
+use crate::health::{Counts, Finding, View};
 use crate::metrics::{self, Metrics};
 use crate::readiness::{Phase, Readiness};
 use crate::snapshot::{Current, Protocol};
@@ -17,6 +18,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use lb_core::backend::BackendState;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::future::Future;
 use std::sync::Arc;
@@ -51,21 +53,29 @@ pub struct AdminState {
     current: Current,
     readiness: Arc<Readiness>,
     status: Arc<Status>,
+    health: View,
     metrics: Metrics,
+}
+
+/// What is looked at beside the configuration.
+#[derive(Debug)]
+pub struct Seen {
+    /// Counts of each worker.
+    pub workers: Vec<Arc<Counters>>,
+    /// Counts of health checks.
+    pub health: Arc<Counts>,
+    /// What is known of each backend.
+    pub view: View,
 }
 
 impl AdminState {
     /// Over the sources of one process.
     #[must_use]
-    pub fn new(
-        current: Current,
-        workers: Vec<Arc<Counters>>,
-        readiness: Arc<Readiness>,
-        applier: &Applier,
-    ) -> Self {
+    pub fn new(current: Current, seen: Seen, readiness: Arc<Readiness>, applier: &Applier) -> Self {
         let status = applier.status();
-        let metrics = Metrics::new(workers, Arc::clone(&status), Arc::clone(&readiness));
-        Self { current, readiness, status, metrics }
+        let Seen { workers, health, view } = seen;
+        let metrics = Metrics::new(workers, health, Arc::clone(&status), Arc::clone(&readiness));
+        Self { current, readiness, status, health: view, metrics }
     }
 }
 
@@ -103,8 +113,8 @@ pub async fn serve(listener: TcpListener, state: AdminState, shutdown: impl Futu
 
 async fn connection(stream: TcpStream, state: Arc<AdminState>) {
     let service = service_fn(move |request: Request<Incoming>| {
-        let response = respond(&state, &request);
-        async move { Ok::<_, Infallible>(response) }
+        let state = Arc::clone(&state);
+        async move { Ok::<_, Infallible>(respond(&state, &request).await) }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -118,7 +128,7 @@ async fn connection(stream: TcpStream, state: Arc<AdminState>) {
     }
 }
 
-fn respond<B: hyper::body::Body>(state: &AdminState, request: &Request<B>) -> Response<Full<Bytes>> {
+async fn respond<B: hyper::body::Body>(state: &AdminState, request: &Request<B>) -> Response<Full<Bytes>> {
     let path = request.uri().path();
     if !PATHS.contains(&path) {
         let message = format!("there is nothing at {path}; try {}", PATHS.join(", "));
@@ -138,7 +148,9 @@ fn respond<B: hyper::body::Body>(state: &AdminState, request: &Request<B>) -> Re
         "/livez" => text(StatusCode::OK, "ok\n"),
         "/readyz" => readyz(state.readiness.phase()),
         "/metrics" => scrape(state),
-        "/api/v1/backends" => json_body(StatusCode::OK, &backends(&state.status)),
+        "/api/v1/backends" => {
+            json_body(StatusCode::OK, &backends(&state.status, &state.health.findings().await))
+        }
         _ => json_body(StatusCode::OK, &config(state)),
     }
 }
@@ -163,29 +175,57 @@ fn scrape(state: &AdminState) -> Response<Full<Bytes>> {
     }
 }
 
-fn backends(status: &Status) -> Value {
-    let backend = |backend: &lb_core::backend::Backend| {
+fn backends(status: &Status, health: &BTreeMap<(u64, Arc<str>), Finding>) -> Value {
+    let backend = |set: u64, backend: &lb_core::backend::Backend| {
         json!({
             "id": &*backend.id,
             "address": backend.address.to_string(),
             "weight": backend.weight,
+            "priority": backend.priority,
             "zone": &*backend.zone,
             "state": match backend.state {
                 BackendState::Ready => "ready",
                 BackendState::Draining => "draining",
             },
+            "health": health.get(&(set, Arc::clone(&backend.id))).map(finding),
             "in_flight": backend.live.in_flight(),
             "requests": backend.live.requests(),
+            "latency_ms": backend.live.latency().map(milliseconds),
         })
     };
     let pools = status.pools().into_iter().map(|(name, pool)| {
         let sets = pool.sets.iter().map(|(name, set)| {
             let members = set.members();
-            json!({ "name": name, "backends": members.backends().iter().map(backend).collect::<Vec<_>>() })
+            let backends = members.backends().iter().map(|member| backend(set.id, member));
+            let backends = backends.collect::<Vec<_>>();
+            json!({ "name": name, "ignores_health": members.ignores_health(), "backends": backends })
         });
         json!({ "name": name, "sets": sets.collect::<Vec<_>>() })
     });
     json!({ "pools": pools.collect::<Vec<_>>() })
+}
+
+/// What health checks and ejection say of a backend; its check only where it is checked actively.
+fn finding(finding: &Finding) -> Value {
+    let check = finding.check.as_ref().map(|check| {
+        json!({
+            "state": check.state,
+            "reason": check.reason,
+            "last_ms_ago": check.last_ago.map(milliseconds),
+            "latency_ms": check.latency.map(milliseconds),
+            "here": check.is_checked_here,
+        })
+    });
+    json!({
+        "available": finding.is_available,
+        "reason": finding.reason,
+        "weight_permille": finding.weight_permille,
+        "check": check,
+    })
+}
+
+fn milliseconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e6).round() / 1e3
 }
 
 fn config(state: &AdminState) -> Value {
@@ -254,16 +294,21 @@ mod tests {
         let current = Current::default();
         let sockets = Sockets::new([127, 0, 0, 1].into(), Vec::new());
         let applier = Applier::new(Arc::clone(&current), sockets);
-        AdminState::new(current, vec![Arc::default()], Arc::default(), &applier)
+        let seen = Seen { workers: vec![Arc::default()], health: Arc::default(), view: View::new().0 };
+        AdminState::new(current, seen, Arc::default(), &applier)
     }
 
     fn ask(state: &AdminState, method: Method, path: &str) -> (StatusCode, String) {
         let request = Request::builder().method(method).uri(path).body(Empty::<Bytes>::new()).expect("valid");
-        let response = respond(state, &request);
+        let response = now(respond(state, &request));
         let status = response.status();
-        let body = response.into_body().collect();
-        let body = tokio::runtime::Builder::new_current_thread().build().expect("a runtime").block_on(body);
+        let body = now(response.into_body().collect());
         (status, String::from_utf8(body.expect("a full body").to_bytes().to_vec()).expect("text"))
+    }
+
+    fn now<T>(future: impl Future<Output = T>) -> T {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+        runtime.block_on(future)
     }
 
     #[test]
@@ -294,7 +339,7 @@ mod tests {
     fn a_body_is_refused_unread() {
         let body = Full::new(Bytes::from_static(b"x"));
         let request = Request::builder().uri("/metrics").body(body).expect("valid");
-        let response = respond(&state(), &request);
+        let response = now(respond(&state(), &request));
         assert_eq!(response.status(), StatusCode::PAYLOAD_TOO_LARGE);
         assert_eq!(response.headers()[CONNECTION], "close");
     }

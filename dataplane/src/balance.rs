@@ -4,7 +4,7 @@
 
 use foldhash::HashMap;
 use lb_core::backend::{BackendSet, InFlight};
-use lb_core::balance::{Picker, Schedule};
+use lb_core::balance::{PickRequest, Picker, Rng, Schedule};
 use lb_core::route::Route;
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -14,6 +14,7 @@ use std::sync::{Arc, Weak};
 #[derive(Debug, Default)]
 pub(crate) struct Turns {
     seed: u64,
+    rng: RefCell<Rng>,
     splits: ById<Route, Schedule<usize>>,
     pickers: ById<BackendSet, Picker>,
 }
@@ -28,22 +29,29 @@ pub(crate) struct Target<'a> {
     pub(crate) address: SocketAddr,
     /// Counts the request out when it is dropped.
     pub(crate) in_flight: InFlight,
+    /// Of the backend, where what becomes of the request is of interest.
+    pub(crate) backend: Option<Arc<str>>,
 }
 
 impl Turns {
     /// Workers with different seeds begin at different backends.
     pub(crate) fn new(seed: u64) -> Self {
-        Self { seed, ..Self::default() }
+        Self { seed, rng: RefCell::new(Rng::new(seed)), ..Self::default() }
     }
 
-    /// The next backend for a route; `None` when no set of it has one.
-    pub(crate) fn pick<'a>(&self, route: &'a Arc<Route>) -> Option<Target<'a>> {
+    /// The next backend for a route; `None` when no set of it has one. `request` is for the set that it is asked for.
+    pub(crate) fn pick<'a, 'r>(
+        &self,
+        route: &'a Arc<Route>,
+        request: impl Fn(&BackendSet) -> PickRequest<'r>,
+    ) -> Option<Target<'a>> {
         let set = self.split(route)?;
-        if let Some(target) = self.backend(set) {
+        if let Some(target) = self.backend(set, &request(set)) {
             return Some(target);
         }
         // The share of a set without backends goes to the others rather than to an error.
-        route.sets.iter().filter(|other| other.weight > 0).find_map(|other| self.backend(&other.set))
+        let others = route.sets.iter().filter(|other| other.weight > 0);
+        others.map(|other| &other.set).find_map(|set| self.backend(set, &request(set)))
     }
 
     fn split<'a>(&self, route: &'a Arc<Route>) -> Option<&'a Arc<BackendSet>> {
@@ -59,13 +67,15 @@ impl Turns {
         schedule.next_position().map(|position| &route.sets[position].set)
     }
 
-    fn backend<'a>(&self, set: &'a Arc<BackendSet>) -> Option<Target<'a>> {
+    fn backend<'a>(&self, set: &'a Arc<BackendSet>, request: &PickRequest<'_>) -> Option<Target<'a>> {
         let mut pickers = self.pickers.borrow_mut();
-        let (_, picker) =
-            pickers.entry(set.id).or_insert_with(|| (Arc::downgrade(set), Picker::new(self.seed)));
+        let (_, picker) = pickers
+            .entry(set.id)
+            .or_insert_with(|| (Arc::downgrade(set), Picker::new(set.policy.algorithm, self.seed)));
         let members = set.members();
-        let backend = picker.pick(&members)?;
-        Some(Target { set, address: backend.address, in_flight: backend.live.enter() })
+        let backend = picker.pick(&members, request, &mut self.rng.borrow_mut())?;
+        let id = set.policy.is_judged.then(|| Arc::clone(&backend.id));
+        Some(Target { set, address: backend.address, in_flight: backend.live.enter(), backend: id })
     }
 
     /// Forgets routes and sets that are gone.
@@ -78,7 +88,9 @@ impl Turns {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lb_core::backend::{Algorithm, Backend, BackendState, Membership, SetPolicy};
+    use lb_core::backend::{
+        Algorithm, Backend, BackendState, Eligibility, Hints, Membership, SetPolicy, Standing,
+    };
     use lb_core::route::WeightedSet;
     use std::time::Duration;
 
@@ -87,12 +99,18 @@ mod tests {
             id: format!("{port}").into(),
             address: ([127, 0, 0, 1], *port).into(),
             weight: 1,
+            priority: 0,
             zone: "".into(),
+            hints: Hints::default(),
             state: BackendState::Ready,
+            standing: Standing::default(),
             live: Arc::default(),
         };
         let policy = SetPolicy {
             algorithm: Algorithm::RoundRobin,
+            eligibility: Eligibility::default(),
+            key: None,
+            is_judged: false,
             connect_timeout: Duration::from_secs(1),
             idle_timeout: Duration::from_secs(1),
             idle_connections_max: 1,
@@ -104,7 +122,10 @@ mod tests {
     fn ports(sets: Vec<WeightedSet>, count: usize) -> Vec<u16> {
         let route = Arc::new(Route { id: 1, pool: "p".into(), rule: 0, sets, request_timeout: None });
         let turns = Turns::default();
-        (0..count).filter_map(|_| turns.pick(&route)).map(|target| target.address.port()).collect()
+        (0..count)
+            .filter_map(|_| turns.pick(&route, |_| PickRequest::default()))
+            .map(|target| target.address.port())
+            .collect()
     }
 
     #[test]
@@ -125,7 +146,7 @@ mod tests {
         let sets = vec![set(1, &[1], 1), set(2, &[2], 1)];
         let route = Arc::new(Route { id: 1, pool: "p".into(), rule: 0, sets, request_timeout: None });
         for _ in 0..2 {
-            assert!(turns.pick(&route).is_some());
+            assert!(turns.pick(&route, |_| PickRequest::default()).is_some());
         }
         turns.sweep();
         assert_eq!((turns.splits.borrow().len(), turns.pickers.borrow().len()), (1, 2));

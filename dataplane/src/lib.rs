@@ -16,10 +16,12 @@ pub mod http2;
 pub mod listener;
 pub mod request;
 
+mod affinity;
 mod balance;
 mod failure;
 mod forwarding;
 mod message;
+mod outcomes;
 mod pool;
 mod timer;
 mod tunnel;
@@ -33,5 +35,6 @@ pub mod tls;
 
 pub mod admin;
 pub mod counters;
+pub mod health;
 pub mod metrics;
 pub mod readiness;

@@ -5,6 +5,7 @@
 
 use crate::config::Status;
 use crate::counters::{Count, Counters, LATENCY_BOUNDS_S, sum};
+use crate::health::Counts;
 use crate::readiness::{Phase, Readiness};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, text};
@@ -12,6 +13,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Media type of [`Metrics::text`].
@@ -48,7 +50,7 @@ enum Value {
 }
 
 /// Every metric, in the order in which they are exposed.
-pub static METRICS: [Metric; 25] = [
+pub static METRICS: [Metric; 28] = [
     Metric {
         name: "http_request_duration_seconds",
         help: "Time from the end of a request's head to the end of its response",
@@ -127,6 +129,29 @@ pub static METRICS: [Metric; 25] = [
         value: |scrape| scrape.counter(|c| &c.upstream_stale),
     },
     Metric {
+        name: "weir_health_probes_total",
+        help: "Probes of backends by their result",
+        value: |scrape| {
+            let by = vec![("pass", load(&scrape.health.passed)), ("fail", load(&scrape.health.failed))];
+            Value::Counters("result", by)
+        },
+    },
+    Metric {
+        name: "weir_health_changes_total",
+        help: "Backends that ceased to take requests, or take them again, by what health checks and ejection found",
+        value: |scrape| {
+            Value::Counters(
+                "to",
+                vec![("up", load(&scrape.health.ups)), ("down", load(&scrape.health.downs))],
+            )
+        },
+    },
+    Metric {
+        name: "weir_health_targets",
+        help: "Addresses that health checks ask, each once however many backend sets use it",
+        value: |scrape| Value::whole(load(&scrape.health.targets)),
+    },
+    Metric {
         name: "weir_config_version",
         help: "Version of the snapshot in force; grows by one with each configuration that is applied",
         value: |scrape| Value::whole(scrape.status.snapshot_version()),
@@ -198,8 +223,13 @@ pub struct Metrics(Registry);
 impl Metrics {
     /// Metrics over these sources; the process counts as started now.
     #[must_use]
-    pub fn new(workers: Vec<Arc<Counters>>, status: Arc<Status>, readiness: Arc<Readiness>) -> Self {
-        let scrape = Scrape { workers, status, readiness, started_at: SystemTime::now() };
+    pub fn new(
+        workers: Vec<Arc<Counters>>,
+        health: Arc<Counts>,
+        status: Arc<Status>,
+        readiness: Arc<Readiness>,
+    ) -> Self {
+        let scrape = Scrape { workers, health, status, readiness, started_at: SystemTime::now() };
         let mut registry = Registry::default();
         registry.register_collector(Box::new(scrape));
         Self(registry)
@@ -219,6 +249,7 @@ impl Metrics {
 #[derive(Debug)]
 struct Scrape {
     workers: Vec<Arc<Counters>>,
+    health: Arc<Counts>,
     status: Arc<Status>,
     readiness: Arc<Readiness>,
     started_at: SystemTime,
@@ -242,6 +273,10 @@ impl Scrape {
         let buckets = bounds.map(|(i, bound)| (bound, self.total(|c| &c.latency[i]))).collect();
         Value::Histogram(as_f64(self.total(|c| &c.latency_sum_us)) / 1e6, buckets)
     }
+}
+
+fn load(count: &AtomicU64) -> u64 {
+    count.load(Ordering::Relaxed)
 }
 
 impl Value {
@@ -300,7 +335,9 @@ mod tests {
     use std::time::Duration;
 
     fn text_of(workers: &[Arc<Counters>]) -> String {
-        Metrics::new(workers.to_vec(), Arc::default(), Arc::default()).text().expect("strings grow")
+        Metrics::new(workers.to_vec(), Arc::default(), Arc::default(), Arc::default())
+            .text()
+            .expect("strings grow")
     }
 
     #[test]

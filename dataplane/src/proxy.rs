@@ -3,19 +3,22 @@
 //! Workers serve requests, each on a thread of its own. Configuration, metrics and administration run on the
 //! caller's runtime, so that a scrape or a large update never delays a request.
 
-use crate::admin::{self, AdminState};
+use crate::admin::{self, AdminState, Seen};
 use crate::config::{Applier, client};
 use crate::counters::Counters;
+use crate::health::{self, Caretaker, Exchange, View};
 use crate::listener::Sockets;
+use crate::outcomes::{self, Outcomes};
 use crate::readiness::Readiness;
 use crate::snapshot::{Current, Snapshot};
 use crate::worker::{self, Phase, Seat};
 use arc_swap::ArcSwap;
+use lb_core::backend::Place;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -31,6 +34,10 @@ pub struct Options {
     pub workers: NonZeroUsize,
     /// Address that listeners bind.
     pub bind: IpAddr,
+    /// Topology zone that this proxy runs in; empty where unknown.
+    pub zone: String,
+    /// Node that this proxy runs on; empty where unknown.
+    pub node: String,
     /// Address of administration and metrics.
     pub admin: SocketAddr,
     /// Time after the signal to end in which new connections are still accepted, while whoever sends them learns
@@ -91,12 +98,21 @@ pub async fn run(
     let address = options.admin;
     let admin = TcpListener::bind(address).await.map_err(|source| ProxyError::Admin { address, source })?;
     let current: Current = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
-    let mut workers = start_workers(&options, &current)?;
+    let started = Instant::now();
+    let place = Place { zone: options.zone.as_str().into(), node: options.node.as_str().into() };
+    let (to_health, judged) = mpsc::channel(outcomes::BATCHES_MAX);
+    let mut workers = start_workers(&options, &current, || Outcomes::new(started, to_health.clone()))?;
+    drop(to_health);
     let readiness = Arc::new(Readiness::default());
     let sockets = Sockets::new(options.bind, std::mem::take(&mut workers.listeners));
-    let applier = Applier::new(Arc::clone(&current), sockets);
-    let state =
-        AdminState::new(Arc::clone(&current), workers.counters.clone(), Arc::clone(&readiness), &applier);
+    let (exchange, heard) = Exchange::new();
+    let applier = Applier::new(Arc::clone(&current), sockets).placed(place, started, exchange);
+    let counts = Arc::new(health::Counts::default());
+    let caretaker = Caretaker::new(applier.surroundings(Arc::clone(&counts)));
+    let (view, questions) = View::new();
+    let seen = Seen { workers: workers.counters.clone(), health: counts, view };
+    let state = AdminState::new(Arc::clone(&current), seen, Arc::clone(&readiness), &applier);
+    let mut caretaking = tokio::spawn(caretaker.run(judged, questions, heard));
     let mut configuration = tokio::spawn(client::run(
         controller,
         options.proxy_id.clone(),
@@ -109,6 +125,7 @@ pub async fn run(
     let ended = tokio::select! {
         _ = stop.wait_for(|stop| *stop > Stop::No) => Ok(()),
         defect = defect(&mut workers.alive, &mut configuration, &mut administration) => Err(defect),
+        _ = &mut caretaking => Err(ProxyError::TaskEnded("health")),
     };
     if ended.is_ok() {
         readiness.drain();
@@ -116,6 +133,7 @@ pub async fn run(
     }
     configuration.abort();
     administration.abort();
+    caretaking.abort();
     ended
 }
 
@@ -163,7 +181,11 @@ struct Workers {
     alive: mpsc::Receiver<()>,
 }
 
-fn start_workers(options: &Options, current: &Current) -> Result<Workers, ProxyError> {
+fn start_workers(
+    options: &Options,
+    current: &Current,
+    outcomes: impl Fn() -> Outcomes,
+) -> Result<Workers, ProxyError> {
     let (phase, phases) = watch::channel(Phase::Serve);
     let (alive, all_ended) = mpsc::channel(1);
     let mut workers = Workers { counters: Vec::new(), listeners: Vec::new(), phase, alive: all_ended };
@@ -177,6 +199,7 @@ fn start_workers(options: &Options, current: &Current) -> Result<Workers, ProxyE
             counters: Arc::clone(&counters),
             listeners,
             phase: phases.clone(),
+            outcomes: outcomes(),
             alive: alive.clone(),
         };
         worker::spawn(seat).map_err(|source| ProxyError::Worker { index, source })?;

@@ -2,19 +2,23 @@
 //!
 //! This is the one place that knows the stages and their order; no stage knows another.
 
+use crate::affinity;
 use crate::balance::Target;
 use crate::connection::Peer;
 use crate::failure::Failure;
 use crate::forwarding;
 use crate::http1::client::Connection;
-use crate::message::{BodyLength, Frame, RequestBody, RequestHead, ResponseSink};
+use crate::message::{BodyLength, Frame, RequestBody, RequestHead, ResponseHead, ResponseSink};
+use crate::outcomes;
 use crate::pool;
 use crate::timer::Deadline;
 use crate::upstream::{self, Exchanged, Then};
 use crate::wire::poll_once;
 use crate::worker::Worker;
 use http::{Method, StatusCode};
-use lb_core::backend::InFlight;
+use lb_core::backend::{BackendSet, InFlight};
+use lb_core::balance::{Outcome as Came, OutcomeKind, PickRequest};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Backends that are tried while none accepts a connection. Nothing has been sent then, so any method may move on.
@@ -127,24 +131,37 @@ async fn forward(
     // 3. Policy: the backend learns who asks, and the client's own claims end here.
     forwarding::describe_client(head, peer);
     let mut fresh_only = false;
-    let mut attempts = 1;
+    let mut tried = Vec::new();
     loop {
         // 4. Balance: the set by share, the backend by the set's algorithm.
-        let target = worker.turns.pick(route).ok_or(Failure::NoBackend)?;
+        let begun = Instant::now();
+        let request = |set: &BackendSet| PickRequest {
+            now: worker.outcomes.since_start(begun),
+            key: set.policy.key.as_ref().and_then(|source| affinity::key(source, head, peer)),
+            tried: &tried,
+        };
+        let target = worker.turns.pick(route, request).ok_or(Failure::NoBackend)?;
         // 5. Pool: a kept connection, or a new one.
         let (mut backend, kept) = match connection(worker, &target, deadline, fresh_only).await {
             Ok(backend) => backend,
-            Err(_) if attempts < CONNECT_ATTEMPTS_MAX => {
-                attempts += 1;
+            Err(failure) => {
+                record(worker, &target, begun, OutcomeKind::ConnectFailure);
+                if tried.len() + 1 == CONNECT_ATTEMPTS_MAX {
+                    return Err(failure);
+                }
+                tried.push(Arc::clone(target.in_flight.live()));
                 continue;
             }
-            Err(failure) => return Err(failure),
         };
         // 6. Upstream: request up, response down.
         worker.counters.upstream_in_flight.add(1);
         let limit = route.request_timeout;
         let mut body = forwarding::Disclaimed(&mut *body);
-        let exchanged = upstream::exchange(&mut backend, head, &mut body, sink, deadline, limit).await;
+        let answered = |head: &ResponseHead| {
+            record(worker, &target, begun, outcomes::of_answer(head.status, &head.headers));
+        };
+        let exchange = upstream::exchange(&mut backend, head, &mut body, sink, deadline, limit, answered);
+        let exchanged = exchange.await;
         worker.counters.upstream_in_flight.sub(1);
         match exchanged {
             Ok(exchanged) => return Ok(settle(worker, target, backend, exchanged)),
@@ -154,9 +171,22 @@ async fn forward(
                 worker.counters.upstream_stale.add(1);
                 fresh_only = true;
             }
-            Err(broken) => return Err(broken.failure),
+            Err(broken) => {
+                // The backend's part is known already where its answer had begun, unless that broke off.
+                if let Some(kind) = outcomes::of_failure(broken.failure, sink.has_begun()) {
+                    record(worker, &target, begun, kind);
+                }
+                return Err(broken.failure);
+            }
         }
     }
+}
+
+/// Tells those whom it concerns what came of a request on a backend.
+fn record(worker: &Worker, target: &Target<'_>, begun: Instant, kind: OutcomeKind) {
+    let latency = begun.elapsed();
+    let (live, backend) = (target.in_flight.live(), target.backend.as_ref());
+    worker.outcomes.record(target.set, live, backend, Came { latency, kind });
 }
 
 /// A connection to the target, and whether it was a kept one.

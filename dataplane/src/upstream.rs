@@ -6,7 +6,7 @@ use crate::http1::body::{BodyError, BodyReader, Decoder};
 use crate::http1::client::{self, Connection, HeadError};
 use crate::http1::head::{ParsedResponse, Persistence};
 use crate::http1::writer::Writer;
-use crate::message::{BodyLength, Frame, RequestBody, RequestHead, ResponseSink, Upgrade};
+use crate::message::{BodyLength, Frame, RequestBody, RequestHead, ResponseHead, ResponseSink, Upgrade};
 use crate::timer::Deadline;
 use crate::wire::{Wire, poll_once};
 use http::StatusCode;
@@ -65,7 +65,7 @@ impl From<Failure> for Broken {
 }
 
 /// Sends a request and passes its response on. `limit` is the time until the response's head, from when the
-/// request last moved; `None` waits for ever once the request is sent.
+/// request last moved; `None` waits for ever once the request is sent. `answered` sees the response's head.
 pub(crate) async fn exchange(
     connection: &mut Connection,
     head: &RequestHead,
@@ -73,6 +73,7 @@ pub(crate) async fn exchange(
     sink: &mut impl ResponseSink,
     deadline: &Deadline,
     limit: Option<Duration>,
+    answered: impl FnOnce(&ResponseHead),
 ) -> Result<Exchanged, Broken> {
     let Connection { wire, buf } = connection;
     let progress = Progress::new(deadline, limit);
@@ -103,6 +104,7 @@ pub(crate) async fn exchange(
     };
     // 2. Its body.
     let (status, persistence) = (response.head.status, response.persistence);
+    answered(&response.head);
     if sent.is_none() {
         // Whether the rest of the request will still be read is not known when the head goes out.
         sink.close_after();

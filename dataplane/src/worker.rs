@@ -7,6 +7,7 @@ use crate::balance::Turns;
 use crate::connection;
 use crate::counters::Counters;
 use crate::listener::ListenerChange;
+use crate::outcomes::Outcomes;
 use crate::pool::Idle;
 use crate::snapshot::{Current, Snapshot};
 use crate::timer::{TICK, Timers};
@@ -51,6 +52,7 @@ pub(crate) struct Seat {
     pub(crate) counters: Arc<Counters>,
     pub(crate) listeners: mpsc::UnboundedReceiver<ListenerChange>,
     pub(crate) phase: watch::Receiver<Phase>,
+    pub(crate) outcomes: Outcomes,
     /// Held until the worker has ended.
     pub(crate) alive: mpsc::Sender<()>,
 }
@@ -67,6 +69,7 @@ pub(crate) struct Worker {
     pub(crate) counters: Arc<Counters>,
     pub(crate) timers: Rc<Timers>,
     pub(crate) turns: Turns,
+    pub(crate) outcomes: Outcomes,
     pub(crate) idle: Idle,
     current: Current,
     held: RefCell<Held>,
@@ -118,13 +121,14 @@ pub(crate) fn spawn(seat: Seat) -> io::Result<()> {
 }
 
 async fn run(seat: Seat) {
-    let Seat { index, count, current, counters, mut listeners, mut phase, alive } = seat;
+    let Seat { index, count, current, counters, mut listeners, mut phase, outcomes, alive } = seat;
     let held = RefCell::new(Rc::new(current.load_full()));
     let worker = Rc::new(Worker {
         count,
         counters,
         timers: Rc::default(),
         turns: Turns::new(index as u64),
+        outcomes,
         idle: Idle::default(),
         current,
         held,
@@ -133,6 +137,8 @@ async fn run(seat: Seat) {
         ended: Notify::new(),
     });
     let upkeep = spawn_local(upkeep(Rc::clone(&worker)));
+    let merging = Rc::clone(&worker);
+    let merge = spawn_local(async move { merging.outcomes.merge().await });
     let mut accepting: BTreeMap<u16, Rc<Notify>> = BTreeMap::new();
     loop {
         tokio::select! { biased;
@@ -171,6 +177,7 @@ async fn run(seat: Seat) {
         }
     }
     upkeep.abort();
+    merge.abort();
     drop(alive);
 }
 

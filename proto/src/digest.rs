@@ -58,6 +58,7 @@ mod tests {
             Backend { hint_zones: vec!["x".into()], ..plain.clone() },
             Backend { hint_zones: vec!["x".into(), "y".into()], ..plain.clone() },
             Backend { hint_nodes: vec!["x".into()], ..plain.clone() },
+            Backend { priority: 1, ..plain.clone() },
             plain,
         ];
         let digests: std::collections::BTreeSet<_> = changed.iter().map(backend).collect();

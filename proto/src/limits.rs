@@ -56,6 +56,21 @@ pub const KEY_BYTES: usize = 32;
 /// What a proxy says in Hello that takes a `KeyRing`.
 pub const KEY_RING_CAPABILITY: &str = "keyring";
 
+/// What a proxy says in Hello, and a controller in Welcome, that shares health checks.
+pub const HEALTH_CAPABILITY: &str = "health";
+
+/// Reports in one `HealthSaid` or `HealthNews`; more go into the next message.
+pub const HEALTH_REPORTS_MAX: usize = 512;
+
+/// Targets that one proxy reports of; what is past it the others find out for themselves.
+pub const HEALTH_TARGETS_MAX: usize = 100_000;
+
+/// Proxies that share health checks; those past it check for themselves.
+pub const HEALTH_PROXIES_MAX: usize = 1_000;
+
+/// Unhealthy backends that a stream, and the report of a replica, names for each pool.
+pub const UNHEALTHY_NAMED_MAX: usize = 256;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -75,6 +90,7 @@ mod tests {
             node: "x".repeat(NODE_NAME_BYTES_MAX),
             hint_zones: names(ZONE_BYTES_MAX),
             hint_nodes: names(NODE_NAME_BYTES_MAX),
+            priority: u32::MAX,
         };
         let set = |backends| BackendSetContent { backends, ..BackendSetContent::default() };
         let bytes_each =

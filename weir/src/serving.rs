@@ -22,6 +22,12 @@ pub struct ServingArgs {
     /// How long requests may go on after that; what is left is cut
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration::parse)]
     drain_timeout: Duration,
+    /// Topology zone that this proxy runs in, for pools whose backends are chosen by locality
+    #[arg(long, value_name = "ZONE", env = "WEIR_ZONE")]
+    zone: Option<String>,
+    /// Node that this proxy runs on, for the same
+    #[arg(long, value_name = "NODE", env = "NODE_NAME")]
+    node: Option<String>,
 }
 
 impl ServingArgs {
@@ -35,6 +41,8 @@ impl ServingArgs {
             admin: self.admin,
             accept_floor: self.accept_floor,
             drain_limit: self.drain_timeout,
+            zone: self.zone.clone().unwrap_or_default(),
+            node: self.node.clone().unwrap_or_default(),
         }
     }
 }

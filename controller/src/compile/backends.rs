@@ -215,13 +215,15 @@ pub(super) fn static_backends(
         let ip = check.address(&format!("{field}.address"), &entry.address);
         let port = check.port(&format!("{field}.port"), entry.port);
         let weight = check.number(&format!("{field}.weight"), entry.weight, spec::BACKEND_WEIGHT_MAX);
-        if let (Some(ip), Some(port), Some(weight)) = (ip, port, weight) {
+        let priority = check.number(&format!("{field}.priority"), entry.priority, spec::PRIORITY_MAX);
+        if let (Some(ip), Some(port), Some(weight), Some(priority)) = (ip, port, weight, priority) {
             let address = SocketAddr::new(ip, port);
             check.unique(&mut addresses, address, format!("{field}.address"), address);
             compiled.push(Backend {
                 id: address.to_string(),
                 address: address.to_string(),
                 weight,
+                priority,
                 state: BackendState::Ready.into(),
                 ..Backend::default()
             });

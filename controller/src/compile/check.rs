@@ -130,11 +130,26 @@ impl Check {
 
     /// A number from 0 to `max`.
     pub(super) fn number(&mut self, field: &str, number: i32, max: i32) -> Option<u32> {
-        let checked = u32::try_from(number).ok().filter(|_| number <= max);
+        self.between(field, number, (0, max))
+    }
+
+    /// A number from `min`, which is not negative, to `max`.
+    pub(super) fn between(&mut self, field: &str, number: i32, (min, max): (i32, i32)) -> Option<u32> {
+        let checked = u32::try_from(number).ok().filter(|_| (min..=max).contains(&number));
         if checked.is_none() {
-            self.refuse(field, number.to_string(), format!("is out of range: use 0 to {max}"));
+            self.refuse(field, number.to_string(), format!("is out of range: use {min} to {max}"));
         }
         checked
+    }
+
+    /// A token of HTTP (RFC 9110, section 5.6.2).
+    pub(super) fn token(&mut self, field: &str, token: &str, bytes_max: usize) {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+        if token.is_empty() || token.len() > bytes_max || !token.bytes().all(allowed) {
+            let rule =
+                format!("is not a token of HTTP: use 1 to {bytes_max} letters, digits and !#$%&'*+-.^_`|~");
+            self.refuse(field, quoted(token), rule);
+        }
     }
 
     /// An address in any spelling.

@@ -25,6 +25,7 @@ mod check;
 mod conflict;
 mod data_plane;
 mod objects;
+mod policy;
 pub mod pool;
 mod references;
 mod rejection;

@@ -3,6 +3,7 @@
 use super::backends::{PortName, SetSource, static_backends};
 use super::certificates::Certificates;
 use super::check::{Check, quoted};
+use super::policy::Policy;
 use super::{DEFAULT_NAMESPACE, DataPlane, ObjectKey, Objects, Rejection, Warning};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use prost::Message as _;
@@ -318,7 +319,7 @@ fn source(key: &ObjectKey, set: &spec::BackendSet) -> String {
         }
         (None, Some(written)) => {
             let address = |backend: &spec::StaticBackend| {
-                format!("{}:{}*{}", backend.address, backend.port, backend.weight)
+                format!("{}:{}*{}p{}", backend.address, backend.port, backend.weight, backend.priority)
             };
             format!("static {}", written.backends.iter().map(address).collect::<Vec<_>>().join(" "))
         }
@@ -333,16 +334,20 @@ fn backend_sets(key: &ObjectKey, spec: &LoadBalancerPoolSpec, check: &mut Check)
     check.positive("spec.connectionPool.idleTimeout", idle.idle_timeout);
     let field = "spec.connectionPool.maxIdlePerBackend";
     let idle_max = check.number(field, idle.max_idle_per_backend, spec::IDLE_PER_BACKEND_MAX);
-    let algorithm = match spec.load_balancing.clone().unwrap_or_default().algorithm {
-        spec::Algorithm::RoundRobin => push::Algorithm::RoundRobin,
-    };
-    let compile = |set: &spec::BackendSet| push::BackendSet {
-        name: set.name.clone(),
-        algorithm: algorithm.into(),
-        connect_timeout_ms: timeouts.connect.as_millis(),
-        idle_timeout_ms: idle.idle_timeout.as_millis(),
-        idle_connections_max: idle_max.unwrap_or_default(),
-        source: source(key, set),
-    };
-    spec.backend_sets.iter().map(compile).collect()
+    let policy = Policy::of_pool(spec, check);
+    let mut compiled = Vec::new();
+    for (index, set) in spec.backend_sets.iter().enumerate() {
+        let own = policy.of_set(&format!("spec.backendSets[{index}]"), set, check);
+        let mut set = push::BackendSet {
+            name: set.name.clone(),
+            connect_timeout_ms: timeouts.connect.as_millis(),
+            idle_timeout_ms: idle.idle_timeout.as_millis(),
+            idle_connections_max: idle_max.unwrap_or_default(),
+            source: source(key, set),
+            ..push::BackendSet::default()
+        };
+        own.put(&mut set);
+        compiled.push(set);
+    }
+    compiled
 }

@@ -259,6 +259,7 @@ impl<'a> Found<'a> {
             node: self.node.to_owned(),
             hint_zones: owned(self.hint_zones),
             hint_nodes: owned(self.hint_nodes),
+            priority: 0,
         }
     }
 }

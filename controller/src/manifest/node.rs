@@ -110,8 +110,13 @@ impl Schema {
             (Some("string"), ..) => Some("use text".to_owned()),
             (Some("array"), ..) => Some("write a list".to_owned()),
             (Some("object"), ..) => {
-                let names: Vec<_> = schema["properties"].as_object()?.keys().map(String::as_str).collect();
-                Some(format!("write fields: {}", names.join(", ")))
+                if !schema["additionalProperties"].is_null() {
+                    return None;
+                }
+                let fields = schema["properties"].as_object().into_iter().flatten();
+                let names: Vec<_> = fields.map(|(name, _)| name.as_str()).collect();
+                let rule = format!("write fields: {}", names.join(", "));
+                Some(if names.is_empty() { "write {}".to_owned() } else { rule })
             }
             _ => None,
         }
@@ -127,7 +132,13 @@ impl Schema {
 fn find_unknown(node: &Node, schema: &Value, path: &str, unknown: &mut Vec<UnknownField>) {
     match node {
         Node::Map(entries) => {
-            let Some(properties) = schema["properties"].as_object() else { return };
+            let none = serde_json::Map::new();
+            let properties = match schema["properties"].as_object() {
+                Some(properties) => properties,
+                // An object that has no field: `tcp: {}`.
+                None if schema["type"] == "object" && schema["additionalProperties"].is_null() => &none,
+                None => return,
+            };
             for (key, value) in entries {
                 let path = join(path, &key.value);
                 match properties.get(&key.value) {
@@ -158,7 +169,8 @@ fn advice<'a>(name: &str, known: impl Iterator<Item = &'a String>) -> String {
                 "is not a field of LoadBalancerPool: write {known:?} if that is what you mean, or remove it"
             )
         }
-        _ => {
+        None => "is not a field of LoadBalancerPool: remove it; there is none in this place".to_owned(),
+        Some(_) => {
             let known: Vec<_> = known.iter().map(|known| known.as_str()).collect();
             format!("is not a field of LoadBalancerPool: use one of {}, or remove it", known.join(", "))
         }

@@ -118,6 +118,16 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("    protocol: HTTP\n", "", "a.yaml:7:5: spec.listeners[0].protocol: is missing: add it"),
     (
         "spec:",
+        "spec:\n  healthCheck: {active: {tcp: {port: 1}}}",
+        "a.yaml:6:32: spec.healthCheck.active.tcp.port: is not a field of LoadBalancerPool: remove it; there is none",
+    ),
+    (
+        "spec:",
+        "spec:\n  healthCheck: {active: {tcp: true}}",
+        "a.yaml:6:31: spec.healthCheck.active.tcp: true cannot be used here: write {}",
+    ),
+    (
+        "spec:",
         "spec:\n  timeouts: {request: 30}",
         "a.yaml:6:23: spec.timeouts.request: \"30\" is not a duration: write",
     ),

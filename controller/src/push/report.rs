@@ -2,10 +2,10 @@
 
 use crate::store::Refusal;
 use std::sync::Arc;
-use weir_proto::push::Version;
+use weir_proto::push::{BackendHealth, HealthSaid, Version};
 
 /// What a message of the proxy told, for the fleet view and the log.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Report {
     /// The proxy serves the pool at this version.
     Acked {
@@ -46,4 +46,8 @@ pub enum Report {
         /// Of the encoded update.
         bytes: usize,
     },
+    /// What the proxy found of backends that it checks, for the others of its kind.
+    Health(HealthSaid),
+    /// Whether a backend takes requests at this proxy.
+    Backend(BackendHealth),
 }

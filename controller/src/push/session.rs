@@ -13,7 +13,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use weir_proto::limits::{
-    CHUNKS_IN_FLIGHT_MAX, KEY_RING_CAPABILITY, POOLS_MAX, PROXY_ID_BYTES_MAX, STUCK_STREAM_TIMEOUT,
+    CHUNKS_IN_FLIGHT_MAX, HEALTH_CAPABILITY, KEY_RING_CAPABILITY, POOLS_MAX, PROXY_ID_BYTES_MAX,
+    STUCK_STREAM_TIMEOUT,
 };
 use weir_proto::push::controller_message::Body as ToProxy;
 use weir_proto::push::proxy_message::Body as FromProxy;
@@ -35,6 +36,7 @@ pub struct Session {
     epoch: u64,
     welcome: Option<Welcome>,
     takes_keys: bool,
+    health_id: Option<u64>,
     /// To be sent before anything of a pool: a port should not begin with keys of its own.
     keys: Option<KeyRing>,
     lanes: BTreeMap<Arc<str>, Lane>,
@@ -105,17 +107,19 @@ impl Session {
         if hello.known.len() > POOLS_MAX {
             return Err(Breach::TooManyPools(hello.known.len()));
         }
+        let is_able = |what: &str| hello.capabilities.iter().any(|capability| capability == what);
         let welcome = Welcome {
             controller_id: controller_id.into(),
             version: env!("CARGO_PKG_VERSION").into(),
             epoch,
-            capabilities: Vec::new(),
+            capabilities: vec![HEALTH_CAPABILITY.into()],
         };
         let mut session = Self {
             proxy: hello.proxy_id.as_str().into(),
             epoch,
             welcome: Some(welcome),
-            takes_keys: hello.capabilities.iter().any(|capability| capability == KEY_RING_CAPABILITY),
+            takes_keys: is_able(KEY_RING_CAPABILITY),
+            health_id: (hello.health_id != 0 && is_able(HEALTH_CAPABILITY)).then_some(hello.health_id),
             keys: None,
             lanes: BTreeMap::new(),
             dirty: BTreeSet::new(),
@@ -195,6 +199,8 @@ impl Session {
                 pool.map(|pool| Report::SnapshotRequested { pool, reason: request.reason })
             }
             Some(FromProxy::DigestReport(report)) => return Ok(self.on_digests(&report)),
+            Some(FromProxy::HealthSaid(said)) => return Ok(Some(Report::Health(said))),
+            Some(FromProxy::BackendHealth(health)) => return Ok(Some(Report::Backend(health))),
             Some(FromProxy::ChunkReceived(received)) => {
                 self.on_chunk_received(received)?;
                 None
@@ -202,6 +208,12 @@ impl Session {
         };
         self.progress = self.is_waiting().then_some(now);
         Ok(report)
+    }
+
+    /// Of a proxy that shares health checks.
+    #[must_use]
+    pub fn health_id(&self) -> Option<u64> {
+        self.health_id
     }
 
     /// When the stream counts as stuck, unless an acknowledgement comes first.
@@ -440,9 +452,7 @@ impl Session {
     fn on_nack(&mut self, nack: Nack) -> Option<Report> {
         let (pool, _) = self.lanes.get_key_value(&*nack.pool)?;
         let pool = Arc::clone(pool);
-        if let Some(lane) = self.lanes.get_mut(&pool) {
-            lane.is_refused = true;
-        }
+        self.lanes.get_mut(&pool)?.is_refused = true;
         self.answered(&pool, nack.version.unwrap_or_default());
         let refusal = Refusal { version: nack.version, field: nack.field, reason: nack.reason };
         Some(Report::Refused { pool, refusal })
@@ -469,8 +479,7 @@ impl Session {
             return None;
         }
         let what = sent.divergence(report, lane.is_refused)?;
-        let pool = self.resend(&report.pool)?;
-        Some(Report::Diverged { pool, what })
+        self.resend(&report.pool).map(|pool| Report::Diverged { pool, what })
     }
 
     /// Sends the whole pool again, from the beginning if it is being sent.

@@ -15,7 +15,8 @@ use weir_crds::LoadBalancerPoolStatus;
 pub const WRITE_INTERVAL: Duration = Duration::from_secs(1);
 /// Shortest time between two looks at one pool, so that each acknowledgement of a hundred proxies is not one.
 pub const EVALUATE_INTERVAL: Duration = Duration::from_millis(10);
-/// How long proxies may take to acknowledge, and to connect, before the status says that they have not.
+/// How long proxies may take to acknowledge, and to connect, before the status says that they have not; and to say again
+/// what they found of backends, before the status says that all is well with them.
 pub const PATIENCE: Duration = Duration::from_millis(500);
 /// How long a status is put off in all, where changes come so fast that at every look some proxy is just behind.
 pub const PATIENCE_MAX: Duration = Duration::from_secs(2);
@@ -49,6 +50,8 @@ struct Entry {
     unsettled_since: Option<Instant>,
     /// Since when every look found fewer proxies than the status shows.
     fewer_since: Option<Instant>,
+    /// Since when every look found fewer unhealthy backends than the status shows, and nothing else that passes.
+    healthier_since: Option<Instant>,
     written_at: Option<Instant>,
 }
 
@@ -219,13 +222,22 @@ impl Entry {
         } else {
             None
         };
-        passes.max(settled)
+        let passes = passes.max(settled);
+        // A proxy that dialled anew is about to say again which backends it found unhealthy.
+        let is_healthier = passes.is_none() && shows_more_unhealthy(sight) && !is_new_generation(sight);
+        self.healthier_since = if is_healthier { self.healthier_since.or(Some(now)) } else { None };
+        passes.max(self.healthier_since.map(|since| since + PATIENCE))
     }
 }
 
 fn shows_more_proxies(Sight { shown, summary, .. }: Sight<'_>) -> bool {
     let shown = shown.and_then(|shown| shown.programmed.as_ref()).map_or(0, |programmed| programmed.proxies);
     i64::from(shown) > i64::from(summary.proxies)
+}
+
+fn shows_more_unhealthy(Sight { shown, desired, .. }: Sight<'_>) -> bool {
+    let unhealthy = |status: &LoadBalancerPoolStatus| status.endpoints.as_ref().map_or(0, |of| of.unhealthy);
+    shown.map_or(0, unhealthy) > unhealthy(desired)
 }
 
 fn is_new_generation(Sight { desired, shown, .. }: Sight<'_>) -> bool {

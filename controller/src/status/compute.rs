@@ -1,10 +1,11 @@
 //! Verdict and fleet to status: pure, so that every replica writes the same.
 
+use super::health::Health;
 use super::reason::{self, ACCEPTED, ENDPOINTS_READY, PROGRAMMED, RESOLVED_REFS};
 use super::text::{self, Limits};
 use super::{Endpoints, Serving, Verdict};
 use crate::compile::{Reason, Rejection};
-use crate::store::PoolSummary;
+use crate::store::{BackendName, PoolSummary, Unhealthy};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 use std::time::Duration;
@@ -36,12 +37,13 @@ pub fn compute(
     now: Timestamp,
 ) -> LoadBalancerPoolStatus {
     let fleet = in_force(verdict, summary);
-    let findings = findings(verdict, &fleet);
+    let health = Health::of(verdict, &fleet);
+    let findings = findings(verdict, &fleet, &health);
     let matters = most_important(&findings);
     let lag = fleet.oldest_lag.map(shown_lag);
-    let endpoints = verdict.serving.as_ref().map(|serving| &serving.endpoints);
+    let endpoints = verdict.serving.as_ref().map(|_| counts(&health));
     let columns = StatusSummary {
-        ready: endpoints.map(|endpoints| format!("{}/{}", endpoints.ready, endpoints.total)),
+        ready: endpoints.as_ref().map(|endpoints| format!("{}/{}", endpoints.ready, endpoints.total)),
         proxies: Some(format!("{}/{}", fleet.current, fleet.proxies)),
         state: Some(matters.reason.to_owned()),
         lag: lag.map(|lag| lag.to_string()),
@@ -59,7 +61,7 @@ pub fn compute(
     });
     LoadBalancerPoolStatus {
         observed_generation: Some(verdict.generation),
-        endpoints: endpoints.map(counts),
+        endpoints,
         programmed,
         conditions: conditions.collect(),
         summary: Some(columns),
@@ -76,11 +78,13 @@ fn spelled(digest: u64) -> String {
     format!("{digest:016x}")
 }
 
-/// What the proxies make of the configuration of the verdict: none is current while the store has another one.
+/// What the proxies make of the configuration of the verdict: none is current while the store has another one. Their
+/// backends are the same.
 fn in_force(verdict: &Verdict, summary: &PoolSummary) -> PoolSummary {
     match &verdict.serving {
         Some(serving) if serving.config_digest != summary.config_digest => {
-            PoolSummary { proxies: summary.proxies, ..PoolSummary::default() }
+            let unhealthy = summary.unhealthy.clone();
+            PoolSummary { proxies: summary.proxies, unhealthy, ..PoolSummary::default() }
         }
         Some(_) => summary.clone(),
         None => PoolSummary::default(),
@@ -88,19 +92,20 @@ fn in_force(verdict: &Verdict, summary: &PoolSummary) -> PoolSummary {
 }
 
 /// In the order of [`reason::TYPES`].
-fn findings(verdict: &Verdict, fleet: &PoolSummary) -> [Finding; 5] {
+fn findings(verdict: &Verdict, fleet: &PoolSummary, health: &Health) -> [Finding; 5] {
     let unserved = || Finding::unknown("Nothing of the pool is served until it is accepted");
     let (refs, endpoints) = match &verdict.serving {
-        Some(serving) => (resolved_refs(verdict), endpoints_ready(&serving.endpoints)),
+        Some(serving) => (resolved_refs(verdict), endpoints_ready(&serving.endpoints, health, fleet)),
         None => (unserved(), unserved()),
     };
     let programmed = programmed(verdict, fleet);
-    let degraded = degraded(verdict, [&programmed, &refs, &endpoints]);
+    let unhealthy = backends_unhealthy(health, fleet);
+    let degraded = degraded(verdict, [&programmed, &refs, &endpoints], unhealthy);
     [accepted(verdict), refs, endpoints, programmed, degraded]
 }
 
 /// The one that a user has to look at first.
-fn most_important([accepted, refs, endpoints, programmed, _]: &[Finding; 5]) -> &Finding {
+fn most_important([accepted, refs, endpoints, programmed, degraded]: &[Finding; 5]) -> &Finding {
     let is_proxies_word = [reason::NACKED, reason::TOO_LARGE].contains(&programmed.reason);
     if !accepted.holds() {
         accepted
@@ -110,6 +115,8 @@ fn most_important([accepted, refs, endpoints, programmed, _]: &[Finding; 5]) -> 
         refs
     } else if programmed.reason != reason::NO_PROXIES && !endpoints.holds() {
         endpoints
+    } else if programmed.holds() && degraded.holds() {
+        degraded
     } else {
         programmed
     }
@@ -139,7 +146,8 @@ fn resolved_refs(verdict: &Verdict) -> Finding {
     }
 }
 
-fn endpoints_ready(endpoints: &Endpoints) -> Finding {
+/// `endpoints` as the cluster says, `health` as the proxies say.
+fn endpoints_ready(endpoints: &Endpoints, health: &Health, fleet: &PoolSummary) -> Finding {
     let Endpoints { total, ready, draining, starved, .. } = endpoints;
     if *ready == 0 {
         let rest = match draining {
@@ -153,7 +161,40 @@ fn endpoints_ready(endpoints: &Endpoints) -> Finding {
         let message = format!("No backend for the requests of some rules, which are answered 503: {sets}");
         return Finding::fails(reason::RULES_WITHOUT_ENDPOINTS, message);
     }
-    Finding::holds_as(ENDPOINTS_READY, format!("{ready} of {total} backends are ready"))
+    let healthy = health.endpoints.ready;
+    if healthy == 0 || !health.lost.is_empty() {
+        let sets = health.lost.iter().map(|set| format!("backend set {set}"));
+        let found = health.unhealthy.iter().map(|(name, of)| spelled_out(name, of, fleet));
+        let message = match health.lost.is_empty() {
+            true => "No ready backend takes requests at any proxy, by what checks found",
+            false => "No ready backend takes the requests of some rules at any proxy, by what checks found",
+        };
+        let message = format!("{message}: {}", text::listed(sets.chain(found), 0, LIST));
+        return Finding::fails(reason::UNHEALTHY, message);
+    }
+    Finding::holds_as(ENDPOINTS_READY, format!("{healthy} of {total} backends are ready"))
+}
+
+/// While checks keep requests from any ready backend at any proxy.
+fn backends_unhealthy(health: &Health, fleet: &PoolSummary) -> Option<Finding> {
+    if health.unhealthy.is_empty() {
+        return None;
+    }
+    let found = health.unhealthy.iter().map(|(name, of)| spelled_out(name, of, fleet));
+    let message = format!(
+        "{}{} of {} backends take no requests at some proxy: {}",
+        if health.is_cut { "At least " } else { "" },
+        health.count,
+        health.endpoints.total,
+        text::listed(found, 0, LIST)
+    );
+    Some(Finding { status: "True", reason: reason::BACKENDS_UNHEALTHY, message })
+}
+
+fn spelled_out(name: &BackendName, of: &Unhealthy, fleet: &PoolSummary) -> String {
+    let BackendName { set, backend } = name;
+    let Unhealthy { reason, proxies } = of;
+    format!("{set}/{backend} at {proxies} of {} proxies: {reason}", fleet.proxies)
 }
 
 fn programmed(verdict: &Verdict, fleet: &PoolSummary) -> Finding {
@@ -200,7 +241,7 @@ fn programmed(verdict: &Verdict, fleet: &PoolSummary) -> Finding {
 }
 
 /// True for what is served otherwise than specified; not for what nobody serves yet.
-fn degraded(verdict: &Verdict, causes: [&Finding; 3]) -> Finding {
+fn degraded(verdict: &Verdict, causes: [&Finding; 3], unhealthy: Option<Finding>) -> Finding {
     let worse = |reason, message| Finding { status: "True", reason, message };
     if !verdict.rejections.is_empty() {
         return match verdict.serving {
@@ -217,11 +258,11 @@ fn degraded(verdict: &Verdict, causes: [&Finding; 3]) -> Finding {
     let is_yet_to_come = |finding: &Finding| [reason::PENDING, reason::NO_PROXIES].contains(&finding.reason);
     match causes.into_iter().find(|finding| !finding.holds() && !is_yet_to_come(finding)) {
         Some(cause) => worse(cause.reason, cause.message.clone()),
-        None => Finding {
+        None => unhealthy.unwrap_or_else(|| Finding {
             status: "False",
             reason: reason::AS_SPECIFIED,
             message: "Nothing is known to be served otherwise than specified".to_owned(),
-        },
+        }),
     }
 }
 
@@ -234,12 +275,14 @@ fn sentences(rejections: &[Rejection]) -> String {
     text::listed(rejections.iter().map(sentence), 0, LIST)
 }
 
-fn counts(endpoints: &Endpoints) -> EndpointStatus {
+fn counts(health: &Health) -> EndpointStatus {
+    let endpoints = &health.endpoints;
     let zones = endpoints.zones.iter().take(STATUS_ZONES_MAX);
     EndpointStatus {
         total: number(endpoints.total),
         ready: number(endpoints.ready),
         draining: number(endpoints.draining),
+        unhealthy: number(health.count),
         zones: zones.map(|(name, ready)| ZoneStatus { name: name.clone(), ready: number(*ready) }).collect(),
     }
 }

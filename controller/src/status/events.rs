@@ -2,8 +2,9 @@
 
 use super::compute::condition;
 use super::reason::{self, ACCEPTED, ENDPOINTS_READY, PROGRAMMED, RESOLVED_REFS, TYPES};
-use super::text;
+use super::text::{self, Limits};
 use crate::compile::{ObjectKey, Reason};
+use crate::store::BackendName;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::Resource as _;
@@ -15,8 +16,16 @@ const NOTE_BYTES_MAX: usize = 1000;
 
 /// Every reason that an Event may have.
 #[cfg(test)]
-const REASONS: [&str; 6] =
-    ["Programmed", "EndpointsEmpty", "NackedByProxy", "RefNotPermitted", "Conflicted", "Rejected"];
+const REASONS: [&str; 8] = [
+    "Programmed",
+    "EndpointsEmpty",
+    "NackedByProxy",
+    "RefNotPermitted",
+    "Conflicted",
+    "Rejected",
+    "BackendDown",
+    "BackendUp",
+];
 
 /// One news: type, reason and note of an Event.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +33,8 @@ pub(super) struct News {
     pub(super) is_warning: bool,
     pub(super) reason: &'static str,
     pub(super) note: String,
+    /// That it is about, where it is about one.
+    pub(super) backend: Option<BackendName>,
 }
 
 /// What is new in `now` beside `before`; of a pool without a status everything is.
@@ -42,6 +53,7 @@ pub(super) fn news(before: Option<&LoadBalancerPoolStatus>, now: &LoadBalancerPo
             is_warning,
             reason,
             note: text::cut(&condition.message, NOTE_BYTES_MAX),
+            backend: None,
         }));
     }
     news
@@ -76,14 +88,25 @@ fn config(status: &LoadBalancerPoolStatus) -> Option<&str> {
     status.programmed.as_ref().map(|programmed| programmed.config_version.as_str())
 }
 
+/// Of sentences that proxies had a part in.
+pub(super) fn note(sentences: impl IntoIterator<Item = String>) -> String {
+    text::listed(sentences, 0, Limits { item_bytes_max: NOTE_BYTES_MAX, bytes_max: NOTE_BYTES_MAX })
+}
+
 impl News {
-    pub(super) fn event(&self) -> Event {
+    /// For what `regarding` is about. Events on different backends have different related objects, or the second would
+    /// count up the first, whose note says the first backend.
+    pub(super) fn event(&self, regarding: &ObjectReference) -> Event {
+        let related = self.backend.as_ref().map(|BackendName { set, backend }| ObjectReference {
+            field_path: Some(format!("spec.backendSets{{{set}}}.backends{{{backend}}}")),
+            ..regarding.clone()
+        });
         Event {
             type_: if self.is_warning { EventType::Warning } else { EventType::Normal },
             reason: self.reason.to_owned(),
             note: Some(self.note.clone()),
             action: "Reconcile".to_owned(),
-            secondary: None,
+            secondary: related,
         }
     }
 }
@@ -143,6 +166,21 @@ mod tests {
             let rows = ["Normal", "Warning"].map(|kind| page.contains(&format!("| `{reason}` | {kind} |")));
             assert!(rows.contains(&true), "docs/status.md has no row for Event {reason}");
         }
+    }
+
+    #[test]
+    fn events_on_different_backends_have_different_related_objects() {
+        let pool = reference(&ObjectKey::new("ns", "p"), Some("u"));
+        let related = |backend: Option<&str>| {
+            let backend = backend.map(|id| BackendName { set: "web".into(), backend: id.into() });
+            let news = News { is_warning: true, reason: "BackendDown", note: String::new(), backend };
+            news.event(&pool).secondary
+        };
+        let [a, b] = ["10.0.0.1:80", "10.0.0.2:80"].map(|id| related(Some(id)).expect("related"));
+        assert_eq!(a.field_path.as_deref(), Some("spec.backendSets{web}.backends{10.0.0.1:80}"));
+        assert_eq!((&a.name, &a.uid), (&pool.name, &pool.uid));
+        assert_ne!(a, b);
+        assert_eq!(related(None), None);
     }
 
     #[test]

@@ -13,6 +13,8 @@ mod agenda;
 mod board;
 mod compute;
 mod events;
+mod health;
+mod outages;
 pub mod reason;
 mod text;
 mod verdict;
@@ -24,5 +26,6 @@ pub use agenda::{
 };
 pub use board::Board;
 pub use compute::compute;
+pub use health::Members;
 pub use verdict::{Endpoints, Serving, Verdict};
 pub use writer::{CONCURRENT_WRITES_MAX, FIELD_MANAGER, WRITE_TIMEOUT, Writer};

@@ -26,6 +26,10 @@ pub const SERVES_LAST_GOOD: &str = "ServesLastGood";
 pub const NO_ENDPOINTS: &str = "NoEndpoints";
 /// Some rule has no backend, others have.
 pub const RULES_WITHOUT_ENDPOINTS: &str = "RulesWithoutEndpoints";
+/// Some rule has ready backends, and checks let requests to none of them at any proxy.
+pub const UNHEALTHY: &str = "Unhealthy";
+/// Checks keep requests from some ready backend at some proxy.
+pub const BACKENDS_UNHEALTHY: &str = "BackendsUnhealthy";
 /// Some proxy has not acknowledged the newest version yet.
 pub const PENDING: &str = "Pending";
 /// No proxy that serves the pool is connected.
@@ -57,6 +61,7 @@ pub fn all() -> Vec<(&'static str, &'static str)> {
         (ENDPOINTS_READY, ENDPOINTS_READY),
         (ENDPOINTS_READY, NO_ENDPOINTS),
         (ENDPOINTS_READY, RULES_WITHOUT_ENDPOINTS),
+        (ENDPOINTS_READY, UNHEALTHY),
         (ENDPOINTS_READY, NOT_ACCEPTED),
         (PROGRAMMED, PROGRAMMED),
         (PROGRAMMED, PENDING),
@@ -72,6 +77,8 @@ pub fn all() -> Vec<(&'static str, &'static str)> {
         (DEGRADED, NACKED),
         (DEGRADED, NO_ENDPOINTS),
         (DEGRADED, RULES_WITHOUT_ENDPOINTS),
+        (DEGRADED, UNHEALTHY),
+        (DEGRADED, BACKENDS_UNHEALTHY),
     ];
     own.into_iter().chain(refs(RESOLVED_REFS)).chain(refs(DEGRADED)).collect()
 }

@@ -1,6 +1,7 @@
 //! What the compile step made of one pool, as far as its status tells.
 
-use crate::compile::{CompiledPool, ObjectKey, Reason, Rejection, Warning, World};
+use super::health::Members;
+use crate::compile::{ObjectKey, Reason, Rejection, Warning, World};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use std::collections::{BTreeMap, BTreeSet};
 use weir_crds::{LoadBalancerPool, LoadBalancerPoolStatus};
@@ -33,6 +34,8 @@ pub struct Serving {
     pub config_digest: u64,
     /// Behind it.
     pub endpoints: Endpoints,
+    /// The same one by one, to find those in that proxies speak of.
+    pub members: Members,
 }
 
 /// Backends of all sets of a pool; one that two sets share counts once, by the better of its states.
@@ -40,7 +43,7 @@ pub struct Serving {
 pub struct Endpoints {
     /// Ready and draining.
     pub total: usize,
-    /// Take requests.
+    /// Take requests, as the cluster says.
     pub ready: usize,
     /// End, and take requests only when no other can.
     pub draining: usize,
@@ -78,7 +81,9 @@ impl Verdict {
     #[must_use]
     pub fn serving(self, world: &World) -> Self {
         let Some(pool) = world.serving(&self.key) else { return self };
-        let serving = Serving { config_digest: pool.config_digest, endpoints: Endpoints::of(pool) };
+        let members = Members::of(pool);
+        let endpoints = Endpoints::of(&members);
+        let serving = Serving { config_digest: pool.config_digest, endpoints, members };
         Self { serving: Some(serving), warnings: pool.warnings().cloned().collect(), ..self }
     }
 
@@ -103,9 +108,9 @@ impl Verdict {
 }
 
 impl Endpoints {
-    fn of(pool: &CompiledPool) -> Self {
+    pub(super) fn of(members: &Members) -> Self {
         let mut known: BTreeMap<&str, &Backend> = BTreeMap::new();
-        for backend in pool.sets.values().flat_map(|set| &set.content.backends) {
+        for backend in members.backends() {
             let known = known.entry(&backend.id).or_insert(backend);
             if known.state() != BackendState::Ready {
                 *known = backend;
@@ -122,18 +127,9 @@ impl Endpoints {
             ready: ready.len(),
             draining: draining.len(),
             zones,
-            starved: starved(pool),
+            starved: members.starved(),
         }
     }
-}
-
-fn starved(pool: &CompiledPool) -> BTreeSet<String> {
-    let is_empty = |name: &String| pool.sets.get(name).is_none_or(|set| set.content.backends.is_empty());
-    let rules = pool.config.rules.iter().map(|rule| {
-        let weighted = rule.backend_sets.iter().filter(|set| set.weight > 0);
-        weighted.map(|set| set.set.clone()).collect::<Vec<_>>()
-    });
-    rules.filter(|sets| sets.iter().all(is_empty)).flatten().collect()
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 use super::agenda::{Agenda, Decision, Sight};
 use super::compute::{compute, condition};
 use super::events::{self, News};
+use super::outages::{Told, outages};
 use super::{Board, Verdict, reason};
 use crate::compile::ObjectKey;
 use crate::store::{FleetObserver, Reach, Store};
@@ -41,6 +42,8 @@ pub struct Writer {
     agenda: Agenda,
     /// What was written last to each pool.
     written: BTreeMap<ObjectKey, Written>,
+    /// Of each pool that this process wrote to.
+    told: BTreeMap<ObjectKey, Told>,
     writes: JoinSet<Ended>,
     /// `None` while another process writes.
     leads_since: Option<Instant>,
@@ -59,10 +62,12 @@ struct Order {
     uid: Option<String>,
     status: LoadBalancerPoolStatus,
     news: Vec<News>,
+    told: Told,
 }
 
 struct Ended {
     key: ObjectKey,
+    told: Told,
     outcome: Outcome,
 }
 
@@ -113,6 +118,7 @@ impl Writer {
             store,
             agenda: Agenda::default(),
             written: BTreeMap::new(),
+            told: BTreeMap::new(),
             writes: JoinSet::new(),
             leads_since: None,
         }
@@ -124,6 +130,7 @@ impl Writer {
         }
         self.agenda.clear();
         self.written.clear();
+        self.told.clear();
         self.writes.abort_all();
         self.leads_since = may_write.then(Instant::now);
         if may_write {
@@ -178,6 +185,7 @@ impl Writer {
                 None => {
                     self.agenda.forget(&key);
                     self.written.remove(&key);
+                    self.told.remove(&key);
                 }
             }
         }
@@ -194,14 +202,23 @@ impl Writer {
             config_digest: verdict.serving.as_ref().map(|serving| serving.config_digest),
             leads_since: leads_since.into_std(),
         };
-        if self.agenda.decide(key, sight, now.into_std()) != Decision::Write {
-            return;
+        match self.agenda.decide(key, sight, now.into_std()) {
+            Decision::Write => {}
+            Decision::Later(_) => return,
+            Decision::Nothing => {
+                // Whoever wrote that has told of these backends.
+                let told = || outages(None, verdict, &summary, shown.as_ref()).1;
+                self.told.entry(key.clone()).or_insert_with(told);
+                return;
+            }
         }
         let uid = verdict.uid.clone();
         let written = Written { uid: uid.clone(), status: status.clone(), over: verdict.shown.clone() };
         self.written.insert(key.clone(), written);
-        let news = events::news(shown.as_ref(), &status);
-        let order = Order { key: key.clone(), uid, status, news };
+        let mut news = events::news(shown.as_ref(), &status);
+        let (of_backends, told) = outages(self.told.get(key), verdict, &summary, shown.as_ref());
+        news.extend(of_backends);
+        let order = Order { key: key.clone(), uid, status, news, told };
         self.writes.spawn(order.carry_out(self.client.clone(), self.recorder.clone()));
     }
 
@@ -216,8 +233,10 @@ impl Writer {
 
     fn end(&mut self, ended: Result<Ended, tokio::task::JoinError>) {
         match ended {
-            Ok(Ended { key, outcome }) => {
-                if outcome != Outcome::Good {
+            Ok(Ended { key, told, outcome }) => {
+                if outcome == Outcome::Good {
+                    self.told.insert(key.clone(), told);
+                } else {
                     self.written.remove(&key);
                 }
                 let is_over = outcome != Outcome::Failed;
@@ -260,7 +279,7 @@ impl Order {
                 Outcome::Failed
             }
         };
-        Ended { key: self.key, outcome }
+        Ended { key: self.key, told: self.told, outcome }
     }
 
     async fn write(&self, client: Client) -> Result<(), kube::Error> {
@@ -280,7 +299,7 @@ impl Order {
     async fn publish(&self, recorder: &Recorder) {
         let reference = events::reference(&self.key, self.uid.as_deref());
         for news in &self.news {
-            if let Err(error) = recorder.publish(&news.event(), &reference).await {
+            if let Err(error) = recorder.publish(&news.event(&reference), &reference).await {
                 let right = "create and patch on events of events.k8s.io";
                 tracing::warn!(pool = %self.key, event = news.reason, "cannot publish an Event: {}", why(&error, right));
             }

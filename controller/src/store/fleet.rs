@@ -1,21 +1,26 @@
-//! What the proxies say of the pools: the version that each applied, and what it refused and why.
+//! What the proxies say of the pools: the version that each applied, what it refused and why, and which backends take no
+//! requests there.
 //!
 //! The store says what is expected, the streams say of whom and what came back; status, metrics and the other
 //! replicas read it. Time is passed in. Bounded by pools times connected proxies: a proxy's entries go when its
 //! stream ends, a pool's when it is gone, and a word about anything else is nobody's.
 
+mod health;
 mod observer;
 mod summary;
 
+pub(crate) use health::reason_within_limit;
+pub use health::{BackendName, HEALTH_NAME_BYTES_MAX, HEALTH_REASON_BYTES_MAX, Unhealthy, UnhealthyBackends};
 pub use observer::{FleetObserver, Reach};
 pub use summary::{PoolSummary, REFUSALS_MAX, Refusal};
 
+use health::Found;
 use observer::Mailboxes;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use weir_proto::limits::POOLS_MAX;
-use weir_proto::push::Version;
+use weir_proto::push::{BackendHealth, Version};
 
 /// Changes of one pool whose times are remembered until every proxy has acknowledged them. Of more, the newest count
 /// as made when the last remembered one was, so that a lag is never understated.
@@ -103,6 +108,8 @@ struct Expected {
     /// Sequences, and times at or before that of their making; the first is not acknowledged by all.
     changes: VecDeque<(u64, Instant)>,
     streams: BTreeMap<StreamId, Standing>,
+    /// What all of them found of backends; `None` where that changed and was not asked for since.
+    unhealthy: Option<UnhealthyBackends>,
 }
 
 /// One stream that the pool is expected of.
@@ -116,6 +123,7 @@ struct Standing {
     took: Option<Duration>,
     /// Of the newest version's encoding, where it cannot be sent.
     too_large_bytes: Option<u64>,
+    found: Found,
 }
 
 impl FleetRecord {
@@ -132,7 +140,7 @@ impl FleetRecord {
         let mut state = self.state();
         state.streams.remove(&stream);
         for (name, pool) in &mut state.pools {
-            if pool.streams.remove(&stream).is_some() {
+            if pool.leave(stream) {
                 self.mailboxes.announce(name, Reach::Own);
             }
         }
@@ -162,20 +170,14 @@ impl FleetRecord {
         let mut state = self.state();
         let State { streams, pools, .. } = &mut *state;
         let (Some(proxy), Some(expected)) = (streams.get(&stream), pools.get_mut(pool)) else { return };
-        expected.streams.entry(stream).or_insert_with(|| Standing {
-            proxy: Arc::clone(proxy),
-            since: now,
-            applied: Applied::default(),
-            took: None,
-            too_large_bytes: None,
-        });
+        expected.join(stream, proxy, now);
         self.mailboxes.announce(pool, Reach::Own);
     }
 
     /// The stream is not to serve the pool any more.
     pub(crate) fn release(&self, stream: StreamId, pool: &Arc<str>) {
         self.update(stream, pool, |expected, _| {
-            expected.streams.remove(&stream);
+            expected.leave(stream);
         });
     }
 
@@ -220,6 +222,16 @@ impl FleetRecord {
             counts.too_large += 1;
             if let Some(standing) = expected.streams.get_mut(&stream) {
                 standing.too_large_bytes = u64::try_from(bytes).ok();
+            }
+        });
+    }
+
+    /// Whether a backend takes requests at the stream's proxy; counts until the stream ends or is not to serve the pool.
+    pub(crate) fn found(&self, stream: StreamId, health: &BackendHealth) {
+        self.update(stream, &health.pool.as_str().into(), |expected, _| {
+            if let Some(standing) = expected.streams.get_mut(&stream) {
+                standing.found.hear(health);
+                expected.unhealthy = None;
             }
         });
     }
@@ -274,8 +286,8 @@ impl FleetRecord {
 
     /// Of this process's proxies, or of all replicas'.
     pub(crate) fn summary(&self, pool: &str, reach: Reach, now: Instant) -> PoolSummary {
-        let state = self.state();
-        let mut summary = state.pools.get(pool).map(|expected| expected.summary(now)).unwrap_or_default();
+        let mut state = self.state();
+        let mut summary = state.pools.get_mut(pool).map(|expected| expected.summary(now)).unwrap_or_default();
         if reach == Reach::All {
             let told = state.remote.values().filter_map(|remote| remote.told.get(pool));
             told.for_each(|(remote, at)| summary.merge(&remote.aged(now.saturating_duration_since(*at))));
@@ -293,6 +305,11 @@ impl FleetRecord {
         }
         fleet.proxies.sort();
         fleet
+    }
+
+    /// Backends of all pools that take no requests at some proxy of this process, of each pool those that are named.
+    pub(crate) fn unhealthy_count(&self) -> usize {
+        self.state().pools.values_mut().map(|expected| expected.unhealthy().len()).sum()
     }
 
     pub(crate) fn counts(&self) -> FleetCounts {
@@ -338,7 +355,27 @@ impl Expected {
             config_since: (version.sequence, now),
             changes: [(version.sequence, now)].into(),
             streams: BTreeMap::new(),
+            unhealthy: None,
         }
+    }
+
+    fn join(&mut self, stream: StreamId, proxy: &Arc<str>, now: Instant) {
+        self.streams.entry(stream).or_insert_with(|| Standing {
+            proxy: Arc::clone(proxy),
+            since: now,
+            applied: Applied::default(),
+            took: None,
+            too_large_bytes: None,
+            found: Found::default(),
+        });
+        // It takes the place of an earlier stream of the same proxy.
+        self.unhealthy = None;
+    }
+
+    /// False where the pool was not expected of it.
+    fn leave(&mut self, stream: StreamId) -> bool {
+        self.unhealthy = None;
+        self.streams.remove(&stream).is_some()
     }
 
     fn advance(&mut self, version: Version, config_digest: u64, now: Instant) {
@@ -380,10 +417,9 @@ impl Expected {
         }
     }
 
-    fn summary(&self, now: Instant) -> PoolSummary {
-        // A proxy that dialled again counts once, by its newest stream: streams are in the order of their age.
-        let proxies: BTreeMap<&Arc<str>, &Standing> =
-            self.streams.values().map(|standing| (&standing.proxy, standing)).collect();
+    fn summary(&mut self, now: Instant) -> PoolSummary {
+        let unhealthy = self.unhealthy();
+        let proxies = self.proxies();
         let (current, behind): (Vec<&Standing>, Vec<&Standing>) =
             proxies.values().copied().partition(|standing| self.is_current(standing));
         let refused = proxies.iter().filter_map(|(proxy, standing)| {
@@ -399,7 +435,22 @@ impl Expected {
             refusals: refused.take(REFUSALS_MAX).collect(),
             too_large_bytes: proxies.values().filter_map(|standing| standing.too_large_bytes).max(),
             config_digest: self.config_digest,
+            unhealthy,
         }
+    }
+
+    /// A proxy that dialled again counts once, by its newest stream: streams are in the order of their age.
+    fn proxies(&self) -> BTreeMap<&Arc<str>, &Standing> {
+        self.streams.values().map(|standing| (&standing.proxy, standing)).collect()
+    }
+
+    fn unhealthy(&mut self) -> UnhealthyBackends {
+        if let Some(unhealthy) = &self.unhealthy {
+            return Arc::clone(unhealthy);
+        }
+        let unhealthy = health::of_all(self.proxies().values().map(|standing| &standing.found));
+        self.unhealthy = Some(Arc::clone(&unhealthy));
+        unhealthy
     }
 
     fn is_current(&self, standing: &Standing) -> bool {

@@ -1,8 +1,8 @@
 //! Where backends come from.
 
 use super::{
-    BACKEND_WEIGHT_MAX, HOSTNAME_BYTES_MAX, NAME_BYTES_MAX, NAME_PATTERN, OBJECT_NAME_PATTERN,
-    STATIC_BACKENDS_MAX,
+    BACKEND_WEIGHT_MAX, HOSTNAME_BYTES_MAX, HealthCheck, LoadBalancing, NAME_BYTES_MAX, NAME_PATTERN,
+    OBJECT_NAME_PATTERN, PRIORITY_MAX, STATIC_BACKENDS_MAX,
 };
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use schemars::JsonSchema;
@@ -28,6 +28,14 @@ pub struct BackendSet {
     /// Backends are the addresses written here.
     #[serde(default, rename = "static", skip_serializing_if = "Option::is_none")]
     pub static_backends: Option<StaticSource>,
+
+    /// How a backend of this set is chosen, in place of spec.loadBalancing as a whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load_balancing: Option<LoadBalancing>,
+
+    /// How backends of this set are checked, in place of spec.healthCheck as a whole; `{}` checks nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health_check: Option<HealthCheck>,
 }
 
 /// A Service.
@@ -86,6 +94,11 @@ pub struct StaticBackend {
     #[serde(default = "super::one")]
     #[schemars(range(min = 0, max = BACKEND_WEIGHT_MAX))]
     pub weight: i32,
+
+    /// Priority, 0 to 15: backends of a higher number take only what those of lower ones cannot carry.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = PRIORITY_MAX))]
+    pub priority: i32,
 
     /// Name of the backend, for people: a DNS label of 1 to 63 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -4,18 +4,32 @@
 //! Why a cell inside the snapshot: an endpoint change then swaps one pointer in one set and costs what that set
 //! costs, whatever else the proxy serves. A change of policy or of routes makes new cells and goes through the
 //! snapshot's own swap, so nobody sees new routes over old sets.
+//!
+//! Times are a [`Duration`] since the process began, from one clock for all of it.
+
+mod live;
+mod membership;
+
+pub(crate) use live::{Decay, Tick};
+pub use live::{InFlight, Live};
+pub use membership::Membership;
 
 use arc_swap::{ArcSwap, Guard};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// How a set balances and how it connects. A change of policy makes a new [`BackendSet`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SetPolicy {
-    /// How a backend is chosen.
+    /// How a backend is chosen among those that may take a request.
     pub algorithm: Algorithm,
+    /// Which backends may take a request.
+    pub eligibility: Eligibility,
+    /// What of a request [`Algorithm::Maglev`] goes by; without it a request goes to any backend.
+    pub key: Option<KeySource>,
+    /// Whether what becomes of requests says how healthy the backends are.
+    pub is_judged: bool,
     /// Longest time for a TCP connection to be established.
     pub connect_timeout: Duration,
     /// Idle connections older than this are closed.
@@ -24,11 +38,144 @@ pub struct SetPolicy {
     pub idle_connections_max: u32,
 }
 
-/// How a backend is chosen within a set.
+/// How a backend is chosen within a set. [`crate::balance`] says what each costs and where it comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Algorithm {
     /// Each backend in turn, in proportion to its weight ([`crate::balance::Schedule`]).
     RoundRobin,
+    /// Any backend, in proportion to its weight.
+    Random,
+    /// The one with the fewest requests for its weight out of a few that are drawn.
+    LeastRequest {
+        /// How many are drawn, 2 or more; fewer count as 2.
+        choices: u8,
+    },
+    /// The one with the fewest requests for its weight: out of all in a small set, out of many draws in a large one.
+    LeastConnections,
+    /// The one with the lowest mean latency times requests on it, to a quarter; candidates as for
+    /// [`Algorithm::LeastConnections`].
+    LeastResponseTime(Smoothing),
+    /// The one of two with the lower peak-sensitive latency times requests on it.
+    PeakEwma(Smoothing),
+    /// By the request's key, so that few keys move when backends come and go.
+    Maglev {
+        /// What one backend may have of requests, in percent of its fair share (above 100), before its keys go on to
+        /// another one; `None` for no bound.
+        load_percent_max: Option<u16>,
+    },
+}
+
+/// What of a request says where it belongs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeySource {
+    /// The client's address.
+    SourceIp,
+    /// The first header field of this name, in lower case.
+    Header(Arc<str>),
+    /// The cookie of this name.
+    Cookie(Arc<str>),
+    /// The query parameter of this name.
+    Query(Arc<str>),
+    /// The request's host.
+    Host,
+}
+
+impl Default for Algorithm {
+    fn default() -> Self {
+        Self::LeastRequest { choices: 2 }
+    }
+}
+
+impl Algorithm {
+    /// Consistent hashing with the bound of the paper's example, 1.25 times the mean.
+    pub const MAGLEV: Self = Self::Maglev { load_percent_max: Some(125) };
+
+    /// How outcomes become latency. Algorithms that do not look at latency have the default, for what is shown of a
+    /// backend.
+    #[must_use]
+    pub fn smoothing(&self) -> Smoothing {
+        match self {
+            Self::LeastResponseTime(smoothing) | Self::PeakEwma(smoothing) => *smoothing,
+            _ => Smoothing::default(),
+        }
+    }
+}
+
+/// How outcomes become a smoothed latency.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Smoothing {
+    /// Time in which an observation's weight falls to 1/e; from 1 ms. 10 s by default, as in Finagle and linkerd.
+    pub decay: Duration,
+    /// The least latency that a failure counts as, so that failing fast attracts nothing. 1 s by default.
+    pub error_penalty: Duration,
+}
+
+impl Default for Smoothing {
+    fn default() -> Self {
+        Self { decay: Duration::from_secs(10), error_penalty: Duration::from_secs(1) }
+    }
+}
+
+/// Which backends of a set may take a request, beyond their own state and health.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Eligibility {
+    /// Whether near backends go first.
+    pub locality: Locality,
+    /// Where less than this share of a priority level's weight is available, and other levels cannot carry the load,
+    /// health is ignored in it: 1 to 100 percent. `None`, the default, never ignores health.
+    pub panic_below_percent: Option<u8>,
+    /// A priority level takes all requests while its available share times this is 100 percent or more; what is missing
+    /// spills over to the next. 140 by default, as Envoy's overprovisioning factor of 1.4.
+    pub overprovisioning_percent: u16,
+    /// Whether a backend that has become available gets its weight little by little. Not with [`Algorithm::Maglev`]:
+    /// each step would move keys.
+    pub slow_start: Option<SlowStart>,
+}
+
+impl Default for Eligibility {
+    fn default() -> Self {
+        Self {
+            locality: Locality::Off,
+            panic_below_percent: None,
+            overprovisioning_percent: 140,
+            slow_start: None,
+        }
+    }
+}
+
+/// Whether backends near this process go first, within a priority level.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Locality {
+    /// All the same.
+    #[default]
+    Off,
+    /// As much as possible stays in the zone without loading its backends more than others: Envoy's zone aware
+    /// routing, with proxies taken to be spread evenly over the zones.
+    PreferZone,
+    /// Kubernetes' `trafficDistribution` (`PreferSameNode`; `PreferSameZone`, which is `PreferClose`) as its hints say,
+    /// by kube-proxy's rules; it overflows as the hinted backends fail.
+    Hints,
+}
+
+/// A weight that grows over time: Envoy's slow start. The weight is multiplied by
+/// `max(weight_min, (time since available / window) ^ (1 / aggression))`, where the time counts from 1 s.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SlowStart {
+    /// Until the full weight; more than 0.
+    pub window: Duration,
+    /// In percent: 100 is linear, more rises faster at first. More than 0.
+    pub aggression_percent: u16,
+    /// The part of its weight that a backend has at least: 1 to 100 percent, 10 in Envoy.
+    pub weight_min_percent: u8,
+}
+
+/// Where this process runs; empty where unknown.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Place {
+    /// Topology zone.
+    pub zone: Arc<str>,
+    /// Name of the node.
+    pub node: Arc<str>,
 }
 
 /// A named group of backends that routes send to.
@@ -59,53 +206,11 @@ impl BackendSet {
     pub fn replace_members(&self, members: Arc<Membership>) {
         self.current.store(members);
     }
-}
 
-/// One version of who is in a set.
-#[derive(Debug, Default)]
-pub struct Membership {
-    /// Different for each version within the process, so that a worker sees a change by one comparison.
-    pub version: u64,
-    backends: Box<[Backend]>,
-    eligible: Box<[u32]>,
-}
-
-impl Membership {
-    /// Sorts by id and works out who may take a new request: backends that are ready and have a weight or, when
-    /// there is none, those that drain (last resort; EndpointSlice's serving and terminating).
-    ///
-    /// A later duplicate of an id is dropped.
-    #[must_use]
-    pub fn new(version: u64, mut backends: Vec<Backend>) -> Self {
-        backends.sort_by(|a, b| a.id.cmp(&b.id));
-        backends.dedup_by(|later, kept| later.id == kept.id);
-        let with = |state: BackendState| -> Box<[u32]> {
-            (0u32..)
-                .zip(&backends)
-                .filter(|(_, b)| b.state == state && b.weight > 0)
-                .map(|(i, _)| i)
-                .collect()
-        };
-        let ready = with(BackendState::Ready);
-        let eligible = if ready.is_empty() { with(BackendState::Draining) } else { ready };
-        Self { version, backends: backends.into(), eligible }
-    }
-
-    /// All backends, sorted by id.
-    #[must_use]
-    pub fn backends(&self) -> &[Backend] {
-        &self.backends
-    }
-
-    /// Those that may take a new request, in the order of their ids.
-    pub fn eligible(&self) -> impl ExactSizeIterator<Item = &Backend> + Clone {
-        self.eligible.iter().map(|&i| &self.backends[i as usize])
-    }
-
-    /// The `position`-th of [`Self::eligible`].
-    #[must_use]
-    pub fn eligible_at(&self, position: usize) -> Option<&Backend> {
-        self.eligible.get(position).map(|&i| &self.backends[i as usize])
+    /// Replaces the membership by one that is made of it. `change` is called again where somebody else replaced it
+    /// meanwhile, so that neither change is lost.
+    pub fn update_members(&self, change: impl Fn(&Membership) -> Membership) {
+        self.current.rcu(|members| change(members));
     }
 }
 
@@ -118,12 +223,27 @@ pub struct Backend {
     pub address: SocketAddr,
     /// Relative; 0 takes no new requests.
     pub weight: u32,
+    /// 0 goes first; a higher number takes what the lower ones cannot carry.
+    pub priority: u32,
     /// Topology zone; empty where unknown.
     pub zone: Arc<str>,
+    /// For whom the control plane means it.
+    pub hints: Hints,
     /// What the control plane says of it.
     pub state: BackendState,
+    /// What health checks and ejection found.
+    pub standing: Standing,
     /// What this process saw of it.
     pub live: Arc<Live>,
+}
+
+/// An EndpointSlice's topology hints: zones and nodes whose clients should use a backend. Empty where there are none.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Hints {
+    /// `forZones`.
+    pub zones: Arc<[Arc<str>]>,
+    /// `forNodes`.
+    pub nodes: Arc<[Arc<str>]>,
 }
 
 /// What the control plane says of a backend.
@@ -135,44 +255,21 @@ pub enum BackendState {
     Draining,
 }
 
-/// What this process saw of a backend. Carried over from version to version by the backend's id.
-///
-/// Aligned to a pair of cache lines, so that two backends' counters never share one.
-#[derive(Debug, Default)]
-#[repr(align(128))]
-pub struct Live {
-    in_flight: AtomicU32,
-    requests: AtomicU64,
+/// What health checks and ejection found of a backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// Whether it may take requests.
+    pub is_available: bool,
+    /// The part of its weight that it keeps, 0 to 1000: 1000 is all, less a gray failure's part, 0 as not available.
+    pub weight_permille: u16,
+    /// When it became available, for slow start; `None` when that is long ago or does not matter.
+    pub available_since: Option<Duration>,
 }
 
-impl Live {
-    /// Counts a request in; it counts out when the guard drops.
-    pub fn enter(self: &Arc<Self>) -> InFlight {
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
-        self.requests.fetch_add(1, Ordering::Relaxed);
-        InFlight(Arc::clone(self))
-    }
-
-    /// Requests on this backend at the moment, from all workers.
-    #[must_use]
-    pub fn in_flight(&self) -> u32 {
-        self.in_flight.load(Ordering::Relaxed)
-    }
-
-    /// Requests sent to this backend since the process knows it.
-    #[must_use]
-    pub fn requests(&self) -> u64 {
-        self.requests.load(Ordering::Relaxed)
-    }
-}
-
-/// A request on a backend.
-#[derive(Debug)]
-pub struct InFlight(Arc<Live>);
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+impl Default for Standing {
+    /// Available for long, at full weight.
+    fn default() -> Self {
+        Self { is_available: true, weight_permille: 1000, available_since: None }
     }
 }
 
@@ -185,45 +282,24 @@ pub(crate) mod tests {
             id: id.into(),
             address: ([127, 0, 0, 1], 80).into(),
             weight,
+            priority: 0,
             zone: "".into(),
+            hints: Hints::default(),
             state,
+            standing: Standing::default(),
             live: Arc::default(),
         }
     }
 
-    fn eligible(backends: Vec<Backend>) -> Vec<String> {
-        Membership::new(1, backends).eligible().map(|b| b.id.to_string()).collect()
-    }
-
-    #[test]
-    fn draining_backends_are_the_last_resort() {
-        use BackendState::{Draining, Ready};
-        let (a, b) = (backend("a", 1, Ready), backend("b", 1, Draining));
-        assert_eq!(eligible(vec![b.clone(), a]), ["a"]);
-        assert_eq!(eligible(vec![b.clone(), backend("a", 0, Ready)]), ["b"]);
-        assert_eq!(eligible(vec![b]), ["b"]);
-        assert_eq!(eligible(vec![]), [""; 0]);
-    }
-
-    #[test]
-    fn weight_zero_takes_nothing_even_when_alone() {
-        assert_eq!(eligible(vec![backend("a", 0, BackendState::Ready)]), [""; 0]);
-    }
-
-    #[test]
-    fn members_are_sorted_by_id_and_unique() {
-        let of = |id| backend(id, 1, BackendState::Ready);
-        assert_eq!(eligible(vec![of("b"), of("a"), of("b")]), ["a", "b"]);
-    }
-
-    #[test]
-    fn a_request_counts_in_and_out() {
-        let live = Arc::<Live>::default();
-        let first = live.enter();
-        let second = live.enter();
-        assert_eq!(live.in_flight(), 2);
-        drop(first);
-        drop(second);
-        assert_eq!((live.in_flight(), live.requests()), (0, 2));
+    pub(crate) fn policy(algorithm: Algorithm, eligibility: Eligibility) -> SetPolicy {
+        SetPolicy {
+            algorithm,
+            eligibility,
+            key: None,
+            is_judged: false,
+            connect_timeout: Duration::from_secs(1),
+            idle_timeout: Duration::from_secs(1),
+            idle_connections_max: 1,
+        }
     }
 }

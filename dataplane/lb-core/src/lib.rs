@@ -7,9 +7,12 @@
 //! - [`route`]: host and path to a [`route::Route`], near-constant in the number of routes.
 //! - [`backend`]: backend sets, immutable [`backend::Membership`] versions and the [`backend::Live`] state that
 //!   survives them.
-//! - [`balance`]: pickers, one mutable state per worker.
+//! - [`health`]: which backends take requests: checks, shared with other proxies, and what requests tell.
+//! - [`balance`]: which backends may take a request and at what share; pickers, one mutable state per worker; what came
+//!   of requests, on its way to them.
 
 pub mod backend;
 pub mod balance;
+pub mod health;
 pub mod host;
 pub mod route;

@@ -11,14 +11,19 @@
 //! What is equal is kept: a set whose policy is unchanged keeps its cell, a port that no changed pool touches its
 //! listener, a certificate its parsed form, and each backend its live counts by its id.
 
-use super::convert::{self, Certificates, ListenerProtocol, ListenerSpec, PathSpec, PoolSpec, Rejection};
+use super::convert::{
+    self, Certificates, ListenerProtocol, ListenerSpec, PathSpec, PoolSpec, Rejection, SetSpec,
+};
 use super::hosts;
+use super::members;
 use super::status::Status;
+use crate::health::{Counts, Exchange, Ids, Orders, Surroundings};
 use crate::listener::Sockets;
 use crate::snapshot::{Current, Listener, Protocol, Snapshot};
 use crate::tls::tickets::{PortTickets, Ring};
 use crate::tls::{self, HostCertificates};
-use lb_core::backend::{Backend, BackendSet, Membership};
+use lb_core::backend::{BackendSet, Membership, Place};
+use lb_core::health::SetPlan;
 use lb_core::route::{PathMatch, Route, RouteTable, WeightedSet};
 use rustls::ServerConfig;
 use std::collections::{BTreeMap, BTreeSet};
@@ -45,8 +50,16 @@ pub struct Applier {
     retiring: BTreeMap<u16, Instant>,
     /// Memberships of kept cells, to be put in place with the routes that go with them.
     members: Vec<(Arc<BackendSet>, Arc<Membership>)>,
+    /// Sets whose members or checks are new, and sets that are gone: for who keeps their health, once they serve.
+    kept: Vec<(Arc<BackendSet>, SetPlan)>,
+    gone: Vec<Arc<BackendSet>>,
+    orders: Arc<Orders>,
+    exchange: Arc<Exchange>,
+    place: Place,
+    /// The process's zero of time.
+    started: Instant,
     needs_commit: bool,
-    last_id: u64,
+    ids: Ids,
 }
 
 #[derive(Debug)]
@@ -86,9 +99,34 @@ impl Applier {
             touched: BTreeSet::new(),
             retiring: BTreeMap::new(),
             members: Vec::new(),
+            kept: Vec::new(),
+            gone: Vec::new(),
+            orders: Arc::default(),
+            // With nobody who hears, nothing is shared.
+            exchange: Arc::new(Exchange::new().0),
+            place: Place::default(),
+            started: Instant::now(),
             needs_commit: false,
-            last_id: 0,
+            ids: Ids::default(),
         }
+    }
+
+    /// Where this proxy runs, since when (the zero of time of everything in its process), and how it shares health
+    /// checks with others.
+    #[must_use]
+    pub(crate) fn placed(self, place: Place, started: Instant, exchange: Exchange) -> Self {
+        Self { place, started, exchange: Arc::new(exchange), ..self }
+    }
+
+    /// What the health of the sets is kept by.
+    pub(crate) fn surroundings(&self, counts: Arc<Counts>) -> Surroundings {
+        let (place, ids, orders) = (self.place.clone(), self.ids.clone(), Arc::clone(&self.orders));
+        Surroundings { started: self.started, place, ids, orders, exchange: self.exchange(), counts }
+    }
+
+    /// With the other proxies of this one's kind, on health.
+    pub(crate) fn exchange(&self) -> Arc<Exchange> {
+        Arc::clone(&self.exchange)
     }
 
     /// What is served, for the admin interface and the metrics.
@@ -138,6 +176,7 @@ impl Applier {
     /// Stops serving a pool at the next commit.
     pub fn remove(&mut self, pool: &str) {
         if let Some(pool) = self.pools.remove(pool) {
+            self.gone.extend(pool.sets.values().cloned());
             self.touched.extend(pool.spec.listeners.iter().map(|listener| listener.port));
             self.needs_commit = true;
         }
@@ -156,11 +195,14 @@ impl Applier {
     ) -> Result<(), Rejection> {
         // What is staged comes first, or it would put an older membership over this one.
         self.commit();
-        let Some(cell) = self.pools.get(pool).and_then(|pool| pool.sets.get(set)).cloned() else {
+        let Some(served) = self.pools.get(pool) else { return Ok(()) };
+        let (Some(cell), Some(spec)) = (served.sets.get(set).cloned(), served.spec.sets.get(set).cloned())
+        else {
             return Ok(());
         };
-        let (members, refused) = self.members_of(pool, set, backends);
+        let (members, refused) = self.members_of(pool, set, &spec, backends);
         cell.replace_members(members);
+        self.orders.keep(&cell, &spec.health);
         refused.map_or(Ok(()), Err)
     }
 
@@ -172,6 +214,8 @@ impl Applier {
         for (cell, members) in std::mem::take(&mut self.members) {
             cell.replace_members(members);
         }
+        self.kept.drain(..).for_each(|(cell, plan)| self.orders.keep(&cell, &plan));
+        self.gone.drain(..).for_each(|cell| self.orders.forget(&cell));
         let before = self.current.load_full();
         if self.touched.is_empty() {
             // Only a port that was bound for a pool that was refused has to be given back.
@@ -229,11 +273,6 @@ impl Applier {
         self.current.store(Arc::new(Snapshot { version, listeners }));
         self.sockets.open_exactly(&ports);
         self.status.committed(version);
-    }
-
-    fn new_id(&mut self) -> u64 {
-        self.last_id += 1;
-        self.last_id
     }
 
     /// Whether a candidate can come into force, and which others must come with it. Their ports are bound then.
@@ -318,8 +357,8 @@ impl Applier {
     ) {
         let Candidate { spec, certificates } = candidate;
         let mut members = BTreeMap::new();
-        for set in spec.sets.keys() {
-            let (usable, refused) = self.members_of(pool, set, contents(set));
+        for (set, spec) in &spec.sets {
+            let (usable, refused) = self.members_of(pool, set, spec, contents(set));
             if let Some(Rejection { field, reason }) = refused {
                 tracing::warn!(%pool, %field, %reason, "a backend is left out");
             }
@@ -337,10 +376,13 @@ impl Applier {
                 Arc::clone(set)
             } else {
                 let full_name = format!("{pool}/{name}").into();
-                Arc::new(BackendSet::new(self.new_id(), full_name, set.policy.clone(), members))
+                Arc::new(BackendSet::new(self.ids.next(), full_name, set.policy.clone(), members))
             };
+            self.kept.push((Arc::clone(&set), spec.sets[name].health.clone()));
             sets.insert(name.clone(), set);
         }
+        let is_kept = |set: &Arc<BackendSet>| sets.values().any(|kept| Arc::ptr_eq(kept, set));
+        self.gone.extend(old.iter().flat_map(|pool| pool.sets.values()).filter(|set| !is_kept(set)).cloned());
         let routes = self.routes(pool, &spec, &sets);
         let ports = old.iter().flat_map(|pool| &pool.spec.listeners).chain(&spec.listeners);
         self.touched.extend(ports.map(|listener| listener.port));
@@ -353,35 +395,13 @@ impl Applier {
         &mut self,
         pool: &str,
         set: &str,
+        spec: &SetSpec,
         wire: Vec<&push::Backend>,
     ) -> (Arc<Membership>, Option<Rejection>) {
-        let version = self.new_id();
         let old = self.pools.get(pool).and_then(|pool| pool.sets.get(set)).map(|set| set.members());
-        let old = old.as_ref().map_or(&[][..], |members| members.backends());
-        let mut backends = Vec::with_capacity(wire.len());
-        let mut refused = None;
-        for wire in wire {
-            let spec = match convert::backend(set, wire) {
-                Ok(spec) => spec,
-                Err(rejection) => {
-                    refused.get_or_insert(rejection);
-                    continue;
-                }
-            };
-            let known = old.binary_search_by(|known| (*known.id).cmp(&wire.id)).ok().map(|at| &old[at]);
-            backends.push(Backend {
-                id: known.map_or_else(|| wire.id.as_str().into(), |known| Arc::clone(&known.id)),
-                address: spec.address,
-                weight: wire.weight,
-                zone: match known {
-                    Some(known) if *known.zone == *wire.zone => Arc::clone(&known.zone),
-                    _ => wire.zone.as_str().into(),
-                },
-                state: spec.state,
-                live: known.map(|known| Arc::clone(&known.live)).unwrap_or_default(),
-            });
-        }
-        (Arc::new(Membership::new(version, backends)), refused)
+        let made =
+            members::Made { version: self.ids.next(), place: &self.place, now: self.started.elapsed() };
+        members::read(set, spec, old.as_deref().map(|old| &**old), wire, &made)
     }
 
     fn routes(
@@ -398,7 +418,7 @@ impl Applier {
                 WeightedSet { set: Arc::clone(set), weight: *weight }
             });
             routes.push(Arc::new(Route {
-                id: self.new_id(),
+                id: self.ids.next(),
                 pool: Arc::clone(&pool),
                 rule: index,
                 sets: weighted.collect(),
@@ -757,7 +777,7 @@ mod tests {
             let backends = vec![&good; count];
             fixture.applier.replace_backends("ns/a", "web", backends).expect("usable");
             let (_, set) = fixture.applier.sets("ns/a").next().expect("one set");
-            assert_eq!(set.members().eligible().len(), count, "{what}");
+            assert_eq!(set.members().eligible().count(), count, "{what}");
         }
     }
 

@@ -7,6 +7,7 @@ use super::apply::{Applier, PORT_LINGER};
 use super::convert::Rejection;
 use super::replica::{Breach, Event, Replica};
 use super::status::{PoolStatus, Status};
+use crate::health::{Exchange, Heard};
 use crate::readiness::Readiness;
 use crate::tls::tickets::Ring;
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,10 +19,10 @@ use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status as GrpcStatus, Streaming};
 use weir_dial::{Backoff, DialError, Dialer, Link, Random, with_causes};
-use weir_proto::limits::{KEY_BYTES, MESSAGE_BYTES_MAX};
+use weir_proto::limits::{HEALTH_CAPABILITY, KEY_BYTES, MESSAGE_BYTES_MAX};
 use weir_proto::push::proxy_message::Body as ToController;
 use weir_proto::push::push_client::PushClient;
-use weir_proto::push::{ControllerMessage, KeyRing, ProxyMessage};
+use weir_proto::push::{ControllerMessage, Hello, KeyRing, ProxyMessage};
 use weir_proto::renewal::DIAL_AGAIN_TRAILER;
 
 /// Between two reports of digests, give or take a fifth.
@@ -51,11 +52,14 @@ pub async fn run(
     readiness: Arc<Readiness>,
     shutdown: impl Future<Output = ()>,
 ) {
-    let status = applier.status();
+    let (status, exchange) = (applier.status(), applier.exchange());
     let mut follower = Follower {
         replica: Replica::default(),
         applier,
         status,
+        exchange,
+        shares_health: false,
+        heard: Vec::new(),
         readiness,
         answers: Vec::new(),
         undecided: BTreeMap::new(),
@@ -122,6 +126,11 @@ struct Follower {
     replica: Replica,
     applier: Applier,
     status: Arc<Status>,
+    exchange: Arc<Exchange>,
+    /// The controller of this stream passes on what proxies find of backends.
+    shares_health: bool,
+    /// What others found, to be handed on once it is clear that the stream goes on.
+    heard: Vec<Heard>,
     readiness: Arc<Readiness>,
     /// To be sent once what they are about is committed.
     answers: Vec<ToController>,
@@ -143,6 +152,7 @@ struct Follower {
 impl Follower {
     async fn follow(&mut self, dialer: &mut Dialer, proxy_id: &str, random: &mut Random) -> End {
         self.is_stream_synced = false;
+        self.shares_health = false;
         let link = match dialer.dial(random).await {
             Ok(link) => link,
             Err(error) => return error.into(),
@@ -160,7 +170,8 @@ impl Follower {
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
         let (outbound, receiver) = mpsc::channel(OUTBOUND_BUFFER);
-        let hello = ToController::Hello(self.replica.begin_stream(proxy_id));
+        let hello = Hello { health_id: self.exchange.id().0, ..self.replica.begin_stream(proxy_id) };
+        let hello = ToController::Hello(hello);
         send(&outbound, hello).await?;
         let mut inbound = client.connect(link.request(ReceiverStream::new(receiver))).await?.into_inner();
         self.status.connected();
@@ -172,6 +183,11 @@ impl Follower {
                 message = inbound.message() => {
                     let Some(message) = message? else { return Ok(()) };
                     self.take_batch(message, &mut inbound, &outbound).await?;
+                }
+                () = self.exchange.changed(), if self.shares_health => {
+                    while let Some(said) = self.exchange.next() {
+                        send(&outbound, said).await?;
+                    }
                 }
                 () = tokio::time::sleep_until(report_at) => {
                     let reports: Vec<_> = self.replica.digest_reports().collect();
@@ -228,6 +244,9 @@ impl Follower {
     async fn flush(&mut self, outbound: &mpsc::Sender<ProxyMessage>) -> Result<(), End> {
         self.apply();
         self.close_at = self.applier.close_retired(Instant::now().into_std());
+        for heard in self.heard.drain(..) {
+            self.exchange.hear(heard).await;
+        }
         for answer in std::mem::take(&mut self.answers) {
             send(outbound, answer).await?;
         }
@@ -244,8 +263,12 @@ impl Follower {
                 }
                 return Some(reply);
             }
-            Event::Welcomed { controller_id } => {
+            Event::Welcomed { controller_id, capabilities } => {
                 tracing::info!(controller = %controller_id, "connected to a controller");
+                if capabilities.iter().any(|capability| capability == HEALTH_CAPABILITY) {
+                    self.shares_health = true;
+                    self.heard.push(Heard::Stream);
+                }
             }
             Event::Configured { pool, sets } => self.undecided.entry(pool).or_default().extend(sets),
             Event::BackendsChanged { pool, sets } => {
@@ -267,6 +290,7 @@ impl Follower {
                 self.is_retry_due = true;
             }
             Event::Keys(ring) => self.on_keys(&ring),
+            Event::Health(news) => self.heard.push(Heard::News(news)),
             Event::Synced => {
                 self.is_retry_due = true;
                 self.apply();

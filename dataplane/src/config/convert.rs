@@ -4,8 +4,11 @@
 //! proxy are of different versions, or because of what only the proxy can see. The answer is a Nack that names
 //! the field in the `LoadBalancerPool`.
 
+mod policy;
+
 use crate::tls::{CertificateError, ServerCertificate};
-use lb_core::backend::{Algorithm, BackendState, SetPolicy};
+use lb_core::backend::{BackendState, SetPolicy};
+use lb_core::health::SetPlan;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -32,6 +35,8 @@ impl Rejection {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct SetSpec {
     pub(super) policy: SetPolicy,
+    /// How its members are checked.
+    pub(super) health: SetPlan,
     /// Where its members come from; members of another source belong to another configuration.
     pub(super) source: String,
 }
@@ -122,27 +127,8 @@ fn sets(wire: &[push::BackendSet]) -> Result<BTreeMap<String, SetSpec>, Rejectio
         if set.name.is_empty() {
             return Err(Rejection::new("spec.backendSets", "a backend set has no name: give it one"));
         }
-        let algorithm = match set.algorithm() {
-            push::Algorithm::RoundRobin => Algorithm::RoundRobin,
-            push::Algorithm::Unspecified => {
-                let reason = format!(
-                    "algorithm {} is not known to this proxy: upgrade the proxies, or choose another",
-                    set.algorithm
-                );
-                return Err(Rejection::new(field(".loadBalancing.algorithm"), reason));
-            }
-        };
-        if set.connect_timeout_ms == 0 {
-            let reason = "a connect timeout of 0 would fail every request: set one of 1 ms or more";
-            return Err(Rejection::new(field(".timeouts.connect"), reason));
-        }
-        let policy = SetPolicy {
-            algorithm,
-            connect_timeout: Duration::from_millis(set.connect_timeout_ms),
-            idle_timeout: Duration::from_millis(set.idle_timeout_ms),
-            idle_connections_max: set.idle_connections_max,
-        };
-        let spec = SetSpec { policy, source: set.source.clone() };
+        let (policy, health) = policy::read(set)?;
+        let spec = SetSpec { policy, health, source: set.source.clone() };
         if sets.insert(set.name.clone(), spec).is_some() {
             return Err(Rejection::new(
                 field(""),

@@ -12,6 +12,7 @@ pub mod client;
 mod content;
 mod convert;
 mod hosts;
+mod members;
 pub mod replica;
 mod status;
 

@@ -12,14 +12,14 @@ use super::content::{Assembly, SetContent, WireConfig};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use weir_proto::limits::{
-    CHUNK_BYTES_MAX, DELTA_BACKENDS_MAX, DELTAS_HELD_MAX, KEY_RING_CAPABILITY, MESSAGE_BYTES_MAX,
-    POOL_UPDATE_BYTES_MAX, POOLS_MAX,
+    CHUNK_BYTES_MAX, DELTA_BACKENDS_MAX, DELTAS_HELD_MAX, HEALTH_CAPABILITY, KEY_RING_CAPABILITY,
+    MESSAGE_BYTES_MAX, POOL_UPDATE_BYTES_MAX, POOLS_MAX,
 };
 use weir_proto::push::controller_message::Body as FromController;
 use weir_proto::push::proxy_message::Body as ToController;
 use weir_proto::push::{
-    Ack, Backend, BackendDelta, ChunkReceived, ConfigChunk, ControllerMessage, DigestReport, Hello, KeyRing,
-    KnownPool, Nack, PoolConfig, SetDigest, SnapshotRequest, Version,
+    Ack, Backend, BackendDelta, ChunkReceived, ConfigChunk, ControllerMessage, DigestReport, HealthNews,
+    Hello, KeyRing, KnownPool, Nack, PoolConfig, SetDigest, SnapshotRequest, Version, Welcome,
 };
 
 /// A message that no controller of this protocol sends. The stream is closed and dialled again.
@@ -49,6 +49,8 @@ pub enum Event {
     Welcomed {
         /// For the log.
         controller_id: String,
+        /// Of it.
+        capabilities: Vec<String>,
     },
     /// A whole configuration is there, [`Replica::candidate`]. Answer with [`Replica::accepted`] or
     /// [`Replica::refused`].
@@ -74,6 +76,8 @@ pub enum Event {
     Synced,
     /// What proxies share.
     Keys(KeyRing),
+    /// What other proxies found of backends.
+    Health(HealthNews),
 }
 
 /// Every pool of this proxy.
@@ -109,7 +113,7 @@ impl Replica {
         let mut hello = Hello {
             proxy_id: proxy_id.into(),
             version: env!("CARGO_PKG_VERSION").into(),
-            capabilities: vec![KEY_RING_CAPABILITY.into()],
+            capabilities: vec![KEY_RING_CAPABILITY.into(), HEALTH_CAPABILITY.into()],
             ..Hello::default()
         };
         let mut bytes = 0;
@@ -136,11 +140,13 @@ impl Replica {
     pub fn on_message(&mut self, message: ControllerMessage) -> Result<Vec<Event>, Breach> {
         match message.body.ok_or(Breach::Unknown)? {
             FromController::Welcome(welcome) => {
-                Ok(vec![Event::Welcomed { controller_id: welcome.controller_id }])
+                let Welcome { controller_id, capabilities, .. } = welcome;
+                Ok(vec![Event::Welcomed { controller_id, capabilities }])
             }
             FromController::ConfigChunk(chunk) => self.on_chunk(&chunk),
             FromController::BackendDelta(delta) => self.on_delta(delta),
             FromController::KeyRing(ring) => Ok(vec![Event::Keys(ring)]),
+            FromController::HealthNews(news) => Ok(vec![Event::Health(news)]),
             FromController::PoolRemoved(removed) => Ok(self.remove(&removed.pool).into_iter().collect()),
             FromController::Synced(synced) => {
                 let mut forgotten = std::mem::take(&mut self.unconfirmed);

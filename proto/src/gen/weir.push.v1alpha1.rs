@@ -53,6 +53,22 @@ pub struct PoolReport {
     /// Of the configuration that `current` is about.
     #[prost(fixed64, tag = "8")]
     pub config_digest: u64,
+    /// Backends that take no requests at some of these proxies, at most 256.
+    #[prost(message, repeated, tag = "9")]
+    pub unhealthy: ::prost::alloc::vec::Vec<UnhealthyBackend>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UnhealthyBackend {
+    #[prost(string, tag = "1")]
+    pub set: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub backend: ::prost::alloc::string::String,
+    /// As one of the proxies said it.
+    #[prost(string, tag = "3")]
+    pub reason: ::prost::alloc::string::String,
+    /// How many say so.
+    #[prost(uint32, tag = "4")]
+    pub proxies: u32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Refused {
@@ -71,7 +87,7 @@ pub struct Refused {
 pub struct Reported {}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ProxyMessage {
-    #[prost(oneof = "proxy_message::Body", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "proxy_message::Body", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
     pub body: ::core::option::Option<proxy_message::Body>,
 }
 /// Nested message and enum types in `ProxyMessage`.
@@ -90,11 +106,18 @@ pub mod proxy_message {
         DigestReport(super::DigestReport),
         #[prost(message, tag = "6")]
         ChunkReceived(super::ChunkReceived),
+        /// For the other proxies of its kind; only where the controller has the
+        /// capability "health".
+        #[prost(message, tag = "7")]
+        HealthSaid(super::HealthSaid),
+        /// For status. Only where the controller has the capability "health".
+        #[prost(message, tag = "8")]
+        BackendHealth(super::BackendHealth),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ControllerMessage {
-    #[prost(oneof = "controller_message::Body", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "controller_message::Body", tags = "1, 2, 3, 4, 5, 6, 7")]
     pub body: ::core::option::Option<controller_message::Body>,
 }
 /// Nested message and enum types in `ControllerMessage`.
@@ -114,6 +137,9 @@ pub mod controller_message {
         /// Only to a proxy that has the capability "keyring".
         #[prost(message, tag = "6")]
         KeyRing(super::KeyRing),
+        /// Only to a proxy that has the capability "health".
+        #[prost(message, tag = "7")]
+        HealthNews(super::HealthNews),
     }
 }
 /// Version orders the changes of one pool within one controller process. On one
@@ -141,12 +167,16 @@ pub struct Hello {
     #[prost(string, tag = "2")]
     pub version: ::prost::alloc::string::String,
     /// Optional features that this proxy understands. "keyring": it takes KeyRing.
+    /// "health": it shares health checks, and has a health_id.
     #[prost(string, repeated, tag = "3")]
     pub capabilities: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// What the proxy has already, one line per pool and set. The controller
     /// sends only what differs. Pools left out for want of room are sent whole.
     #[prost(message, repeated, tag = "4")]
     pub known: ::prost::alloc::vec::Vec<KnownPool>,
+    /// Drawn at random when the process starts: who starts again is another.
+    #[prost(fixed64, tag = "5")]
+    pub health_id: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct KnownPool {
@@ -364,6 +394,83 @@ pub struct KeyRing {
     #[prost(bytes = "vec", tag = "3")]
     pub next: ::prost::alloc::vec::Vec<u8>,
 }
+/// HealthSaid holds what a proxy has to say, in order.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HealthSaid {
+    /// Each takes the place of what was said of its target before.
+    #[prost(message, repeated, tag = "1")]
+    pub reports: ::prost::alloc::vec::Vec<TargetHealth>,
+    /// The proxy stands by all its reports, those of this message among them.
+    #[prost(bool, tag = "2")]
+    pub alive: bool,
+}
+/// HealthNews holds what other proxies said: first `proxies`, then `gone`, then
+/// `reports`, then `alive`.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HealthNews {
+    /// Those that share checks now, the receiver among them. Unset: no change.
+    #[prost(message, optional, tag = "1")]
+    pub proxies: ::core::option::Option<HealthProxies>,
+    /// Whose stream ended: what they reported counts no more.
+    #[prost(fixed64, repeated, tag = "2")]
+    pub gone: ::prost::alloc::vec::Vec<u64>,
+    #[prost(message, repeated, tag = "3")]
+    pub reports: ::prost::alloc::vec::Vec<TargetHealth>,
+    #[prost(message, repeated, tag = "4")]
+    pub alive: ::prost::alloc::vec::Vec<ProxyAlive>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HealthProxies {
+    #[prost(fixed64, repeated, tag = "1")]
+    pub ids: ::prost::alloc::vec::Vec<u64>,
+}
+/// TargetHealth is what one proxy found of one target: an address, asked in one
+/// way.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TargetHealth {
+    /// Who found it; in HealthSaid the sender.
+    #[prost(fixed64, tag = "1")]
+    pub proxy: u64,
+    /// Digest of address and settings, equal in every proxy.
+    #[prost(fixed64, tag = "2")]
+    pub target: u64,
+    #[prost(enumeration = "TargetState", tag = "3")]
+    pub state: i32,
+    /// Of the last failure, where it is down.
+    #[prost(enumeration = "FailureKind", tag = "4")]
+    pub failure: i32,
+    /// The status code, for FAILURE_KIND_STATUS.
+    #[prost(uint32, tag = "5")]
+    pub status: u32,
+    /// Since it was said.
+    #[prost(uint64, tag = "6")]
+    pub age_ms: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ProxyAlive {
+    #[prost(fixed64, tag = "1")]
+    pub proxy: u64,
+    #[prost(uint64, tag = "2")]
+    pub age_ms: u64,
+}
+/// BackendHealth says that a backend of a pool takes no requests at this proxy, by
+/// what checks and ejection found, or takes them again. At the begin of a stream
+/// for each that takes none, then at each change. What was said counts until the
+/// stream ends.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BackendHealth {
+    #[prost(string, tag = "1")]
+    pub pool: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub set: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub backend: ::prost::alloc::string::String,
+    #[prost(bool, tag = "4")]
+    pub available: bool,
+    /// One sentence, where it is not available.
+    #[prost(string, tag = "5")]
+    pub reason: ::prost::alloc::string::String,
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PoolConfig {
     /// "namespace/name".
@@ -442,7 +549,7 @@ pub struct WeightedSet {
     #[prost(uint32, tag = "2")]
     pub weight: u32,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct BackendSet {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
@@ -461,6 +568,150 @@ pub struct BackendSet {
     /// it, or, where that is refused, not at all.
     #[prost(string, tag = "6")]
     pub source: ::prost::alloc::string::String,
+    /// Exactly for ALGORITHM_CONSISTENT_HASH.
+    #[prost(message, optional, tag = "7")]
+    pub consistent_hash: ::core::option::Option<ConsistentHash>,
+    /// Unset: a backend has its whole share at once.
+    #[prost(message, optional, tag = "8")]
+    pub slow_start: ::core::option::Option<SlowStart>,
+    #[prost(enumeration = "Locality", tag = "9")]
+    pub locality: i32,
+    /// 1 to 100; 0: health is never ignored.
+    #[prost(uint32, tag = "10")]
+    pub panic_below_percent: u32,
+    /// Unset: nobody asks the backends.
+    #[prost(message, optional, tag = "11")]
+    pub active_check: ::core::option::Option<ActiveCheck>,
+    /// Unset: what becomes of requests takes no backend out.
+    #[prost(message, optional, tag = "12")]
+    pub passive_check: ::core::option::Option<PassiveCheck>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ConsistentHash {
+    #[prost(enumeration = "HashKey", tag = "1")]
+    pub key: i32,
+    /// Exactly for HEADER (lower case), COOKIE and QUERY.
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    /// Above 100; 0 for no bound.
+    #[prost(uint32, tag = "3")]
+    pub max_load_percent: u32,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SlowStart {
+    /// Above 0.
+    #[prost(uint64, tag = "1")]
+    pub window_ms: u64,
+    /// 1 to 100.
+    #[prost(uint32, tag = "2")]
+    pub min_weight_percent: u32,
+}
+/// ActiveCheck is asked of each backend again and again.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ActiveCheck {
+    /// 0 for the backend's own.
+    #[prost(uint32, tag = "5")]
+    pub port: u32,
+    #[prost(uint64, tag = "6")]
+    pub interval_ms: u64,
+    #[prost(uint64, tag = "7")]
+    pub timeout_ms: u64,
+    #[prost(uint32, tag = "8")]
+    pub healthy_threshold: u32,
+    #[prost(uint32, tag = "9")]
+    pub unhealthy_threshold: u32,
+    /// Before the first result a backend counts as down.
+    #[prost(bool, tag = "10")]
+    pub initially_down: bool,
+    #[prost(oneof = "active_check::Kind", tags = "1, 2, 3, 4")]
+    pub kind: ::core::option::Option<active_check::Kind>,
+}
+/// Nested message and enum types in `ActiveCheck`.
+pub mod active_check {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Kind {
+        #[prost(message, tag = "1")]
+        Http(super::HttpCheck),
+        #[prost(message, tag = "2")]
+        Tcp(super::TcpCheck),
+        #[prost(message, tag = "3")]
+        Tls(super::TlsCheck),
+        #[prost(message, tag = "4")]
+        Grpc(super::GrpcCheck),
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HttpCheck {
+    #[prost(enumeration = "HttpVersion", tag = "1")]
+    pub version: i32,
+    #[prost(string, tag = "2")]
+    pub method: ::prost::alloc::string::String,
+    /// Path and query.
+    #[prost(string, tag = "3")]
+    pub path: ::prost::alloc::string::String,
+    /// Empty for the backend's address.
+    #[prost(string, tag = "4")]
+    pub host: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "5")]
+    pub headers: ::prost::alloc::vec::Vec<HeaderField>,
+    /// At least one.
+    #[prost(message, repeated, tag = "6")]
+    pub expected: ::prost::alloc::vec::Vec<StatusRange>,
+    /// Empty: the body is not read.
+    #[prost(string, tag = "7")]
+    pub body_contains: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HeaderField {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub value: ::prost::alloc::string::String,
+}
+/// StatusRange includes both ends.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StatusRange {
+    #[prost(uint32, tag = "1")]
+    pub first: u32,
+    #[prost(uint32, tag = "2")]
+    pub last: u32,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TcpCheck {}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TlsCheck {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GrpcCheck {
+    /// Empty for the whole server.
+    #[prost(string, tag = "1")]
+    pub service: ::prost::alloc::string::String,
+}
+/// PassiveCheck judges backends by what becomes of requests.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PassiveCheck {
+    #[prost(uint64, tag = "1")]
+    pub window_ms: u64,
+    #[prost(uint32, tag = "2")]
+    pub min_requests: u32,
+    /// 100 or more: never.
+    #[prost(uint32, tag = "3")]
+    pub max_failure_percent: u32,
+    /// 0: never.
+    #[prost(uint32, tag = "4")]
+    pub consecutive_failures: u32,
+    /// 0: never.
+    #[prost(uint32, tag = "5")]
+    pub consecutive_connect_failures: u32,
+    #[prost(uint64, tag = "6")]
+    pub base_ejection_ms: u64,
+    #[prost(uint64, tag = "7")]
+    pub max_ejection_ms: u64,
+    #[prost(uint32, tag = "8")]
+    pub max_ejected_percent: u32,
+    #[prost(uint32, tag = "9")]
+    pub min_available: u32,
+    #[prost(bool, tag = "10")]
+    pub gray_failures: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Backend {
@@ -487,6 +738,89 @@ pub struct Backend {
     pub hint_zones: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(string, repeated, tag = "8")]
     pub hint_nodes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// 0 goes first; a higher number takes what the lower ones cannot carry.
+    #[prost(uint32, tag = "9")]
+    pub priority: u32,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum TargetState {
+    /// Takes back what was said before.
+    Unspecified = 0,
+    Up = 1,
+    Down = 2,
+}
+impl TargetState {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "TARGET_STATE_UNSPECIFIED",
+            Self::Up => "TARGET_STATE_UP",
+            Self::Down => "TARGET_STATE_DOWN",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "TARGET_STATE_UNSPECIFIED" => Some(Self::Unspecified),
+            "TARGET_STATE_UP" => Some(Self::Up),
+            "TARGET_STATE_DOWN" => Some(Self::Down),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum FailureKind {
+    Unspecified = 0,
+    TimedOut = 1,
+    Refused = 2,
+    Unreachable = 3,
+    Closed = 4,
+    Tls = 5,
+    Protocol = 6,
+    Status = 7,
+    Body = 8,
+    NotServing = 9,
+}
+impl FailureKind {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "FAILURE_KIND_UNSPECIFIED",
+            Self::TimedOut => "FAILURE_KIND_TIMED_OUT",
+            Self::Refused => "FAILURE_KIND_REFUSED",
+            Self::Unreachable => "FAILURE_KIND_UNREACHABLE",
+            Self::Closed => "FAILURE_KIND_CLOSED",
+            Self::Tls => "FAILURE_KIND_TLS",
+            Self::Protocol => "FAILURE_KIND_PROTOCOL",
+            Self::Status => "FAILURE_KIND_STATUS",
+            Self::Body => "FAILURE_KIND_BODY",
+            Self::NotServing => "FAILURE_KIND_NOT_SERVING",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "FAILURE_KIND_UNSPECIFIED" => Some(Self::Unspecified),
+            "FAILURE_KIND_TIMED_OUT" => Some(Self::TimedOut),
+            "FAILURE_KIND_REFUSED" => Some(Self::Refused),
+            "FAILURE_KIND_UNREACHABLE" => Some(Self::Unreachable),
+            "FAILURE_KIND_CLOSED" => Some(Self::Closed),
+            "FAILURE_KIND_TLS" => Some(Self::Tls),
+            "FAILURE_KIND_PROTOCOL" => Some(Self::Protocol),
+            "FAILURE_KIND_STATUS" => Some(Self::Status),
+            "FAILURE_KIND_BODY" => Some(Self::Body),
+            "FAILURE_KIND_NOT_SERVING" => Some(Self::NotServing),
+            _ => None,
+        }
+    }
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -552,6 +886,12 @@ impl PathMatchKind {
 pub enum Algorithm {
     Unspecified = 0,
     RoundRobin = 1,
+    LeastRequest = 2,
+    Random = 3,
+    LeastConnections = 4,
+    LeastResponseTime = 5,
+    PeakEwma = 6,
+    ConsistentHash = 7,
 }
 impl Algorithm {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -562,6 +902,12 @@ impl Algorithm {
         match self {
             Self::Unspecified => "ALGORITHM_UNSPECIFIED",
             Self::RoundRobin => "ALGORITHM_ROUND_ROBIN",
+            Self::LeastRequest => "ALGORITHM_LEAST_REQUEST",
+            Self::Random => "ALGORITHM_RANDOM",
+            Self::LeastConnections => "ALGORITHM_LEAST_CONNECTIONS",
+            Self::LeastResponseTime => "ALGORITHM_LEAST_RESPONSE_TIME",
+            Self::PeakEwma => "ALGORITHM_PEAK_EWMA",
+            Self::ConsistentHash => "ALGORITHM_CONSISTENT_HASH",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -569,6 +915,111 @@ impl Algorithm {
         match value {
             "ALGORITHM_UNSPECIFIED" => Some(Self::Unspecified),
             "ALGORITHM_ROUND_ROBIN" => Some(Self::RoundRobin),
+            "ALGORITHM_LEAST_REQUEST" => Some(Self::LeastRequest),
+            "ALGORITHM_RANDOM" => Some(Self::Random),
+            "ALGORITHM_LEAST_CONNECTIONS" => Some(Self::LeastConnections),
+            "ALGORITHM_LEAST_RESPONSE_TIME" => Some(Self::LeastResponseTime),
+            "ALGORITHM_PEAK_EWMA" => Some(Self::PeakEwma),
+            "ALGORITHM_CONSISTENT_HASH" => Some(Self::ConsistentHash),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum HashKey {
+    Unspecified = 0,
+    SourceIp = 1,
+    Header = 2,
+    Cookie = 3,
+    Query = 4,
+    Host = 5,
+}
+impl HashKey {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "HASH_KEY_UNSPECIFIED",
+            Self::SourceIp => "HASH_KEY_SOURCE_IP",
+            Self::Header => "HASH_KEY_HEADER",
+            Self::Cookie => "HASH_KEY_COOKIE",
+            Self::Query => "HASH_KEY_QUERY",
+            Self::Host => "HASH_KEY_HOST",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "HASH_KEY_UNSPECIFIED" => Some(Self::Unspecified),
+            "HASH_KEY_SOURCE_IP" => Some(Self::SourceIp),
+            "HASH_KEY_HEADER" => Some(Self::Header),
+            "HASH_KEY_COOKIE" => Some(Self::Cookie),
+            "HASH_KEY_QUERY" => Some(Self::Query),
+            "HASH_KEY_HOST" => Some(Self::Host),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Locality {
+    Unspecified = 0,
+    Off = 1,
+    PreferZone = 2,
+    Hints = 3,
+}
+impl Locality {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "LOCALITY_UNSPECIFIED",
+            Self::Off => "LOCALITY_OFF",
+            Self::PreferZone => "LOCALITY_PREFER_ZONE",
+            Self::Hints => "LOCALITY_HINTS",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "LOCALITY_UNSPECIFIED" => Some(Self::Unspecified),
+            "LOCALITY_OFF" => Some(Self::Off),
+            "LOCALITY_PREFER_ZONE" => Some(Self::PreferZone),
+            "LOCALITY_HINTS" => Some(Self::Hints),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum HttpVersion {
+    Unspecified = 0,
+    HttpVersion1 = 1,
+    HttpVersion2 = 2,
+}
+impl HttpVersion {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "HTTP_VERSION_UNSPECIFIED",
+            Self::HttpVersion1 => "HTTP_VERSION_1",
+            Self::HttpVersion2 => "HTTP_VERSION_2",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "HTTP_VERSION_UNSPECIFIED" => Some(Self::Unspecified),
+            "HTTP_VERSION_1" => Some(Self::HttpVersion1),
+            "HTTP_VERSION_2" => Some(Self::HttpVersion2),
             _ => None,
         }
     }

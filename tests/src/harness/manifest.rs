@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-/// One pool with one HTTP listener and one set of static backends.
+/// One pool with one HTTP listener and one set of static backends, which take turns unless it says otherwise.
 #[derive(Debug, Clone)]
 pub struct PoolText {
     /// Name of the pool.
@@ -17,6 +17,12 @@ pub struct PoolText {
     pub path: Option<String>,
     /// `spec.timeouts.request`.
     pub request_timeout: String,
+    /// `spec.loadBalancing`, in flow style.
+    pub load_balancing: String,
+    /// `spec.healthCheck`, in flow style; nothing is checked without it.
+    pub health_check: Option<String>,
+    /// Ports of backends on 127.0.0.1 with priority 1, of weight 1.
+    pub standby: Vec<u16>,
 }
 
 impl PoolText {
@@ -30,6 +36,9 @@ impl PoolText {
             hostname: None,
             path: None,
             request_timeout: "30s".to_owned(),
+            load_balancing: "{ algorithm: RoundRobin }".to_owned(),
+            health_check: None,
+            standby: Vec::new(),
         }
     }
 
@@ -61,9 +70,19 @@ spec:
         if let Some(path) = &self.path {
             let _ = writeln!(text, "      matches:\n        - path: {{ type: PathPrefix, value: {path} }}");
         }
+        let _ = writeln!(text, "  loadBalancing: {}", self.load_balancing);
+        if let Some(health_check) = &self.health_check {
+            let _ = writeln!(text, "  healthCheck: {health_check}");
+        }
         text.push_str("  backendSets:\n    - name: all\n      static:\n        backends:\n");
         for (port, weight) in &self.backends {
             let _ = writeln!(text, "          - {{ address: 127.0.0.1, port: {port}, weight: {weight} }}");
+        }
+        for port in &self.standby {
+            let _ = writeln!(text, "          - {{ address: 127.0.0.1, port: {port}, priority: 1 }}");
+        }
+        if self.backends.is_empty() && self.standby.is_empty() {
+            text.push_str("          []\n");
         }
         text
     }

@@ -17,5 +17,6 @@ pub mod ports;
 pub mod process;
 pub mod scripted;
 pub mod services;
+pub mod switchable;
 pub mod tools;
 pub mod wait;

@@ -3,7 +3,8 @@
 use crate::harness::controller::ControllerCommand;
 use crate::harness::process::Process;
 use crate::harness::{binaries, client, ports, wait};
-use std::net::{Ipv4Addr, TcpListener};
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::Command;
 
@@ -28,7 +29,15 @@ impl Samples {
     /// When they do not come up.
     #[must_use]
     pub fn start(name: &str, count: usize) -> Self {
-        let ports: Vec<u16> = (0..count).map(|_| ports::free()).collect();
+        Self::start_on(name, (0..count).map(|_| ports::free()).collect())
+    }
+
+    /// As [`Self::start`], on these ports: those of backends that have ended, above all.
+    ///
+    /// # Panics
+    /// When they do not come up.
+    #[must_use]
+    pub fn start_on(name: &str, ports: Vec<u16>) -> Self {
         let mut command = Command::new(binaries::path("weir"));
         command.args(["demo-backend", "--name", name]);
         for port in &ports {
@@ -96,12 +105,62 @@ impl Service {
         Self { process: Process::start(&mut command), admin }
     }
 
+    /// What a proxy says of the backends of its only set, by port.
+    ///
+    /// # Panics
+    /// When it does not answer, or has another number of sets.
+    #[must_use]
+    pub fn backends(&self) -> BTreeMap<u16, BackendView> {
+        let answer = client::fetch(self.admin, "/api/v1/backends").expect("administration answers");
+        let view = answer.json();
+        let pools = view["pools"].as_array().expect("a list");
+        assert!(
+            pools.len() == 1 && pools[0]["sets"].as_array().is_some_and(|sets| sets.len() == 1),
+            "{view}"
+        );
+        let backends = pools[0]["sets"][0]["backends"].as_array().expect("a list").iter();
+        backends.map(BackendView::read).collect()
+    }
+
     /// Waits until it has its configuration.
     ///
     /// # Panics
     /// At the deadline.
     pub fn wait_until_ready(&self) {
         wait_for_status(self.admin, READY, 200);
+    }
+}
+
+/// What a proxy's administration says of a backend.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackendView {
+    /// Requests that it was given by this proxy.
+    pub requests: u64,
+    /// Whether it takes requests; `None` before its health is kept.
+    pub is_available: Option<bool>,
+    /// Why it takes none, by checks or by its ejection.
+    pub why_not: Option<String>,
+    /// What checks say: Unknown, Up or Down. Empty without checks.
+    pub state: String,
+    /// Of the failed check that took it down.
+    pub reason: Option<String>,
+    /// This proxy checks it.
+    pub is_checked_here: bool,
+}
+
+impl BackendView {
+    fn read(backend: &serde_json::Value) -> (u16, Self) {
+        let (health, check) = (&backend["health"], &backend["health"]["check"]);
+        let address = backend["address"].as_str().and_then(|address| address.parse::<SocketAddr>().ok());
+        let view = Self {
+            requests: backend["requests"].as_u64().expect("a count"),
+            is_available: health["available"].as_bool(),
+            why_not: health["reason"].as_str().map(str::to_owned),
+            state: check["state"].as_str().unwrap_or_default().to_owned(),
+            reason: check["reason"].as_str().map(str::to_owned),
+            is_checked_here: check["here"] == true,
+        };
+        (address.expect("an address with a port").port(), view)
     }
 }
 

@@ -31,12 +31,17 @@ const STAGE_EXCEPTIONS: &[&str] = &[];
 /// Modules of the request path that are no stages: they call stages, or carry a connection to them.
 const SPINE: &[&str] = &["request", "connection", "worker"];
 /// What is beside the request path and may never be named on it: a request never waits for configuration.
-const BESIDE: &[&str] = &["config", "admin", "proxy", "metrics", "readiness"];
+const BESIDE: &[&str] = &["config", "health", "admin", "proxy", "metrics", "readiness"];
 
 /// Where else the wire is named: limits that the command and ticket keys have to keep too, and certificates, which are
-/// proven where TLS is built so that the proof and its use are in one place.
-const WIRE_READERS: &[&str] =
-    &["dataplane/src/proxy.rs", "dataplane/src/tls.rs", "dataplane/src/tls/tickets.rs"];
+/// proven where TLS is built so that the proof and its use are in one place; and what proxies tell each other of
+/// health, which is no configuration.
+const WIRE_READERS: &[&str] = &[
+    "dataplane/src/health/share.rs",
+    "dataplane/src/proxy.rs",
+    "dataplane/src/tls.rs",
+    "dataplane/src/tls/tickets.rs",
+];
 
 #[test]
 fn crates_depend_only_along_the_arrows() {

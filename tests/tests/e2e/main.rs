@@ -5,6 +5,7 @@ mod cluster;
 mod continuity;
 mod demo_backend;
 mod exchange;
+mod health;
 mod kept_connections;
 mod kubernetes_manifests;
 mod live_changes;

@@ -174,6 +174,122 @@ fn validate_names_each_problem_and_its_exit_code_says_whether_there_is_one() {
     }
 }
 
+/// A line of a specification, and how what is said of it begins.
+const WRONG_POLICIES: &[(&str, &str)] = &[
+    (
+        "loadBalancing: { algorithm: roundrobin }",
+        "spec.loadBalancing.algorithm: roundrobin cannot be used here: use LeastRequest or RoundRobin or",
+    ),
+    (
+        "loadBalancing: RoundRobin",
+        "spec.loadBalancing: RoundRobin cannot be used here: write fields: algorithm,",
+    ),
+    (
+        "loadBalancing: { algorythm: RoundRobin }",
+        "spec.loadBalancing.algorythm: is not a field of LoadBalancerPool: write \"algorithm\" if",
+    ),
+    (
+        "loadBalancing: { algorithm: ConsistentHash }",
+        "spec.loadBalancing.consistentHash: is missing: algorithm ConsistentHash needs to know what to hash",
+    ),
+    (
+        "loadBalancing: { algorithm: ConsistentHash, consistentHash: { key: Cookie } }",
+        "spec.loadBalancing.consistentHash.name: is missing: key Header, Cookie or Query needs the name of which one",
+    ),
+    (
+        "loadBalancing: { algorithm: ConsistentHash, consistentHash: { name: session } }",
+        "spec.loadBalancing.consistentHash.key: is missing: add it",
+    ),
+    (
+        "loadBalancing: { slowStart: { window: 30 } }",
+        "spec.loadBalancing.slowStart.window: \"30\" is not a duration: write one to four numbers",
+    ),
+    (
+        "loadBalancing: { slowStart: { window: 2h } }",
+        "spec.loadBalancing.slowStart.window: 2h is out of range: use 1ms to 1h",
+    ),
+    (
+        "loadBalancing: { panicBelowPercent: 50% }",
+        "spec.loadBalancing.panicBelowPercent: 50% cannot be used here: use a whole number from 1 to 100",
+    ),
+    (
+        "healthCheck: { http: { path: /healthz } }",
+        "spec.healthCheck.http: is not a field of LoadBalancerPool: use one of active, passive, or remove it",
+    ),
+    (
+        "healthCheck: { active: { interval: 5s } }",
+        "spec.healthCheck.active: must have exactly one of http, tcp, tls and grpc",
+    ),
+    (
+        "healthCheck: { active: { tcp: { port: 8081 } } }",
+        "spec.healthCheck.active.tcp.port: is not a field of LoadBalancerPool: remove it",
+    ),
+    (
+        "healthCheck: { active: { http: { path: healthz } } }",
+        "spec.healthCheck.active.http.path: \"healthz\" is not a path: start it with a slash",
+    ),
+    (
+        "healthCheck: { active: { http: { expectedStatuses: [2xx] } } }",
+        "spec.healthCheck.active.http.expectedStatuses[0]: \"2xx\" is not a status code or a range of them: write 200",
+    ),
+    (
+        "healthCheck: { active: { tcp: {}, interval: 1ms } }",
+        "spec.healthCheck.active.interval: 1ms is out of range: use 100ms to 1h",
+    ),
+    (
+        "healthCheck: { passive: { maxFailurePercent: 5 } }",
+        "spec.healthCheck.passive.maxFailurePercent: 5 is out of range: use 11 to 100",
+    ),
+    (
+        "healthCheck: { passive: true }",
+        "spec.healthCheck.passive: true cannot be used here: write fields: base",
+    ),
+];
+
+#[test]
+fn validate_tells_a_stranger_what_is_wrong_with_a_policy_and_what_to_write() {
+    let good = PoolText::new("good", 8080, &[(9101, 1)]).yaml();
+    for (policy, sentence) in WRONG_POLICIES {
+        let folder = Folder::new();
+        let text = good.replace("  loadBalancing: { algorithm: RoundRobin }\n", &format!("  {policy}\n"));
+        folder.write("pool.yaml", &text);
+        let path = folder.path().to_str().expect("text").to_owned();
+        let ended = run("weir", &["validate", &path]);
+        assert_eq!(ended.status.code(), Some(1), "{policy}: {}{}", ended.stdout, ended.stderr);
+        assert!(ended.stdout.contains("pool.yaml:16:"), "{policy}: {}", ended.stdout);
+        assert!(ended.stdout.contains(sentence), "{policy}: {}", ended.stdout);
+    }
+}
+
+#[test]
+fn every_manifest_in_the_documents_is_valid() {
+    let workspace = binaries::workspace();
+    let documents = ["README.md", "docs/load-balancing.md", "docs/health-checks.md", "docs/namespaces.md"];
+    for document in documents {
+        let text = std::fs::read_to_string(workspace.join(document)).expect("a document");
+        for (index, manifest) in manifests(&text).enumerate() {
+            let folder = Folder::new();
+            folder.write("pool.yaml", &manifest);
+            let ended = run("weir", &["validate", folder.path().to_str().expect("text")]);
+            assert_eq!(ended.status.code(), Some(0), "{document}, manifest {}: {}", index + 1, ended.stdout);
+        }
+    }
+}
+
+/// The blocks of YAML in a document that hold a pool, or a part of its specification in a pool around it.
+fn manifests(document: &str) -> impl Iterator<Item = String> {
+    let blocks = document.split("```yaml\n").skip(1).filter_map(|rest| rest.split_once("```"));
+    blocks.filter_map(|(block, _)| {
+        if block.contains("kind: LoadBalancerPool") {
+            return Some(block.to_owned());
+        }
+        let is_part = block.starts_with("loadBalancing:") || block.starts_with("healthCheck:");
+        let part: String = block.lines().map(|line| format!("  {line}\n")).collect();
+        let pool = PoolText::new("documented", 8080, &[(9101, 1)]).yaml();
+        is_part.then(|| pool.replace("  loadBalancing: { algorithm: RoundRobin }\n", &part))
+    })
+}
+
 #[test]
 fn validate_prints_json_for_machines() {
     let folder = Folder::new();

@@ -61,6 +61,7 @@ impl Pool {
             idle_timeout_ms: 60_000,
             idle_connections_max: 4,
             source: format!("service {name}:80"),
+            ..BackendSet::default()
         };
         let weighted = |name: &String| WeightedSet { set: name.clone(), weight: 1 };
         let config = PoolConfig {

@@ -277,7 +277,7 @@ async fn a_proxy_resumes_with_a_restarted_controller_and_is_sent_only_what_diffe
     until("in step again", || proxy.status.is_in_step()).await;
     let status = proxy.status.pools();
     assert_eq!(status["ns/shop"].version, second.pool("ns/shop").map(|pool| pool.version));
-    assert_eq!(status["ns/shop"].sets["zone"].members().eligible().len(), 2);
+    assert_eq!(status["ns/shop"].sets["zone"].members().eligible().count(), 2);
     assert_eq!(proxy.status.snapshot_requests(), 0);
     let after = proxy.current.load_full();
     assert!(

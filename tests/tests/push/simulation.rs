@@ -219,6 +219,7 @@ impl Proxy {
                 Event::Removed { pool } => drop(self.serving.remove(&pool)),
                 Event::Synced => self.is_synced = true,
                 Event::Keys(_) => panic!("no keys were given to the store of a simulation"),
+                Event::Health(_) => {}
             }
         }
         replies

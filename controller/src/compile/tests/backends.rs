@@ -131,3 +131,30 @@ fn a_missing_service_empties_its_set_and_nothing_else() {
         assert_eq!(without_sources(&whole), without_sources(&broken));
     }
 }
+
+#[test]
+fn written_backends_have_priorities_and_another_one_is_another_configuration() {
+    let priorities = |first: &str| {
+        let changed = SHOP.replace("weight: 5}", &format!("weight: 5{first}}}"));
+        let world = world(&objects(&changed), None);
+        let Some(pool) = world.pools.get(&key("shop")) else {
+            return Err(shown(world.rejections.values().flatten()));
+        };
+        let priorities: Vec<_> =
+            pool.sets["two"].content.backends.iter().map(|backend| backend.priority).collect();
+        Ok((priorities, pool.config.backend_sets[1].source.clone(), pool.sets["two"].content.digest))
+    };
+    let (plain, source, set) = priorities("").expect("it is right");
+    assert_eq!(plain, [0, 0]);
+    assert_eq!(priorities(", priority: 0"), Ok((plain, source.clone(), set)));
+    let (last, other_source, other_set) = priorities(", priority: 15").expect("it is right");
+    assert_eq!(last, [15, 0]);
+    assert!(source != other_source && set != other_set);
+    for wrong in [-1, 16] {
+        let refused = priorities(&format!(", priority: {wrong}")).expect_err("out of range");
+        let expected = format!(
+            "default/shop: spec.backendSets[1].static.backends[0].priority: {wrong} is out of range: use 0 to 15"
+        );
+        assert!(refused.len() == 1 && refused[0].starts_with(&expected), "{refused:?}");
+    }
+}

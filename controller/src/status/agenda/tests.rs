@@ -1,5 +1,6 @@
 use super::*;
-use weir_crds::{ProgrammedStatus, StatusSummary};
+use crate::status::health::tests::found;
+use weir_crds::{EndpointStatus, ProgrammedStatus, StatusSummary};
 
 const MS: Duration = Duration::from_millis(1);
 const DIGEST: u64 = 7;
@@ -65,7 +66,9 @@ fn status(summary: &PoolSummary, ready: i32) -> LoadBalancerPoolStatus {
     let lag = summary
         .oldest_lag
         .map(|lag| weir_crds::Duration::from_millis(u64::try_from(lag.as_millis()).expect("small")));
+    let unhealthy = i32::try_from(summary.unhealthy.len()).expect("small");
     LoadBalancerPoolStatus {
+        endpoints: Some(EndpointStatus { unhealthy, ..EndpointStatus::default() }),
         programmed: Some(ProgrammedStatus {
             proxies: number(summary.proxies),
             current: number(summary.current),
@@ -169,6 +172,45 @@ fn a_proxy_that_dials_anew_does_not_flicker_and_one_that_is_gone_is_reported() {
     assert_eq!(bench.change(&summary(2, 2, MS), 1).1, Decision::Nothing, "it is back");
     let (left_at, _) = bench.change(&summary(1, 1, MS), 1);
     assert_eq!(bench.look(&summary(1, 1, MS), 1), (left_at + REDIAL_PATIENCE, Decision::Write));
+}
+
+/// One proxy, with so many unhealthy backends.
+fn unhealthy(current: u32, proxies: u32, unhealthy: &[(&str, &str, u32)]) -> PoolSummary {
+    PoolSummary { unhealthy: found(1, unhealthy).unhealthy, ..summary(current, proxies, MS) }
+}
+
+#[test]
+fn a_backend_that_goes_down_is_reported_at_once_and_one_that_comes_up_when_it_stays_up() {
+    let mut bench = Bench::new();
+    let (well, ill) = (unhealthy(1, 1, &[]), unhealthy(1, 1, &[("web", "a", 1)]));
+    bench.change(&well, 1);
+    bench.now += WRITE_INTERVAL;
+    assert_eq!(bench.change(&ill, 1), (WRITE_INTERVAL, Decision::Write));
+    bench.now += WRITE_INTERVAL;
+    let (up_at, decision) = bench.change(&well, 1);
+    assert_eq!(decision, bench.later(up_at + PATIENCE));
+    assert_eq!(bench.look(&well, 1), (up_at + PATIENCE, Decision::Write));
+}
+
+#[test]
+fn a_proxy_that_dials_anew_has_time_to_say_again_what_is_unhealthy() {
+    let mut bench = Bench::new();
+    let ill = unhealthy(1, 1, &[("web", "a", 1)]);
+    bench.change(&ill, 1);
+    bench.now += WRITE_INTERVAL;
+    let (left_at, decision) = bench.change(&unhealthy(0, 0, &[]), 1);
+    assert_eq!(decision, bench.later(left_at + REDIAL_PATIENCE));
+    bench.now += MS * 900;
+    assert_ne!(
+        bench.change(&unhealthy(0, 1, &[]), 1).1,
+        Decision::Write,
+        "it is back, and has acknowledged nothing"
+    );
+    bench.now += EVALUATE_INTERVAL;
+    let (acked_at, decision) = bench.change(&unhealthy(1, 1, &[]), 1);
+    assert_eq!(decision, bench.later(acked_at + PATIENCE), "and has said nothing of backends");
+    bench.now += MS * 100;
+    assert_eq!(bench.change(&ill, 1).1, Decision::Nothing);
 }
 
 #[test]

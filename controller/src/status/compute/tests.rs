@@ -1,5 +1,7 @@
 use super::*;
 use crate::compile::ObjectKey;
+use crate::status::health::tests::{found, served};
+use crate::status::reason::DEGRADED;
 use crate::store::{REFUSALS_MAX, Refusal};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,7 +32,7 @@ fn accepted_with(endpoints: Endpoints) -> Verdict {
         generation: 3,
         rejections: Vec::new(),
         warnings: Vec::new(),
-        serving: Some(Serving { config_digest: DIGEST, endpoints }),
+        serving: Some(Serving { config_digest: DIGEST, endpoints, ..Serving::default() }),
         shown: None,
     }
 }
@@ -265,6 +267,68 @@ fn endpoints_that_are_missing_are_told_from_those_that_end() {
 }
 
 #[test]
+fn a_backend_that_is_unhealthy_at_some_proxy_is_named_with_its_reason() {
+    let pool = served(&[("web", &["a", "b", "-e"])], &[&["web"]]);
+    let status = of(&pool, &found(12, &[("web", "a", 1)]));
+    assert_eq!(
+        words(&status)[2..],
+        ["True/EndpointsReady", "True/Programmed", "True/BackendsUnhealthy", "BackendsUnhealthy"]
+    );
+    let message = "1 of 3 backends take no requests at some proxy: web/a at 1 of 12 proxies: timed out";
+    assert_eq!(told(&status, DEGRADED).2, message);
+    assert_eq!(status.summary.expect("columns").ready.as_deref(), Some("2/3"), "others send to it");
+    let status = of(&pool, &found(12, &[("web", "a", 12)]));
+    let counted = status.endpoints.expect("served");
+    assert_eq!((counted.total, counted.ready, counted.draining, counted.unhealthy), (3, 1, 1, 1));
+    assert_eq!(counted.zones[0].ready, 1);
+    assert_eq!(status.summary.expect("columns").ready.as_deref(), Some("1/3"));
+    let status = of(&pool, &found(12, &[("web", "-e", 12)]));
+    assert_eq!(words(&status)[4..], ["False/AsSpecified", "Programmed"], "what ends is not asked for");
+}
+
+#[test]
+fn a_rule_whose_ready_backends_are_all_unhealthy_everywhere_has_no_endpoints() {
+    let pool = served(&[("api", &["c"]), ("web", &["a", "b"])], &[&["api"], &["web"]]);
+    let status = of(&pool, &found(2, &[("web", "a", 2), ("web", "b", 2)]));
+    assert_eq!(words(&status)[2..], ["False/Unhealthy", "True/Programmed", "True/Unhealthy", "Unhealthy"]);
+    assert_eq!(
+        told(&status, ENDPOINTS_READY).2,
+        "No ready backend takes the requests of some rules at any proxy, by what checks found: \
+         backend set web; web/a at 2 of 2 proxies: timed out; web/b at 2 of 2 proxies: timed out"
+    );
+    let unused = served(&[("web", &["a"])], &[]);
+    let status = of(&unused, &found(1, &[("web", "a", 1)]));
+    let message = "No ready backend takes requests at any proxy, by what checks found: \
+                   web/a at 1 of 1 proxies: timed out";
+    assert_eq!(told(&status, ENDPOINTS_READY), ("False", "Unhealthy", message));
+}
+
+#[test]
+fn health_is_told_after_what_is_worse() {
+    let pool = served(&[("web", &["a", "b"])], &[&["web"]]);
+    let unhealthy = found(2, &[("web", "a", 2)]);
+    let refused = PoolSummary { config_digest: 7, unhealthy: unhealthy.unhealthy.clone(), ..refusing(1, 2) };
+    assert_eq!(words(&of(&pool, &refused))[4..], ["True/Nacked", "Nacked"]);
+    let behind = PoolSummary { current: 1, ..unhealthy.clone() };
+    assert_eq!(words(&of(&pool, &behind))[4..], ["True/BackendsUnhealthy", "Pending"]);
+    let another_configuration = PoolSummary { config_digest: 8, ..unhealthy };
+    assert_eq!(words(&of(&pool, &another_configuration))[4], "True/BackendsUnhealthy");
+}
+
+#[test]
+fn many_unhealthy_backends_fit_the_message_and_say_that_there_may_be_more() {
+    let ids: Vec<String> = (0..256).map(|n| format!("10.0.0.{n}:8080")).collect();
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    let down: Vec<_> = ids.iter().map(|id| ("web", *id, 1)).collect();
+    let status = of(&served(&[("web", &ids)], &[&["web"]]), &found(2, &down));
+    let message = told(&status, DEGRADED).2;
+    assert!(
+        message.starts_with("At least 256 of 256 backends take no requests at some proxy: web/10.0.0.0:8080")
+    );
+    assert!(message.len() <= CONDITION_MESSAGE_BYTES_MAX && message.ends_with(" more"), "{message}");
+}
+
+#[test]
 fn a_pool_too_large_to_be_sent_says_so() {
     let summary = PoolSummary { too_large_bytes: Some(70 << 20), ..fleet(0, 2) };
     let status = of(&accepted_with(endpoints(2, 0)), &summary);
@@ -338,14 +402,23 @@ fn every_reason_that_a_status_can_have_is_in_the_list() {
     let too_large = PoolSummary { too_large_bytes: Some(1), ..fleet(0, 1) };
     let fleets = [fleet(1, 1), fleet(0, 1), fleet(0, 0), refusing(1, 1), too_large];
     let mut seen = std::collections::BTreeSet::new();
+    let sick = served(&[("web", &["a", "b"])], &[&["web"]]);
+    for unhealthy in [&[("web", "a", 1)][..], &[("web", "a", 1), ("web", "b", 1)]] {
+        for condition in of(&sick, &found(1, unhealthy)).conditions {
+            seen.insert((condition.type_, condition.reason));
+        }
+    }
     for rejections in &rejections {
         for warnings in warnings.iter().chain([&Vec::new()]) {
             for endpoints in &servings {
                 let mut verdict = accepted_with(Endpoints::default());
                 verdict.rejections = rejections.clone();
                 verdict.warnings = warnings.clone();
-                verdict.serving =
-                    endpoints.clone().map(|endpoints| Serving { config_digest: DIGEST, endpoints });
+                verdict.serving = endpoints.clone().map(|endpoints| Serving {
+                    config_digest: DIGEST,
+                    endpoints,
+                    ..Serving::default()
+                });
                 if verdict.serving.is_none() && rejections.is_empty() {
                     continue;
                 }

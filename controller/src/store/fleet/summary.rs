@@ -1,5 +1,6 @@
 //! What the proxies make of one pool, in a few numbers that add up over replicas.
 
+use super::health::{self, UnhealthyBackends};
 use std::sync::Arc;
 use std::time::Duration;
 use weir_proto::push::Version;
@@ -27,6 +28,8 @@ pub struct PoolSummary {
     pub too_large_bytes: Option<u64>,
     /// Of the configuration that `current` is about; 0 where there is no such pool.
     pub config_digest: u64,
+    /// Backends that take no requests at some of `proxies`, whatever its configuration.
+    pub unhealthy: UnhealthyBackends,
 }
 
 /// Why a proxy refused a version of a pool.
@@ -66,6 +69,7 @@ impl PoolSummary {
         };
         self.proxies = self.proxies.saturating_add(other.proxies);
         self.current = self.current.saturating_add(current);
+        health::merge(&mut self.unhealthy, &other.unhealthy);
         if is_same {
             self.refused = self.refused.saturating_add(other.refused);
             self.refusals.extend(other.refusals.iter().cloned());

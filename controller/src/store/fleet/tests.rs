@@ -1,5 +1,6 @@
 use super::*;
 use proptest::prelude::*;
+use std::collections::BTreeSet;
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -39,6 +40,18 @@ impl Bench {
         self.record.refused(stream, &pool.into(), refusal);
     }
 
+    /// `reason` is `None` where it takes requests.
+    fn find(&self, stream: StreamId, pool: &str, backend: &str, reason: Option<&str>) {
+        let health = BackendHealth {
+            pool: pool.into(),
+            set: "web".into(),
+            backend: backend.into(),
+            available: reason.is_none(),
+            reason: reason.unwrap_or_default().into(),
+        };
+        self.record.found(stream, &health);
+    }
+
     fn summary(&self, pool: &str) -> PoolSummary {
         self.record.summary(pool, Reach::Own, self.now)
     }
@@ -50,6 +63,11 @@ fn version(sequence: u64) -> Version {
 
 fn counts(summary: &PoolSummary) -> (u32, u32, Option<Duration>) {
     (summary.current, summary.proxies, summary.oldest_lag)
+}
+
+/// Backend and how many proxies keep requests from it.
+fn unhealthy(summary: &PoolSummary) -> Vec<(&str, u32)> {
+    summary.unhealthy.iter().map(|(name, is)| (&*name.backend, is.proxies)).collect()
 }
 
 #[test]
@@ -215,7 +233,75 @@ fn an_observer_hears_each_changed_pool_once_however_often_it_changed() {
 }
 
 fn summary_of_a_replica() -> PoolSummary {
-    PoolSummary { proxies: 2, current: 1, oldest_lag: Some(MS), config_digest: 1, ..PoolSummary::default() }
+    let name = BackendName { set: "web".into(), backend: "a".into() };
+    let unhealthy = Arc::new([(name, Unhealthy { reason: "refused".into(), proxies: 2 })].into());
+    let lag = Some(MS);
+    PoolSummary {
+        proxies: 2,
+        current: 1,
+        oldest_lag: lag,
+        config_digest: 1,
+        unhealthy,
+        ..PoolSummary::default()
+    }
+}
+
+#[test]
+fn what_a_stream_found_of_a_backend_counts_until_it_ends_or_has_the_pool_no_more() {
+    let bench = Bench::new();
+    bench.make("ns/p", 2, 1);
+    let (one, two) = (bench.join("proxy-1", "ns/p"), bench.join("proxy-2", "ns/p"));
+    bench.find(one, "ns/p", "a", Some("timed out"));
+    bench.find(two, "ns/p", "a", Some("refused"));
+    bench.find(two, "ns/p", "b", Some("refused"));
+    bench.find(two, "ns/other", "c", Some("nobody's"));
+    assert_eq!(unhealthy(&bench.summary("ns/p")), [("a", 2), ("b", 1)]);
+    assert_eq!(bench.record.unhealthy_count(), 2);
+    bench.find(two, "ns/p", "b", None);
+    bench.make("ns/p", 4, 2);
+    assert_eq!(unhealthy(&bench.summary("ns/p")), [("a", 2)], "whatever the configuration");
+    bench.record.end(one);
+    assert_eq!(unhealthy(&bench.summary("ns/p")), [("a", 1)]);
+    bench.record.release(two, &"ns/p".into());
+    bench.find(two, "ns/p", "a", Some("late"));
+    assert_eq!(unhealthy(&bench.summary("ns/p")), []);
+    bench.record.expect(two, &"ns/p".into(), bench.now);
+    assert_eq!(unhealthy(&bench.summary("ns/p")), [], "it says everything again");
+    bench.find(two, "ns/p", "a", Some("again"));
+    bench.record.forget_pool("ns/p");
+    bench.make("ns/p", 6, 1);
+    bench.record.expect(two, &"ns/p".into(), bench.now);
+    assert_eq!(unhealthy(&bench.summary("ns/p")), [], "it is another pool");
+}
+
+#[test]
+fn of_a_proxy_that_dialled_again_the_newest_stream_says_what_is_unhealthy() {
+    let bench = Bench::new();
+    bench.make("ns/p", 2, 1);
+    let old = bench.join("proxy-1", "ns/p");
+    bench.find(old, "ns/p", "a", Some("timed out"));
+    assert_eq!(unhealthy(&bench.summary("ns/p")), [("a", 1)]);
+    let new = bench.join("proxy-1", "ns/p");
+    assert_eq!(unhealthy(&bench.summary("ns/p")), []);
+    bench.find(new, "ns/p", "b", Some("timed out"));
+    bench.find(old, "ns/p", "b", Some("timed out"));
+    assert_eq!(unhealthy(&bench.summary("ns/p")), [("b", 1)]);
+}
+
+#[test]
+fn unhealthy_backends_add_up_over_replicas_whatever_configuration_those_have() {
+    let bench = Bench::new();
+    bench.make("ns/p", 2, 7);
+    let stream = bench.join("proxy-1", "ns/p");
+    bench.find(stream, "ns/p", "a", Some("a reason"));
+    bench.find(stream, "ns/p", "b", Some("a reason"));
+    let remote = bench.record.begin_remote(&"replica-2".into()).expect("there is room");
+    assert!(bench.record.set_remote(remote, &"ns/p".into(), summary_of_a_replica(), bench.now));
+    let all = bench.record.summary("ns/p", Reach::All, bench.now);
+    assert_eq!((all.proxies, unhealthy(&all)), (3, vec![("a", 3), ("b", 1)]));
+    assert_eq!(unhealthy(&bench.summary("ns/p")), [("a", 1), ("b", 1)]);
+    bench.record.end_remote(remote);
+    assert_eq!(unhealthy(&bench.record.summary("ns/p", Reach::All, bench.now)), [("a", 1), ("b", 1)]);
 }
 
 #[test]
@@ -300,6 +386,13 @@ enum Step {
         proxy: usize,
         pool: usize,
     },
+    /// One of a few backends takes requests at the proxy, or none.
+    Find {
+        proxy: usize,
+        pool: usize,
+        backend: usize,
+        available: bool,
+    },
     Wait {
         ms: u32,
     },
@@ -316,20 +409,26 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (proxy.clone(), pool.clone()).prop_map(|(proxy, pool)| Step::Release { proxy, pool }),
         6 => (proxy.clone(), pool.clone(), 0..3u64, 0..3u64)
             .prop_map(|(proxy, pool, before, config)| Step::Ack { proxy, pool, before, config }),
-        1 => (proxy, pool).prop_map(|(proxy, pool)| Step::Refuse { proxy, pool }),
+        1 => (proxy.clone(), pool.clone()).prop_map(|(proxy, pool)| Step::Refuse { proxy, pool }),
+        4 => (proxy, pool, 0..BACKENDS.len(), any::<bool>())
+            .prop_map(|(proxy, pool, backend, available)| Step::Find { proxy, pool, backend, available }),
         3 => (1..500u32).prop_map(|ms| Step::Wait { ms }),
     ]
 }
 
 const POOLS: [&str; 2] = ["ns/a", "ns/b"];
+const BACKENDS: [&str; 3] = ["x", "y", "z"];
+
+/// Pools that are expected of a stream, with the backends that it called unhealthy.
+type Serves = BTreeMap<usize, BTreeSet<usize>>;
 
 #[derive(Default)]
 struct Model {
     sequence: u64,
     /// Newest version and configuration of each pool that is there.
     pools: BTreeMap<usize, (u64, u64)>,
-    /// Open streams of each proxy, oldest first, with the pools expected.
-    streams: BTreeMap<usize, Vec<(StreamId, Vec<usize>)>>,
+    /// Open streams of each proxy, oldest first.
+    streams: BTreeMap<usize, Vec<(StreamId, Serves)>>,
 }
 
 impl Model {
@@ -343,12 +442,12 @@ impl Model {
             Step::Forget { pool } => {
                 self.pools.remove(&pool);
                 let streams = self.streams.values_mut().flatten();
-                streams.for_each(|(_, expected)| expected.retain(|expected| *expected != pool));
+                streams.for_each(|(_, serves)| drop(serves.remove(&pool)));
                 bench.record.forget_pool(POOLS[pool]);
             }
             Step::Begin { proxy } => {
                 let stream = bench.record.begin(format!("proxy-{proxy}").into());
-                self.streams.entry(proxy).or_default().push((stream, Vec::new()));
+                self.streams.entry(proxy).or_default().push((stream, Serves::new()));
             }
             Step::End { proxy } => {
                 let streams = self.streams.entry(proxy).or_default();
@@ -358,17 +457,17 @@ impl Model {
             }
             Step::Expect { proxy, pool } => {
                 let is_there = self.pools.contains_key(&pool);
-                if let Some((stream, expected)) = self.newest(proxy) {
+                if let Some((stream, serves)) = self.newest(proxy) {
                     bench.record.expect(*stream, &POOLS[pool].into(), bench.now);
-                    if is_there && !expected.contains(&pool) {
-                        expected.push(pool);
+                    if is_there {
+                        serves.entry(pool).or_default();
                     }
                 }
             }
             Step::Release { proxy, pool } => {
-                if let Some((stream, expected)) = self.newest(proxy) {
+                if let Some((stream, serves)) = self.newest(proxy) {
                     bench.record.release(*stream, &POOLS[pool].into());
-                    expected.retain(|expected| *expected != pool);
+                    serves.remove(&pool);
                 }
             }
             Step::Ack { proxy, pool, before, config } => {
@@ -383,25 +482,38 @@ impl Model {
                     bench.refuse(*stream, POOLS[pool], sequence);
                 }
             }
+            Step::Find { proxy, pool, backend, available } => {
+                if let Some((stream, serves)) = self.newest(proxy) {
+                    bench.find(*stream, POOLS[pool], BACKENDS[backend], (!available).then_some("no"));
+                    if let Some(unhealthy) = serves.get_mut(&pool) {
+                        unhealthy.remove(&backend);
+                        unhealthy.extend((!available).then_some(backend));
+                    }
+                }
+            }
             Step::Wait { ms } => bench.now += MS * ms,
         }
     }
 
-    fn newest(&mut self, proxy: usize) -> Option<&mut (StreamId, Vec<usize>)> {
+    fn newest(&mut self, proxy: usize) -> Option<&mut (StreamId, Serves)> {
         self.streams.get_mut(&proxy)?.last_mut()
     }
 
-    /// Proxies with any stream that is to serve the pool.
-    fn proxies(&self, pool: usize) -> usize {
-        let serves = |streams: &&Vec<(StreamId, Vec<usize>)>| streams.iter().any(|(_, p)| p.contains(&pool));
-        self.streams.values().filter(serves).count()
+    /// Of each proxy that is to serve the pool by any of its streams, what the newest of those found.
+    fn found(&self, pool: usize) -> Vec<&BTreeSet<usize>> {
+        let streams = self.streams.values();
+        streams.filter_map(|streams| streams.iter().rev().find_map(|(_, serves)| serves.get(&pool))).collect()
     }
 }
 
 fn check(model: &Model, bench: &Bench) {
     for (pool, name) in POOLS.iter().enumerate() {
         let summary = bench.summary(name);
-        assert_eq!(summary.proxies, count(model.proxies(pool)), "{name}");
+        let found = model.found(pool);
+        assert_eq!(summary.proxies, count(found.len()), "{name}");
+        let said_by = |backend: &usize| count(found.iter().filter(|found| found.contains(backend)).count());
+        let expected = BACKENDS.iter().enumerate().map(|(backend, name)| (*name, said_by(&backend)));
+        assert_eq!(unhealthy(&summary), expected.filter(|(_, by)| *by > 0).collect::<Vec<_>>(), "{name}");
         assert!(summary.current + summary.refused <= summary.proxies, "{summary:?}");
         assert_eq!(summary.oldest_lag.is_some(), summary.proxies > 0, "{summary:?}");
         assert!(summary.refusals.len() <= REFUSALS_MAX);
@@ -423,8 +535,8 @@ proptest! {
             model.take(&mut bench, step);
             check(&model, &bench);
         }
-        for (stream, expected) in model.streams.values().flatten() {
-            for pool in expected {
+        for (stream, serves) in model.streams.values().flatten() {
+            for pool in serves.keys() {
                 let (sequence, config) = model.pools[pool];
                 bench.ack(*stream, POOLS[*pool], sequence, config);
             }

@@ -2,56 +2,35 @@
 //!
 //! A picker is the mutable half, owned by one worker; [`Membership`] is the shared, immutable half. Where the
 //! two meet, the picker sees by the version that members changed and adapts, keeping its place.
+//!
+//! A request finds its lane by the lanes' shares ([`eligibility`] makes them), then a backend in it:
+//!
+//! | algorithm | a pick costs | source |
+//! |---|---|---|
+//! | round robin | O(1), O(log n) with weights | [`schedule`](Schedule) |
+//! | random | O(1) | [`lane`]: alias method |
+//! | least request, peak EWMA | O(1) | [`choices`]: the power of two choices |
+//! | least connections, least response time | O(1) | [`choices`]: all of up to 16, or some draws and the last pick's best |
+//! | Maglev | O(1) | [`maglev`], [`bounded`] |
+//!
+//! After a change of members a picker's next pick costs O(n log n) for round robin, and O(1) or O(n) for the others.
 
+mod bounded;
+mod choices;
+pub(crate) mod eligibility;
+pub(crate) mod lane;
+mod locality;
+mod maglev;
+mod picker;
+mod rng;
 mod schedule;
+mod signals;
 
+pub use lane::{Lane, LaneKey, Part, Seat};
+pub use picker::{PickRequest, Picker};
+pub use rng::Rng;
 pub use schedule::Schedule;
+pub use signals::{Outcome, OutcomeKind, RETRY_AFTER_MAX, Recorder};
 
-use crate::backend::{Backend, Membership};
-use std::sync::Arc;
-
-/// One worker's state for one backend set.
-#[derive(Debug)]
-pub struct Picker {
-    version: u64,
-    seed: u64,
-    schedule: Schedule<Arc<str>>,
-}
-
-impl Picker {
-    /// A picker that has seen no membership yet. Different seeds start at different backends, so that workers
-    /// do not move in step.
-    #[must_use]
-    pub fn new(seed: u64) -> Self {
-        Self { version: 0, seed, schedule: Schedule::default() }
-    }
-
-    /// The backend for the next request; `None` when none is eligible.
-    ///
-    /// O(1) where weights are equal, O(log n) otherwise; O(n log n) once after a change of members.
-    pub fn pick<'a>(&mut self, members: &'a Membership) -> Option<&'a Backend> {
-        if self.version != members.version {
-            self.version = members.version;
-            let entries = members.eligible().map(|b| (Arc::clone(&b.id), b.weight));
-            self.schedule.replace(entries, self.seed);
-        }
-        members.eligible_at(self.schedule.next_position()?)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::backend::{BackendState, tests::backend};
-
-    #[test]
-    fn a_picker_follows_a_change_of_members() {
-        let of = |id| backend(id, 1, BackendState::Ready);
-        let mut picker = Picker::new(0);
-        let one = Membership::new(1, vec![of("a")]);
-        assert_eq!(&*picker.pick(&one).expect("a").id, "a");
-        let two = Membership::new(2, vec![of("b")]);
-        assert_eq!(&*picker.pick(&two).expect("b").id, "b");
-        assert!(picker.pick(&Membership::new(3, vec![])).is_none());
-    }
-}
+#[cfg(doc)]
+use crate::backend::Membership;

@@ -47,11 +47,29 @@ fn changed(path: &str, value: &Value) -> Value {
 fn what_is_left_out_is_filled_in() {
     let cluster = Cluster::shared();
     let namespace = cluster.namespace("defaults");
-    namespace.apply(&pool("shop").to_string());
+    let mut pool = pool("shop");
+    pool["spec"]["healthCheck"] = json!({ "active": { "http": {} }, "passive": {} });
+    pool["spec"]["backendSets"][1]["loadBalancing"] = json!({ "slowStart": { "window": "30s" } });
+    namespace.apply(&pool.to_string());
     let kept = namespace.get(&["lbp", "shop"]);
     let spec = &kept["spec"];
     for (path, expected) in [
-        ("/loadBalancing/algorithm", json!("RoundRobin")),
+        ("/loadBalancing/algorithm", json!("LeastRequest")),
+        ("/loadBalancing/locality", json!("None")),
+        ("/backendSets/1/static/backends/0/priority", json!(0)),
+        ("/backendSets/1/loadBalancing/slowStart/minWeightPercent", json!(10)),
+        ("/healthCheck/active/interval", json!("1s")),
+        ("/healthCheck/active/timeout", json!("1s")),
+        ("/healthCheck/active/healthyThreshold", json!(2)),
+        ("/healthCheck/active/unhealthyThreshold", json!(3)),
+        ("/healthCheck/active/initial", json!("Up")),
+        ("/healthCheck/active/http/method", json!("GET")),
+        ("/healthCheck/active/http/path", json!("/")),
+        ("/healthCheck/passive/window", json!("10s")),
+        ("/healthCheck/passive/minRequests", json!(10)),
+        ("/healthCheck/passive/maxFailurePercent", json!(50)),
+        ("/healthCheck/passive/maxEjection", json!("5m")),
+        ("/healthCheck/passive/grayFailures", json!(true)),
         ("/rules/0/matches/0/path/type", json!("PathPrefix")),
         ("/rules/0/backendSets/0/weight", json!(1)),
         ("/backendSets/1/static/backends/0/weight", json!(1)),
@@ -179,7 +197,7 @@ fn kubectl_shows_the_columns_under_the_short_name_and_the_category() {
             assert!(head.contains(&column), "{table}");
         }
         let row = lines.next().expect("a row");
-        assert_eq!(row[..2], ["shop", "RoundRobin"], "{table}");
+        assert_eq!(row[..2], ["shop", "LeastRequest"], "{table}");
     }
 }
 

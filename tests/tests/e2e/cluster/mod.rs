@@ -5,11 +5,13 @@ mod definition;
 mod fleet;
 mod grants;
 mod identity;
+mod policy;
 mod replicas;
 mod site;
 mod slices;
 mod source;
 mod status;
+mod unhealthy;
 mod users_path;
 
 use serde_json::Value;
@@ -45,7 +47,7 @@ spec:
           ports: [{ containerPort: 8080 }]
 "#;
 
-/// A pool on this port in front of a Service.
+/// A pool on this port in front of a Service, whose backends take turns.
 fn pool(name: &str, port: u16, service: &str) -> String {
     pool_of(name, &format!("name: http, port: {port}, protocol: HTTP"), service)
 }
@@ -59,6 +61,7 @@ metadata: {{ name: {name} }}
 spec:
   listeners:
     - {{ {listener} }}
+  loadBalancing: {{ algorithm: RoundRobin }}
   rules:
     - backendSets: [{{ name: web }}]
   backendSets:
@@ -74,6 +77,7 @@ fn static_pool(name: &str, port: u16, backends: &[u16]) -> String {
     format!(
         "apiVersion: weir.dev/v1alpha1\nkind: LoadBalancerPool\nmetadata: {{ name: {name} }}\nspec:\n  \
          listeners: [{{ name: http, port: {port}, protocol: HTTP }}]\n  \
+         loadBalancing: {{ algorithm: RoundRobin }}\n  \
          rules: [{{ backendSets: [{{ name: web }}] }}]\n  \
          backendSets:\n    - name: web\n      static:\n        backends:{backends}\n"
     )

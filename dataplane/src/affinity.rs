@@ -1,0 +1,91 @@
+//! What of a request says to which backend it belongs.
+
+use crate::connection::Peer;
+use crate::message::RequestHead;
+use http::header::COOKIE;
+use lb_core::backend::KeySource;
+use xxhash_rust::xxh3::xxh3_64;
+
+/// The hash of what the source names, equal on every proxy; `None` where the request does not have it.
+pub(crate) fn key(source: &KeySource, head: &RequestHead, peer: &Peer) -> Option<u64> {
+    match source {
+        KeySource::SourceIp => Some(xxh3_64(peer.ip.as_bytes())),
+        KeySource::Host => head.authority.as_ref().map(|_| xxh3_64(head.host().as_bytes())),
+        KeySource::Header(name) => head.headers.get(&**name).map(|value| xxh3_64(value.as_bytes())),
+        KeySource::Cookie(name) => cookie(head, name).map(xxh3_64),
+        KeySource::Query(name) => query(head, name).map(|value| xxh3_64(value.as_bytes())),
+    }
+}
+
+/// The first cookie of this name (RFC 6265, section 5.4); its value without quotes that may be around it.
+fn cookie<'a>(head: &'a RequestHead, name: &str) -> Option<&'a [u8]> {
+    let fields = head.headers.get_all(COOKIE).iter();
+    let pairs = fields.flat_map(|field| field.as_bytes().split(|byte| *byte == b';'));
+    pairs.map(<[u8]>::trim_ascii).find_map(|pair| {
+        let value = pair.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
+        let unquoted = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\""));
+        Some(unquoted.unwrap_or(value))
+    })
+}
+
+/// The first parameter of this name, as it was sent.
+fn query<'a>(head: &'a RequestHead, name: &str) -> Option<&'a str> {
+    let query = head.target.query()?;
+    query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::connection::Scheme;
+    use crate::message::{BodyLength, Upgrade};
+    use http::{HeaderMap, HeaderName, HeaderValue, Method};
+
+    fn head(target: &str, fields: &[(&'static str, &'static str)]) -> RequestHead {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        RequestHead {
+            method: Method::GET,
+            authority: Some("Shop.example:8080".parse().expect("an authority")),
+            target: target.parse().expect("a target"),
+            headers,
+            body: BodyLength::Empty,
+            upgrade: Upgrade::No,
+        }
+    }
+
+    fn peer(ip: &'static str) -> Peer {
+        Peer { port: 80, scheme: Scheme::Http, ip: HeaderValue::from_static(ip) }
+    }
+
+    fn hash(source: &KeySource, head: &RequestHead) -> Option<u64> {
+        key(source, head, &peer("192.0.2.1"))
+    }
+
+    #[test]
+    fn a_client_is_its_address() {
+        let of = |ip| key(&KeySource::SourceIp, &head("/", &[]), &peer(ip));
+        assert_eq!(of("192.0.2.1"), of("192.0.2.1"));
+        assert_ne!(of("192.0.2.1"), of("192.0.2.2"));
+    }
+
+    #[test]
+    fn values_are_found_by_name_and_nothing_else_counts() {
+        let value = |text: &str| Some(xxh3_64(text.as_bytes()));
+        let shop = head(
+            "/a?x=1&user=7&user=8&users=9",
+            &[("x-user", "anna"), ("cookie", "a=1; user=\"b\""), ("cookie", "id=5")],
+        );
+        assert_eq!(hash(&KeySource::Header("x-user".into()), &shop), value("anna"));
+        assert_eq!(hash(&KeySource::Header("x-none".into()), &shop), None);
+        assert_eq!(hash(&KeySource::Cookie("user".into()), &shop), value("b"));
+        assert_eq!(hash(&KeySource::Cookie("id".into()), &shop), value("5"));
+        assert_eq!(hash(&KeySource::Cookie("use".into()), &shop), None);
+        assert_eq!(hash(&KeySource::Query("user".into()), &shop), value("7"));
+        assert_eq!(hash(&KeySource::Query("use".into()), &shop), None);
+        assert_eq!(hash(&KeySource::Query("x".into()), &head("/a", &[])), None);
+        assert_eq!(hash(&KeySource::Host, &shop), value("shop.example"));
+    }
+}

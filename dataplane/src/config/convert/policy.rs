@@ -1,0 +1,206 @@
+//! How a set's backends are chosen and checked, from the wire.
+
+use super::Rejection;
+use lb_core::backend::{Algorithm, Eligibility, KeySource, Locality, SetPolicy, SlowStart, Smoothing};
+use lb_core::health::{
+    ActiveSettings, GraySettings, HttpCheck, HttpVersion, Initial, Kind, PassiveSettings, SetPlan,
+    SettingsError, StatusRange, Valid,
+};
+use std::num::{NonZeroU16, NonZeroU32};
+use std::time::Duration;
+use weir_proto::push;
+
+/// What a set says of itself, but for its name, members and source.
+pub(super) fn read(set: &push::BackendSet) -> Result<(SetPolicy, SetPlan), Rejection> {
+    let refuse =
+        |rest: &str, reason: String| Rejection::new(format!("spec.backendSets[{}]{rest}", set.name), reason);
+    let algorithm = algorithm(set).map_err(|reason| refuse(".loadBalancing.algorithm", reason))?;
+    let key = match (algorithm, &set.consistent_hash) {
+        (Algorithm::Maglev { .. }, Some(hash)) => {
+            Some(key(hash).map_err(|reason| refuse(".loadBalancing.consistentHash", reason))?)
+        }
+        _ => None,
+    };
+    let eligibility = eligibility(set).map_err(|reason| refuse(".loadBalancing", reason))?;
+    if set.connect_timeout_ms == 0 {
+        let reason = "a connect timeout of 0 would fail every request: set one of 1 ms or more";
+        return Err(refuse(".timeouts.connect", reason.to_owned()));
+    }
+    let policy = SetPolicy {
+        algorithm,
+        eligibility,
+        key,
+        is_judged: set.passive_check.is_some(),
+        connect_timeout: Duration::from_millis(set.connect_timeout_ms),
+        idle_timeout: Duration::from_millis(set.idle_timeout_ms),
+        idle_connections_max: set.idle_connections_max,
+    };
+    let active = set.active_check.as_ref().map(active).transpose();
+    let passive =
+        set.passive_check.as_ref().map(|wire| passive(wire).map_err(|error| error.to_string())).transpose();
+    let plan = SetPlan {
+        active: active.map_err(|reason| refuse(".healthCheck.active", reason))?,
+        passive: passive.map_err(|reason| refuse(".healthCheck.passive", reason))?,
+        panic_below_permille: policy
+            .eligibility
+            .panic_below_percent
+            .map_or(0, |percent| u16::from(percent) * 10),
+    };
+    Ok((policy, plan))
+}
+
+fn algorithm(set: &push::BackendSet) -> Result<Algorithm, String> {
+    Ok(match set.algorithm() {
+        push::Algorithm::RoundRobin => Algorithm::RoundRobin,
+        push::Algorithm::LeastRequest => Algorithm::default(),
+        push::Algorithm::Random => Algorithm::Random,
+        push::Algorithm::LeastConnections => Algorithm::LeastConnections,
+        push::Algorithm::LeastResponseTime => Algorithm::LeastResponseTime(Smoothing::default()),
+        push::Algorithm::PeakEwma => Algorithm::PeakEwma(Smoothing::default()),
+        push::Algorithm::ConsistentHash => {
+            let hash = set
+                .consistent_hash
+                .as_ref()
+                .ok_or("ConsistentHash needs consistentHash: say what is hashed")?;
+            Algorithm::Maglev {
+                load_percent_max: (hash.max_load_percent > 0).then(|| narrow(hash.max_load_percent)),
+            }
+        }
+        push::Algorithm::Unspecified => {
+            let number = set.algorithm;
+            return Err(format!(
+                "algorithm {number} is not known to this proxy: upgrade the proxies, or choose another"
+            ));
+        }
+    })
+}
+
+fn key(hash: &push::ConsistentHash) -> Result<KeySource, String> {
+    let name = || match hash.name.as_str() {
+        "" => Err("name is missing: say which header, cookie or query parameter".to_owned()),
+        name => Ok(name.into()),
+    };
+    Ok(match hash.key() {
+        push::HashKey::SourceIp => KeySource::SourceIp,
+        push::HashKey::Header => KeySource::Header(name()?),
+        push::HashKey::Cookie => KeySource::Cookie(name()?),
+        push::HashKey::Query => KeySource::Query(name()?),
+        push::HashKey::Host => KeySource::Host,
+        push::HashKey::Unspecified => {
+            let number = hash.key;
+            return Err(format!("key {number} is not known to this proxy: upgrade the proxies"));
+        }
+    })
+}
+
+fn eligibility(set: &push::BackendSet) -> Result<Eligibility, String> {
+    let locality = match set.locality() {
+        push::Locality::Off | push::Locality::Unspecified if set.locality <= push::Locality::Off as i32 => {
+            Locality::Off
+        }
+        push::Locality::PreferZone => Locality::PreferZone,
+        push::Locality::Hints => Locality::Hints,
+        push::Locality::Off | push::Locality::Unspecified => {
+            let number = set.locality;
+            return Err(format!("locality {number} is not known to this proxy: upgrade the proxies"));
+        }
+    };
+    let slow_start = match &set.slow_start {
+        Some(slow) if slow.window_ms == 0 => {
+            return Err("slowStart.window is 0: leave slowStart out".to_owned());
+        }
+        Some(slow) => Some(SlowStart {
+            window: Duration::from_millis(slow.window_ms),
+            aggression_percent: 100,
+            weight_min_percent: percent(slow.min_weight_percent).max(1),
+        }),
+        None => None,
+    };
+    let panic_below_percent = (set.panic_below_percent > 0).then(|| percent(set.panic_below_percent));
+    Ok(Eligibility { locality, panic_below_percent, slow_start, ..Eligibility::default() })
+}
+
+fn active(wire: &push::ActiveCheck) -> Result<Valid<ActiveSettings>, String> {
+    use push::active_check::Kind as Wire;
+    let kind = match &wire.kind {
+        Some(Wire::Http(http)) => Kind::Http(self::http(http)?),
+        Some(Wire::Tcp(_)) => Kind::Tcp,
+        Some(Wire::Tls(_)) => Kind::Tls,
+        Some(Wire::Grpc(grpc)) => Kind::Grpc { service: grpc.service.as_str().into() },
+        None => {
+            return Err(
+                "the kind of check is not known to this proxy: upgrade the proxies, or choose another".into(),
+            );
+        }
+    };
+    let port = match wire.port {
+        0 => None,
+        port => {
+            let number = u16::try_from(port).ok().and_then(NonZeroU16::new);
+            Some(number.ok_or_else(|| format!("port {port} is not a port: choose one of 1 to 65535"))?)
+        }
+    };
+    let settings = ActiveSettings {
+        kind,
+        port,
+        interval: Duration::from_millis(wire.interval_ms),
+        timeout: Duration::from_millis(wire.timeout_ms),
+        healthy_threshold: wire.healthy_threshold,
+        unhealthy_threshold: wire.unhealthy_threshold,
+        initial: if wire.initially_down { Initial::Down } else { Initial::Up },
+        ..ActiveSettings::default()
+    };
+    settings.validate().map_err(|error| error.to_string())
+}
+
+fn http(wire: &push::HttpCheck) -> Result<HttpCheck, String> {
+    let version = match wire.version() {
+        push::HttpVersion::HttpVersion1 => HttpVersion::Http1,
+        push::HttpVersion::HttpVersion2 => HttpVersion::Http2,
+        push::HttpVersion::Unspecified => {
+            let number = wire.version;
+            return Err(format!("http.version {number} is not known to this proxy: upgrade the proxies"));
+        }
+    };
+    let text = |text: &str| (!text.is_empty()).then(|| text.into());
+    let headers = wire.headers.iter().map(|field| (field.name.as_str().into(), field.value.as_str().into()));
+    let range =
+        |range: &push::StatusRange| StatusRange { first: narrow(range.first), last: narrow(range.last) };
+    Ok(HttpCheck {
+        version,
+        method: wire.method.as_str().into(),
+        path: wire.path.as_str().into(),
+        host: text(&wire.host),
+        headers: headers.collect(),
+        expected: wire.expected.iter().map(range).collect(),
+        body_contains: text(&wire.body_contains),
+    })
+}
+
+fn passive(wire: &push::PassiveCheck) -> Result<Valid<PassiveSettings>, SettingsError> {
+    let permille = |percent: u32| narrow(percent.saturating_mul(10));
+    PassiveSettings {
+        window: Duration::from_millis(wire.window_ms),
+        outcomes_min: wire.min_requests,
+        failure_share_permille: (wire.max_failure_percent < 100).then(|| permille(wire.max_failure_percent)),
+        consecutive_failures: NonZeroU32::new(wire.consecutive_failures),
+        consecutive_connect_failures: NonZeroU32::new(wire.consecutive_connect_failures),
+        ejection_base: Duration::from_millis(wire.base_ejection_ms),
+        ejection_max: Duration::from_millis(wire.max_ejection_ms),
+        ejected_share_max_permille: permille(wire.max_ejected_percent),
+        available_min: wire.min_available,
+        gray: wire.gray_failures.then(GraySettings::default),
+        ..PassiveSettings::default()
+    }
+    .validate()
+}
+
+/// What is too large is refused further on, where its range is known.
+fn narrow(number: u32) -> u16 {
+    u16::try_from(number).unwrap_or(u16::MAX)
+}
+
+/// 0 to 100.
+fn percent(number: u32) -> u8 {
+    u8::try_from(number.min(100)).unwrap_or(100)
+}
