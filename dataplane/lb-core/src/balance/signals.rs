@@ -32,7 +32,7 @@ pub struct Outcome {
 pub enum OutcomeKind {
     /// An answer that is no fault of the backend.
     Success,
-    /// An answer that is: a status of 500 and above, or one that could not be read.
+    /// An answer that is, by whatever the caller takes for one, or one that could not be read.
     Error,
     /// Status 429, or 503 with the header.
     TooManyRequests {
