@@ -7,7 +7,7 @@ use super::apply::{Applier, PORT_LINGER};
 use super::convert::Rejection;
 use super::replica::{Breach, Event, Replica};
 use super::status::{PoolStatus, Status};
-use crate::health::{Exchange, Heard};
+use crate::health::Exchange;
 use crate::readiness::Readiness;
 use crate::tls::tickets::Ring;
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,7 +22,7 @@ use weir_dial::{Backoff, DialError, Dialer, Link, Random, with_causes};
 use weir_proto::limits::{HEALTH_CAPABILITY, KEY_BYTES, MESSAGE_BYTES_MAX};
 use weir_proto::push::proxy_message::Body as ToController;
 use weir_proto::push::push_client::PushClient;
-use weir_proto::push::{ControllerMessage, Hello, KeyRing, ProxyMessage};
+use weir_proto::push::{ControllerMessage, HealthNews, Hello, KeyRing, ProxyMessage};
 use weir_proto::renewal::DIAL_AGAIN_TRAILER;
 
 /// Between two reports of digests, give or take a fifth.
@@ -59,6 +59,7 @@ pub async fn run(
         status,
         exchange,
         shares_health: false,
+        begins_sharing: false,
         heard: Vec::new(),
         readiness,
         answers: Vec::new(),
@@ -129,8 +130,10 @@ struct Follower {
     exchange: Arc<Exchange>,
     /// The controller of this stream passes on what proxies find of backends.
     shares_health: bool,
-    /// What others found, to be handed on once it is clear that the stream goes on.
-    heard: Vec<Heard>,
+    /// That began with this batch.
+    begins_sharing: bool,
+    /// What others found, in this batch.
+    heard: Vec<HealthNews>,
     readiness: Arc<Readiness>,
     /// To be sent once what they are about is committed.
     answers: Vec<ToController>,
@@ -152,7 +155,8 @@ struct Follower {
 impl Follower {
     async fn follow(&mut self, dialer: &mut Dialer, proxy_id: &str, random: &mut Random) -> End {
         self.is_stream_synced = false;
-        self.shares_health = false;
+        (self.shares_health, self.begins_sharing) = (false, false);
+        self.heard.clear();
         let link = match dialer.dial(random).await {
             Ok(link) => link,
             Err(error) => return error.into(),
@@ -184,11 +188,7 @@ impl Follower {
                     let Some(message) = message? else { return Ok(()) };
                     self.take_batch(message, &mut inbound, &outbound).await?;
                 }
-                () = self.exchange.changed(), if self.shares_health => {
-                    while let Some(said) = self.exchange.next() {
-                        send(&outbound, said).await?;
-                    }
-                }
+                () = self.exchange.changed(), if self.shares_health => self.say_health(&outbound).await?,
                 () = tokio::time::sleep_until(report_at) => {
                     let reports: Vec<_> = self.replica.digest_reports().collect();
                     for report in reports {
@@ -244,11 +244,22 @@ impl Follower {
     async fn flush(&mut self, outbound: &mpsc::Sender<ProxyMessage>) -> Result<(), End> {
         self.apply();
         self.close_at = self.applier.close_retired(Instant::now().into_std());
-        for heard in self.heard.drain(..) {
-            self.exchange.hear(heard).await;
+        if std::mem::take(&mut self.begins_sharing) {
+            self.exchange.begin().await;
+            self.say_health(outbound).await?;
+        }
+        for news in self.heard.drain(..) {
+            self.exchange.hear(news).await;
         }
         for answer in std::mem::take(&mut self.answers) {
             send(outbound, answer).await?;
+        }
+        Ok(())
+    }
+
+    async fn say_health(&self, outbound: &mpsc::Sender<ProxyMessage>) -> Result<(), End> {
+        while let Some(said) = self.exchange.next() {
+            send(outbound, said).await?;
         }
         Ok(())
     }
@@ -267,7 +278,7 @@ impl Follower {
                 tracing::info!(controller = %controller_id, "connected to a controller");
                 if capabilities.iter().any(|capability| capability == HEALTH_CAPABILITY) {
                     self.shares_health = true;
-                    self.heard.push(Heard::Stream);
+                    self.begins_sharing = true;
                 }
             }
             Event::Configured { pool, sets } => self.undecided.entry(pool).or_default().extend(sets),
@@ -290,7 +301,7 @@ impl Follower {
                 self.is_retry_due = true;
             }
             Event::Keys(ring) => self.on_keys(&ring),
-            Event::Health(news) => self.heard.push(Heard::News(news)),
+            Event::Health(news) => self.heard.push(news),
             Event::Synced => {
                 self.is_retry_due = true;
                 self.apply();

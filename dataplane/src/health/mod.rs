@@ -164,16 +164,23 @@ impl Caretaker {
                     self.health.hear(now, news);
                 }
             }
-            Heard::Stream => {
+            Heard::Stream(said) => {
                 self.health.reconnect(now);
-                for (number, charge) in &self.sets {
-                    let Some(set) = charge.set.upgrade() else { continue };
-                    let known = self.health.set(*number).into_iter().flat_map(health::SetHealth::standings);
-                    for (backend, _) in known.filter(|(_, standing)| !standing.is_available) {
-                        let why = charge.down.get(backend).cloned().unwrap_or_default();
-                        self.surroundings.exchange.say_backend(&set.name, backend, Some(why));
-                    }
-                }
+                self.say_again();
+                // The stream may be gone by now.
+                let _ = said.send(());
+            }
+        }
+    }
+
+    /// Each backend that takes no requests, for a controller that knows nothing of it.
+    fn say_again(&self) {
+        for (number, charge) in &self.sets {
+            let Some(set) = charge.set.upgrade() else { continue };
+            let known = self.health.set(*number).into_iter().flat_map(health::SetHealth::standings);
+            for (backend, _) in known.filter(|(_, standing)| !standing.is_available) {
+                let why = charge.down.get(backend).cloned().unwrap_or_default();
+                self.surroundings.exchange.say_backend(&set.name, backend, Some(why));
             }
         }
     }

@@ -8,7 +8,8 @@ use lb_core::health::{Moment, News, ProxyId, Reason, Remote, Say, State, TargetI
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::timeout;
 use weir_proto::limits::HEALTH_REPORTS_MAX;
 use weir_proto::push::proxy_message::Body as ToController;
 use weir_proto::push::{BackendHealth, FailureKind, HealthNews, HealthSaid, TargetHealth, TargetState};
@@ -16,11 +17,15 @@ use weir_proto::push::{BackendHealth, FailureKind, HealthNews, HealthSaid, Targe
 /// News that wait for the task that keeps health; the stream waits with one past it.
 const HEARD_MAX: usize = 64;
 
+/// Longest wait of a stream for the word on each backend.
+const BEGIN_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// What arrives over the stream.
 #[derive(Debug)]
 pub(crate) enum Heard {
-    /// A new stream, whose controller passes on what is said; nothing was said on it yet.
-    Stream,
+    /// A new stream, whose controller passes on what is said; nothing was said on it yet. To be answered once the word
+    /// on each backend waits.
+    Stream(oneshot::Sender<()>),
     /// What others found.
     News(HealthNews),
 }
@@ -55,13 +60,21 @@ impl Exchange {
         self.id
     }
 
-    /// What the stream brought. With a new one, all that waits is forgotten: it is said again.
-    pub(crate) async fn hear(&self, heard: Heard) {
-        if matches!(heard, Heard::Stream) {
-            *self.waiting() = Waiting::default();
-        }
+    /// A stream has begun. All that waits is forgotten and said again; when this returns, the word on each backend waits,
+    /// so that it goes out before the first acknowledgement: who counts a proxy as current knows what it thinks of its
+    /// backends.
+    pub(crate) async fn begin(&self) {
+        *self.waiting() = Waiting::default();
+        let (said, waits) = oneshot::channel();
         // With nobody there to hear, the process ends.
-        let _ = self.heard.send(heard).await;
+        if self.heard.send(Heard::Stream(said)).await.is_ok() {
+            let _ = timeout(BEGIN_TIMEOUT, waits).await;
+        }
+    }
+
+    /// What the stream brought.
+    pub(crate) async fn hear(&self, news: HealthNews) {
+        let _ = self.heard.send(Heard::News(news)).await;
     }
 
     /// Returns when there may be something to say. Cancellation safe.
@@ -247,8 +260,14 @@ mod tests {
         }
         assert_eq!((seen, exchange.next()), (HEALTH_REPORTS_MAX + 1, None));
         exchange.say(Say::Alive);
-        exchange.hear(Heard::Stream).await;
+        let answer = async {
+            let Some(Heard::Stream(done)) = heard.recv().await else { panic!("a new stream") };
+            exchange.say_backend("ns/pool/set", "10.0.0.1:80", Some("checks fail".into()));
+            done.send(()).expect("it waits");
+        };
+        tokio::join!(exchange.begin(), answer);
+        let Some(ToController::BackendHealth(backend)) = exchange.next() else { panic!("what is true now") };
+        assert!(!backend.available);
         assert_eq!(exchange.next(), None, "a new stream begins anew");
-        assert!(matches!(heard.recv().await, Some(Heard::Stream)));
     }
 }

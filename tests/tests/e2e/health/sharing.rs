@@ -68,7 +68,7 @@ impl Fleet {
     fn all_follow_the_checkers(&self) {
         for (status, state) in [(503, "Down"), (200, "Up")] {
             self.backend.answer_checks(status);
-            wait::until(&format!("the backend should be {state} everywhere"), || {
+            wait::patiently(&format!("the backend should be {state} everywhere"), || {
                 let mut backends = self.proxies.iter().map(Service::backends);
                 backends.all(|backends| backends[&self.backend.port].state == state).then_some(())
             });
