@@ -14,6 +14,9 @@
 //! | Maglev | O(1) | [`maglev`], [`bounded`] |
 //!
 //! After a change of members a picker's next pick costs O(n log n) for round robin, and O(1) or O(n) for the others.
+//!
+//! `tests/balancing/` simulates a process with seeds: workers, health and memberships together, over backends that
+//! misbehave, come and go. `tests/slow_replica.rs` compares the algorithms.
 
 mod bounded;
 mod choices;
