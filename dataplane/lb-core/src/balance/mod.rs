@@ -32,6 +32,7 @@ mod signals;
 pub use lane::{Lane, LaneKey, Part, Seat};
 pub use picker::{PickRequest, Picker};
 pub use rng::Rng;
+pub(crate) use rng::mix;
 pub use schedule::Schedule;
 pub use signals::{Outcome, OutcomeKind, RETRY_AFTER_MAX, Recorder};
 

@@ -1,28 +1,7 @@
-//! Random numbers from a seed, and hashes that every process computes alike.
+//! Parts of times by chance, and hashes that every process computes alike.
 
+use crate::balance::mix;
 use std::time::Duration;
-
-/// SplitMix64 (Steele, Lea and Flood, 2014): small, and good enough to spread probes.
-#[derive(Debug, Clone)]
-pub(super) struct Random(u64);
-
-impl Random {
-    pub(super) fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    pub(super) fn draw(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        mix(self.0)
-    }
-}
-
-/// SplitMix64's finishing step: each bit of the result depends on each bit of `value`.
-pub(super) fn mix(value: u64) -> u64 {
-    let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    value ^ (value >> 31)
-}
 
 /// FNV-1a, finished with [`mix`]. Equal in every process, version and machine, which the hashes of `std` and foldhash
 /// do not promise. Not proof against who looks for collisions.
@@ -60,7 +39,5 @@ mod tests {
     fn hashes_never_change_between_versions() {
         assert_eq!(stable_hash(b""), 0xf52a_15e9_a9b5_e89b);
         assert_eq!(stable_hash(b"weir"), 18_102_364_656_296_629_561);
-        let mut random = Random::new(1);
-        assert_ne!(random.draw(), random.draw());
     }
 }

@@ -6,8 +6,9 @@
 
 use super::active::{Checker, Outcome, Phase, Probe, Reason, State, Transition};
 use super::moment::Moment;
-use super::random::{Random, stable_hash};
+use super::random::stable_hash;
 use super::settings::{ActiveSettings, Valid};
+use crate::balance::Rng;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -123,7 +124,7 @@ pub struct Roster {
     probing: BTreeSet<(Moment, TargetId)>,
     probes_at_once_max: usize,
     last_probe: u64,
-    random: Random,
+    random: Rng,
 }
 
 impl Roster {
@@ -136,7 +137,7 @@ impl Roster {
             probing: BTreeSet::new(),
             probes_at_once_max: probes_at_once_max.max(1),
             last_probe: 0,
-            random: Random::new(seed),
+            random: Rng::new(seed),
         }
     }
 
@@ -152,7 +153,7 @@ impl Roster {
             // Two keys with one id: the later takes the next, so that neither gets the other's results.
             id = TargetId(id.0.wrapping_add(1));
         }
-        let mut checker = Checker::new(key.settings.clone(), now, self.random.draw());
+        let mut checker = Checker::new(key.settings.clone(), now, self.random.bits());
         if begin == Begin::Idle {
             checker.pause();
         }
@@ -176,7 +177,7 @@ impl Roster {
 
     /// Checks a target that was idle, beginning in `state`.
     pub fn resume(&mut self, now: Moment, id: TargetId, state: State) {
-        let random = self.random.draw();
+        let random = self.random.bits();
         let is_idle = |entry: &Entry| entry.checker.phase() == Phase::Idle;
         if self.targets.get(&id).is_some_and(is_idle) {
             self.change(id, |entry| entry.checker.resume(now, state, random));
@@ -263,7 +264,7 @@ impl Roster {
     }
 
     fn finish(&mut self, id: TargetId, probe: Probe) -> Option<Turned> {
-        let random = self.random.draw();
+        let random = self.random.bits();
         let transition = self.change(id, |entry| entry.checker.finish(probe, random))??;
         Some(Turned { target: id, transition })
     }

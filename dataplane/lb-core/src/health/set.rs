@@ -8,10 +8,10 @@ use super::active::{Reason, State};
 use super::checks::TargetChange;
 use super::moment::Moment;
 use super::passive::{Cause, Ejection, Passive, WEIGHT_FULL};
-use super::random::Random;
 use super::roster::TargetId;
 use super::settings::{Initial, PassiveSettings, Valid};
 use super::window::Batch;
+use crate::balance::Rng;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
@@ -145,7 +145,7 @@ pub struct SetHealth {
     ejected: BTreeSet<(Moment, Arc<str>)>,
     available: usize,
     weighs_at: Moment,
-    random: Random,
+    random: Rng,
     pending: SetSteps,
 }
 
@@ -162,7 +162,7 @@ impl SetHealth {
             ejected: BTreeSet::new(),
             available: 0,
             weighs_at: Moment::START,
-            random: Random::new(seed),
+            random: Rng::new(seed),
             pending: SetSteps::default(),
         }
     }
@@ -244,7 +244,7 @@ impl SetHealth {
             return;
         };
         if self.may_eject() {
-            let random = self.random.draw();
+            let random = self.random.bits();
             if let Some(passive) = self.passive_of(&backend) {
                 passive.eject(now, cause, random);
                 if let Ejection::Out { until, .. } = passive.ejection() {

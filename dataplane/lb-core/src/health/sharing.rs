@@ -19,8 +19,9 @@
 
 use super::active::{Reason, State};
 use super::moment::Moment;
-use super::random::{mix, stable_hash};
+use super::random::stable_hash;
 use super::roster::TargetId;
+use crate::balance::mix;
 use std::collections::BTreeMap;
 use std::time::Duration;
 

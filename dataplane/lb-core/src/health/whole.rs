@@ -3,12 +3,12 @@
 use super::active::Outcome;
 use super::checks::{Checks, Say, Steps, TargetChange};
 use super::moment::Moment;
-use super::random::{Random, mix};
 use super::roster::{ProbeId, Start, TargetId, TargetKey};
 use super::set::{Member, SetHealth, SetSteps};
 use super::settings::{ActiveSettings, Initial, PassiveSettings, Valid};
 use super::sharing::{News, ProxyId};
 use super::window::Batch;
+use crate::balance::{Rng, mix};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -58,7 +58,7 @@ pub struct Health {
     agenda: BTreeSet<(Moment, u64)>,
     /// Sets that something happened to since the last step.
     touched: BTreeSet<u64>,
-    random: Random,
+    random: Rng,
 }
 
 impl Health {
@@ -72,7 +72,7 @@ impl Health {
             users: BTreeSet::new(),
             agenda: BTreeSet::new(),
             touched: BTreeSet::new(),
-            random: Random::new(mix(seed)),
+            random: Rng::new(mix(seed)),
         }
     }
 
@@ -101,7 +101,7 @@ impl Health {
         }
         let (mut health, old_targets, wakes_at) = match self.sets.remove(&number) {
             Some(set) => (set.health, set.targets, set.wakes_at),
-            None => (SetHealth::new(None, 0, self.random.draw()), BTreeMap::new(), None),
+            None => (SetHealth::new(None, 0, self.random.bits()), BTreeMap::new(), None),
         };
         health.replace_settings(now, plan.passive, plan.panic_below_permille);
         health.replace_members(now, members.into_values().collect());
