@@ -25,8 +25,9 @@ pub(super) fn read(
     made: &Made<'_>,
 ) -> (Arc<Membership>, Option<Rejection>) {
     let SetSpec { policy, health, .. } = spec;
-    // A backend that comes to a set starts slowly; those that a set begins with start together.
-    let newcomer = first_standing(health, old.map(|_| made.now));
+    // A backend that comes to a set starts slowly, where any does; those that a set begins with start together.
+    let starts_slowly = old.is_some() && policy.eligibility.slow_start.is_some();
+    let newcomer = first_standing(health, starts_slowly.then_some(made.now));
     let is_checked = health.active.is_some() || health.passive.is_some();
     let old = old.map_or(&[][..], Membership::backends);
     let mut backends = Vec::with_capacity(wire.len());

@@ -19,11 +19,11 @@ pub(crate) use share::{Exchange, Heard};
 pub use view::{Finding, View};
 
 use crate::outcomes::Judged;
-use lb_core::backend::{BackendSet, Place, Standing};
+use lb_core::backend::{Backend, BackendSet, Place, Standing};
 use lb_core::health::{self, Event, Health, Moment, Outcome, PROBES_AT_ONCE_MAX, ProbeId, SetSteps};
 use orders::Order;
 use probe::{ProbeTls, probe};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -64,6 +64,8 @@ pub(crate) struct Surroundings {
 #[derive(Debug)]
 struct Charge {
     set: Weak<BackendSet>,
+    /// Of the set, also once that is gone: what was said under it is to be taken back.
+    name: Arc<str>,
     /// When its membership is to be made anew though nothing happens: a backend starts slowly.
     next_change: Option<Duration>,
     /// Why backends take no requests, for who asks again.
@@ -75,6 +77,8 @@ pub(crate) struct Caretaker {
     surroundings: Surroundings,
     health: Health,
     sets: BTreeMap<u64, Charge>,
+    /// Sets by [`Charge::next_change`].
+    changes: BTreeSet<(Duration, u64)>,
     tls: ProbeTls,
     probes: JoinSet<(ProbeId, Outcome)>,
     running: BTreeMap<ProbeId, AbortHandle>,
@@ -89,6 +93,7 @@ impl Caretaker {
             surroundings,
             health: Health::new(me, PROBES_AT_ONCE_MAX, seed),
             sets: BTreeMap::new(),
+            changes: BTreeSet::new(),
             tls: ProbeTls::new(),
             probes: JoinSet::new(),
             running: BTreeMap::new(),
@@ -140,9 +145,9 @@ impl Caretaker {
     }
 
     fn wakes_at(&self) -> Option<tokio::time::Instant> {
-        let changes = self.sets.values().filter_map(|charge| charge.next_change);
+        let change = self.changes.first().map(|(at, _)| *at);
         let by_health = self.health.wakes_at().map(since_start);
-        let wakes = changes.chain(by_health).min()?;
+        let wakes = change.into_iter().chain(by_health).min()?;
         Some((self.surroundings.started + wakes).into())
     }
 
@@ -194,32 +199,52 @@ impl Caretaker {
                     let backends = members.backends().iter();
                     let backends = backends.map(|backend| (Arc::clone(&backend.id), backend.address));
                     self.health.replace_set(now, number, plan, backends);
-                    self.keep(number, set);
+                    self.keep(number, &kept);
                     // Whatever health makes of it: the members may have come without what is known of them.
                     self.put_in_force(now, number);
                 }
                 Order::Forget => {
                     self.health.remove_set(now, number);
-                    self.sets.remove(&number);
+                    self.change_at(number, None);
+                    if let Some(charge) = self.sets.remove(&number) {
+                        self.hand_over(&charge.name, charge.down);
+                    }
                 }
             }
         }
     }
 
     /// What was said of backends that left the set is taken back.
-    fn keep(&mut self, number: u64, set: Weak<BackendSet>) {
-        let before = self.sets.remove(&number).map(|charge| charge.down).unwrap_or_default();
-        let (kept, left): (BTreeMap<_, _>, BTreeMap<_, _>) = before
-            .into_iter()
-            .partition(|(id, _)| self.health.set(number).is_some_and(|set| set.standing(id).is_some()));
-        self.take_back(set.upgrade().as_deref(), left.into_keys());
-        self.sets.insert(number, Charge { set, next_change: None, down: kept });
+    fn keep(&mut self, number: u64, set: &Arc<BackendSet>) {
+        let before = self.sets.get_mut(&number).map(|charge| std::mem::take(&mut charge.down));
+        let next_change = self.sets.get(&number).and_then(|charge| charge.next_change);
+        let (name, down) = (Arc::clone(&set.name), BTreeMap::new());
+        self.sets.insert(number, Charge { set: Arc::downgrade(set), name, next_change, down });
+        self.hand_over(&set.name, before.unwrap_or_default());
     }
 
-    fn take_back(&self, set: Option<&BackendSet>, backends: impl Iterator<Item = Arc<str>>) {
-        if let Some(set) = set {
-            backends.for_each(|backend| self.surroundings.exchange.say_backend(&set.name, &backend, None));
+    /// What was said of backends of a set goes on under another set of that name which knows them as unavailable: the
+    /// same one with other members, or the one that took its place. All else is taken back.
+    fn hand_over(&mut self, set: &Arc<str>, down: BTreeMap<Arc<str>, String>) {
+        for (backend, why) in down {
+            let is_down = |number: &u64| {
+                let standing = self.health.set(*number).and_then(|known| known.standing(&backend));
+                standing.is_some_and(|standing| !standing.is_available)
+            };
+            let heir = self.sets.iter_mut().find(|(number, heir)| heir.name == *set && is_down(number));
+            match heir {
+                Some((_, heir)) => drop(heir.down.insert(backend, why)),
+                None => self.surroundings.exchange.say_backend(set, &backend, None),
+            }
         }
+    }
+
+    fn change_at(&mut self, number: u64, at: Option<Duration>) {
+        let Some(charge) = self.sets.get_mut(&number) else { return };
+        if let Some(before) = std::mem::replace(&mut charge.next_change, at) {
+            self.changes.remove(&(before, number));
+        }
+        self.changes.extend(at.map(|at| (at, number)));
     }
 
     fn step(&mut self, now: Moment) {
@@ -242,29 +267,34 @@ impl Caretaker {
             }
             self.say(number, &changes);
         }
-        let due: Vec<u64> =
-            self.sets.iter().filter(|(_, charge)| charge.is_due(now)).map(|(id, _)| *id).collect();
-        for number in due {
+        let due = self.changes.iter().take_while(|(at, _)| *at <= since_start(now));
+        for number in due.map(|(_, number)| *number).collect::<Vec<_>>() {
             self.put_in_force(now, number);
         }
         let targets = self.health.checks().roster().targets().len() as u64;
         self.surroundings.counts.targets.store(targets, Ordering::Relaxed);
     }
 
-    /// Makes a set's membership anew, of its members as they are now and of what is known of them.
+    /// Makes a set's membership anew, of its members as they are now and of what is known of them. One that says that
+    /// already stays: it was made with the members, and some are dear to make.
     fn put_in_force(&mut self, now: Moment, number: u64) {
-        let Some(charge) = self.sets.get_mut(&number) else { return };
-        let Some(set) = charge.set.upgrade() else { return };
+        let Some(set) = self.sets.get(&number).and_then(|charge| charge.set.upgrade()) else { return };
         let Surroundings { place, ids, .. } = &self.surroundings;
         let known = self.health.set(number);
-        let version = ids.next();
-        set.update_members(|members| {
-            members.with_standings(version, &set.policy, place, since_start(now), |backend| {
-                let found = known.and_then(|known| known.standing(&backend.id));
-                found.map_or(backend.standing, |found| standing(found, &set, now))
-            })
-        });
-        charge.next_change = set.members().next_change();
+        let standing = |backend: &Backend| {
+            let found = known.and_then(|known| known.standing(&backend.id));
+            found.map_or(backend.standing, |found| standing(found, &set, now))
+        };
+        let members = set.members();
+        let is_due = members.next_change().is_some_and(|at| at <= since_start(now));
+        if is_due || members.backends().iter().any(|backend| standing(backend) != backend.standing) {
+            let version = ids.next();
+            set.update_members(|members| {
+                members.with_standings(version, &set.policy, place, since_start(now), standing)
+            });
+        }
+        let next_change = set.members().next_change();
+        self.change_at(number, next_change);
     }
 
     fn say(&mut self, number: u64, changes: &[health::Change]) {
@@ -308,12 +338,6 @@ impl Caretaker {
     }
 }
 
-impl Charge {
-    fn is_due(&self, now: Moment) -> bool {
-        self.next_change.is_some_and(|at| at <= since_start(now))
-    }
-}
-
 fn since_start(moment: Moment) -> Duration {
     moment.since(Moment::START)
 }
@@ -327,7 +351,7 @@ fn standing(found: health::Standing, set: &BackendSet, now: Moment) -> Standing 
     Standing {
         is_available: found.is_available,
         weight_permille: if is_starting { 1000 } else { found.weight_permille },
-        available_since: found.available_since.map(since_start),
+        available_since: found.available_since.filter(|_| window.is_some()).map(since_start),
     }
 }
 
@@ -337,3 +361,6 @@ async fn at(moment: Option<tokio::time::Instant>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;
