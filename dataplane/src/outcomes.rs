@@ -138,6 +138,7 @@ pub(crate) fn of_failure(failure: Failure, is_answered: bool) -> Option<OutcomeK
 mod tests {
     use super::*;
     use http::HeaderValue;
+    use lb_core::backend::{Eligibility, SetPolicy, Smoothing};
 
     #[test]
     fn an_answer_is_the_backends_failure_where_the_request_is_not_to_blame() {
@@ -163,5 +164,40 @@ mod tests {
             |seconds| OutcomeKind::TooManyRequests { retry_after: Some(Duration::from_secs(seconds)) };
         assert_eq!(wait("7"), seconds(7));
         assert_eq!(wait("Fri, 31 Dec 1999 23:59:59 GMT"), OutcomeKind::TooManyRequests { retry_after: None });
+    }
+
+    fn set(algorithm: Algorithm) -> BackendSet {
+        let policy = SetPolicy {
+            algorithm,
+            eligibility: Eligibility::default(),
+            key: None,
+            is_judged: true,
+            connect_timeout: MERGE_AFTER,
+            idle_timeout: MERGE_AFTER,
+            idle_connections_max: 1,
+        };
+        BackendSet::new(7, "ns/pool/web".into(), policy, Arc::default())
+    }
+
+    #[tokio::test]
+    async fn outcomes_reach_the_pickers_that_go_by_latency_and_the_health_of_sets_that_are_judged() {
+        let (sender, mut judged) = mpsc::channel(1);
+        let outcomes = Outcomes::new(Instant::now(), sender);
+        let (by_latency, by_turns) = (Arc::<Live>::default(), Arc::<Live>::default());
+        let smoothing = Smoothing::default();
+        let (fast, failed) = (MERGE_AFTER, Outcome { latency: MERGE_AFTER, kind: OutcomeKind::Error });
+        let good = Outcome { latency: fast, kind: OutcomeKind::Success };
+        let backend: Arc<str> = "a".into();
+        outcomes.record(&set(Algorithm::PeakEwma(smoothing)), &by_latency, None, good);
+        for outcome in [good, failed] {
+            outcomes.record(&set(Algorithm::RoundRobin), &by_turns, Some(&backend), outcome);
+        }
+        let merged = tokio::select! {
+            () = outcomes.merge() => None,
+            merged = judged.recv() => merged,
+        };
+        let expected = Batch { successes: 1, errors: 1, latency_sum: fast, ..Batch::default() };
+        assert_eq!(merged, Some(vec![((7, backend), expected)]));
+        assert!(by_latency.latency().is_some() && by_turns.latency().is_none());
     }
 }

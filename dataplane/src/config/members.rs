@@ -86,3 +86,104 @@ fn hints(wire: &push::Backend, known: Option<&Backend>) -> Hints {
     let names = |names: &[String]| names.iter().take(HINTS_MAX).map(|name| name.as_str().into()).collect();
     Hints { zones: names(&wire.hint_zones), nodes: names(&wire.hint_nodes) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use weir_proto::push::active_check::Kind;
+
+    fn spec(change: impl FnOnce(&mut push::BackendSet)) -> SetSpec {
+        let mut set =
+            push::BackendSet { name: "web".into(), connect_timeout_ms: 1, ..push::BackendSet::default() };
+        set.set_algorithm(push::Algorithm::RoundRobin);
+        change(&mut set);
+        let config = push::PoolConfig { backend_sets: vec![set], ..push::PoolConfig::default() };
+        let (mut pool, _) = convert::pool(&config, &Vec::new()).expect("a pool");
+        pool.sets.remove("web").expect("the set")
+    }
+
+    fn backend(id: &str) -> push::Backend {
+        let address = "10.0.0.1:80".to_owned();
+        let mut backend = push::Backend { id: id.into(), address, weight: 1, ..push::Backend::default() };
+        backend.set_state(push::BackendState::Ready);
+        backend
+    }
+
+    fn members(
+        spec: &SetSpec,
+        old: Option<&Membership>,
+        wire: &[push::Backend],
+        place: &Place,
+    ) -> Arc<Membership> {
+        let made = Made { version: 1, place, now: Duration::from_secs(9) };
+        let (members, refused) = read("web", spec, old, wire.iter().collect(), &made);
+        assert_eq!(refused, None);
+        members
+    }
+
+    fn ids(members: &Membership) -> Vec<&str> {
+        members
+            .lanes()
+            .iter()
+            .filter(|lane| lane.share() > 0.0)
+            .flat_map(lb_core::balance::Lane::seats)
+            .map(|seat| &*members.backends()[seat.backend as usize].id)
+            .collect()
+    }
+
+    #[test]
+    fn zones_hints_and_priorities_decide_who_is_chosen_here() {
+        let here = Place { zone: "a".into(), node: "n1".into() };
+        let zoned = |id: &str, zone: &str| push::Backend { zone: zone.into(), ..backend(id) };
+        let by_zone = spec(|set| set.set_locality(push::Locality::PreferZone));
+        assert_eq!(ids(&members(&by_zone, None, &[zoned("x", "a"), zoned("y", "b")], &here)), ["x"]);
+        assert_eq!(
+            ids(&members(&by_zone, None, &[zoned("x", "a"), zoned("y", "b")], &Place::default())).len(),
+            2
+        );
+        let by_hints = spec(|set| set.set_locality(push::Locality::Hints));
+        let zone = |id: &str, zone: &str| push::Backend { hint_zones: vec![zone.into()], ..backend(id) };
+        assert_eq!(ids(&members(&by_hints, None, &[zone("x", "b"), zone("y", "a")], &here)), ["y"]);
+        let node = |id: &str, node: &str| push::Backend { hint_nodes: vec![node.into()], ..backend(id) };
+        assert_eq!(ids(&members(&by_hints, None, &[node("x", "n1"), node("y", "n2")], &here)), ["x"]);
+        let second = push::Backend { priority: 1, ..backend("x") };
+        assert_eq!(ids(&members(&spec(|_| {}), None, &[second, backend("y")], &here)), ["y"]);
+    }
+
+    #[test]
+    fn what_is_known_of_a_backend_goes_on_only_while_somebody_checks_it() {
+        let place = Place::default();
+        let check = push::ActiveCheck {
+            kind: Some(Kind::Tcp(push::TcpCheck {})),
+            interval_ms: 1_000,
+            timeout_ms: 1_000,
+            healthy_threshold: 1,
+            unhealthy_threshold: 1,
+            initially_down: true,
+            ..push::ActiveCheck::default()
+        };
+        let checked = spec(|set| set.active_check = Some(check));
+        let waits = members(&checked, None, &[backend("x")], &place);
+        assert!(!waits.backends()[0].standing.is_available, "its first pass is still to come");
+        let later = members(&checked, Some(&waits), &[backend("x"), backend("y")], &place);
+        assert_eq!(later.eligible().count(), 0);
+        assert!(Arc::ptr_eq(&later.backends()[0].live, &waits.backends()[0].live));
+        let unchecked = members(&spec(|_| {}), Some(&later), &[backend("x")], &place);
+        assert_eq!(unchecked.eligible().count(), 1);
+    }
+
+    #[test]
+    fn who_comes_to_a_set_that_is_there_starts_slowly_where_any_does() {
+        let place = Place::default();
+        let slow = push::SlowStart { window_ms: 30_000, min_weight_percent: 10 };
+        let slowly = spec(|set| set.slow_start = Some(slow));
+        let first = members(&slowly, None, &[backend("x")], &place);
+        assert_eq!(first.backends()[0].standing.available_since, None);
+        let second = members(&slowly, Some(&first), &[backend("x"), backend("y")], &place);
+        let since: Vec<_> =
+            second.backends().iter().map(|backend| backend.standing.available_since).collect();
+        assert_eq!(since, [None, Some(Duration::from_secs(9))]);
+        let at_once = members(&spec(|_| {}), Some(&first), &[backend("x"), backend("y")], &place);
+        assert!(at_once.backends().iter().all(|backend| backend.standing == Standing::default()));
+    }
+}

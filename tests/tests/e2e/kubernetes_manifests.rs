@@ -40,6 +40,30 @@ endpoints:
 }
 
 #[test]
+fn requests_stay_in_the_zone_that_the_proxy_is_told_it_runs_in() {
+    let (near, far) = (Samples::start("near", 1), Samples::start("far", 1));
+    let port = ports::free();
+    let folder = Folder::new();
+    let local =
+        pool_of_service(port).replace("algorithm: RoundRobin", "algorithm: RoundRobin, locality: PreferZone");
+    folder.write("pool.yaml", &local);
+    folder.write("service.yaml", SERVICE);
+    for (zone, samples) in [("a", &near), ("b", &far)] {
+        let placed = format!("  - addresses: [127.0.0.1]\n    zone: {zone}");
+        let slice = slice(zone, samples.ports[0], "ready: true");
+        folder.write(&format!("{zone}.yaml"), &slice.replace("  - addresses: [127.0.0.1]", &placed));
+    }
+    let answers = |flags: &[&str]| {
+        let _weir = Service::standalone(folder.path(), flags);
+        wait_for_backend(port, "/", "near");
+        let name = || client::fetch(port, "/").expect("an answer").json()["name"].to_string();
+        (0..20).map(|_| name()).collect::<std::collections::BTreeSet<_>>()
+    };
+    assert_eq!(answers(&["--zone", "a"]).into_iter().collect::<Vec<_>>(), ["\"near\""]);
+    assert_eq!(answers(&[]).len(), 2, "nowhere in particular, all are alike");
+}
+
+#[test]
 fn endpoint_slices_move_traffic_and_no_request_fails() {
     let (old, new) = (Samples::start("old", 1), Samples::start("new", 1));
     let port = ports::free();

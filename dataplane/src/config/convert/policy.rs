@@ -204,3 +204,116 @@ fn narrow(number: u32) -> u16 {
 fn percent(number: u32) -> u8 {
     u8::try_from(number.min(100)).unwrap_or(100)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use push::active_check::Kind as Wire;
+
+    fn set(algorithm: push::Algorithm) -> push::BackendSet {
+        let mut set = push::BackendSet { connect_timeout_ms: 1, ..push::BackendSet::default() };
+        set.set_algorithm(algorithm);
+        set
+    }
+
+    #[test]
+    fn each_algorithm_is_what_its_name_says() {
+        for (wire, algorithm) in [
+            (push::Algorithm::RoundRobin, Algorithm::RoundRobin),
+            (push::Algorithm::LeastRequest, Algorithm::LeastRequest { choices: 2 }),
+            (push::Algorithm::Random, Algorithm::Random),
+            (push::Algorithm::LeastConnections, Algorithm::LeastConnections),
+            (push::Algorithm::LeastResponseTime, Algorithm::LeastResponseTime(Smoothing::default())),
+            (push::Algorithm::PeakEwma, Algorithm::PeakEwma(Smoothing::default())),
+        ] {
+            assert_eq!(
+                read(&set(wire)).map(|(policy, _)| (policy.algorithm, policy.key)),
+                Ok((algorithm, None))
+            );
+        }
+        let hashed = |key: push::HashKey, name: &str, max_load_percent| {
+            let mut hash = push::ConsistentHash {
+                name: name.into(),
+                max_load_percent,
+                ..push::ConsistentHash::default()
+            };
+            hash.set_key(key);
+            let set =
+                push::BackendSet { consistent_hash: Some(hash), ..set(push::Algorithm::ConsistentHash) };
+            read(&set)
+                .map(|(policy, _)| (policy.algorithm, policy.key))
+                .map_err(|refused| refused.to_string())
+        };
+        let bounded = Algorithm::Maglev { load_percent_max: Some(125) };
+        for (key, name, source) in [
+            (push::HashKey::SourceIp, "", KeySource::SourceIp),
+            (push::HashKey::Header, "x-user", KeySource::Header("x-user".into())),
+            (push::HashKey::Cookie, "id", KeySource::Cookie("id".into())),
+            (push::HashKey::Query, "q", KeySource::Query("q".into())),
+            (push::HashKey::Host, "", KeySource::Host),
+        ] {
+            assert_eq!(hashed(key, name, 125), Ok((bounded, Some(source))));
+        }
+        let unbounded = Algorithm::Maglev { load_percent_max: None };
+        assert_eq!(hashed(push::HashKey::Host, "", 0), Ok((unbounded, Some(KeySource::Host))));
+        assert!(
+            hashed(push::HashKey::Cookie, "", 0).is_err_and(|refused| refused.contains("name is missing"))
+        );
+        assert!(read(&set(push::Algorithm::ConsistentHash)).is_err(), "of what");
+    }
+
+    #[test]
+    fn each_kind_of_check_is_what_its_name_says() {
+        let checked = |kind: Option<Wire>| {
+            let check = push::ActiveCheck {
+                kind,
+                port: 8081,
+                interval_ms: 2_000,
+                timeout_ms: 500,
+                healthy_threshold: 4,
+                unhealthy_threshold: 5,
+                initially_down: true,
+            };
+            let set = push::BackendSet { active_check: Some(check), ..set(push::Algorithm::Random) };
+            read(&set).map(|(_, plan)| plan.active.expect("asked for"))
+        };
+        let http = push::HttpCheck {
+            version: push::HttpVersion::HttpVersion2.into(),
+            method: "POST".into(),
+            path: "/ready".into(),
+            host: "a".into(),
+            headers: vec![push::HeaderField { name: "x-a".into(), value: "b".into() }],
+            expected: vec![push::StatusRange { first: 204, last: 205 }],
+            body_contains: "ok".into(),
+        };
+        let check = HttpCheck {
+            version: HttpVersion::Http2,
+            method: "POST".into(),
+            path: "/ready".into(),
+            host: Some("a".into()),
+            headers: vec![("x-a".into(), "b".into())],
+            expected: vec![StatusRange { first: 204, last: 205 }],
+            body_contains: Some("ok".into()),
+        };
+        for (wire, kind) in [
+            (Wire::Http(http), Kind::Http(check)),
+            (Wire::Tcp(push::TcpCheck {}), Kind::Tcp),
+            (Wire::Tls(push::TlsCheck {}), Kind::Tls),
+            (Wire::Grpc(push::GrpcCheck { service: "s".into() }), Kind::Grpc { service: "s".into() }),
+        ] {
+            let settings = checked(Some(wire)).expect("valid");
+            let expected = ActiveSettings {
+                kind,
+                port: NonZeroU16::new(8081),
+                interval: Duration::from_secs(2),
+                timeout: Duration::from_millis(500),
+                healthy_threshold: 4,
+                unhealthy_threshold: 5,
+                initial: Initial::Down,
+                ..ActiveSettings::default()
+            };
+            assert_eq!(*settings, expected);
+        }
+        assert!(checked(None).is_err_and(|refused| refused.reason.contains("upgrade the proxies")));
+    }
+}
