@@ -88,33 +88,12 @@ impl Turns {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lb_core::backend::{
-        Algorithm, Backend, BackendState, Eligibility, Hints, Membership, SetPolicy, Standing,
-    };
+    use lb_core::backend::{Algorithm, Backend, Membership, SetPolicy};
     use lb_core::route::WeightedSet;
-    use std::time::Duration;
 
     fn set(id: u64, ports: &[u16], weight: u32) -> WeightedSet {
-        let backend = |port: &u16| Backend {
-            id: format!("{port}").into(),
-            address: ([127, 0, 0, 1], *port).into(),
-            weight: 1,
-            priority: 0,
-            zone: "".into(),
-            hints: Hints::default(),
-            state: BackendState::Ready,
-            standing: Standing::default(),
-            live: Arc::default(),
-        };
-        let policy = SetPolicy {
-            algorithm: Algorithm::RoundRobin,
-            eligibility: Eligibility::default(),
-            key: None,
-            is_judged: false,
-            connect_timeout: Duration::from_secs(1),
-            idle_timeout: Duration::from_secs(1),
-            idle_connections_max: 1,
-        };
+        let backend = |port: &u16| Backend::new(port.to_string(), ([127, 0, 0, 1], *port).into());
+        let policy = SetPolicy::new(Algorithm::RoundRobin);
         let members = Arc::new(Membership::new(id, ports.iter().map(backend).collect()));
         WeightedSet { set: Arc::new(BackendSet::new(id, "set".into(), policy, members)), weight }
     }

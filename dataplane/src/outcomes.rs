@@ -138,7 +138,7 @@ pub(crate) fn of_failure(failure: Failure, is_answered: bool) -> Option<OutcomeK
 mod tests {
     use super::*;
     use http::HeaderValue;
-    use lb_core::backend::{Eligibility, SetPolicy, Smoothing};
+    use lb_core::backend::{SetPolicy, Smoothing};
 
     #[test]
     fn an_answer_is_the_backends_failure_where_the_request_is_not_to_blame() {
@@ -167,15 +167,7 @@ mod tests {
     }
 
     fn set(algorithm: Algorithm) -> BackendSet {
-        let policy = SetPolicy {
-            algorithm,
-            eligibility: Eligibility::default(),
-            key: None,
-            is_judged: true,
-            connect_timeout: MERGE_AFTER,
-            idle_timeout: MERGE_AFTER,
-            idle_connections_max: 1,
-        };
+        let policy = SetPolicy { is_judged: true, ..SetPolicy::new(algorithm) };
         BackendSet::new(7, "ns/pool/web".into(), policy, Arc::default())
     }
 

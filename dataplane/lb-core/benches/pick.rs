@@ -6,13 +6,10 @@
 #![allow(clippy::disallowed_methods, reason = "a bench measures time; the core is given it")]
 #![allow(clippy::print_stdout, reason = "figures are what it is for")]
 
-use lb_core::backend::{
-    Algorithm, Backend, BackendState, Eligibility, Hints, Membership, Place, SetPolicy, Smoothing, Standing,
-};
+use lb_core::backend::{Algorithm, Backend, Membership, Place, SetPolicy, Smoothing};
 use lb_core::balance::{Outcome, OutcomeKind, PickRequest, Picker, Recorder, Rng};
 use std::collections::VecDeque;
 use std::hint::black_box;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const COUNTS: [usize; 4] = [10, 100, 1_000, 10_000];
@@ -60,25 +57,10 @@ fn various(n: usize) -> u32 {
 }
 
 fn members(algorithm: Algorithm, count: usize, weight_of: fn(usize) -> u32) -> Membership {
-    let policy = SetPolicy {
-        algorithm,
-        eligibility: Eligibility::default(),
-        key: None,
-        is_judged: false,
-        connect_timeout: Duration::from_secs(1),
-        idle_timeout: Duration::from_secs(1),
-        idle_connections_max: 0,
-    };
+    let policy = SetPolicy::new(algorithm);
     let backend = |n: usize| Backend {
-        id: format!("pod-{n}").into(),
-        address: ([10, 0, 0, 1], 80).into(),
         weight: weight_of(n),
-        priority: 0,
-        zone: "".into(),
-        hints: Hints::default(),
-        state: BackendState::Ready,
-        standing: Standing::default(),
-        live: Arc::default(),
+        ..Backend::new(format!("pod-{n}"), ([10, 0, 0, 1], 80).into())
     };
     Membership::build(1, (0..count).map(backend).collect(), &policy, &Place::default(), Duration::ZERO)
 }

@@ -65,6 +65,23 @@ pub enum Algorithm {
     },
 }
 
+impl SetPolicy {
+    /// By this algorithm, and in all else as a pool has it that says nothing: 3 s to connect, 100 idle connections for a
+    /// minute.
+    #[must_use]
+    pub fn new(algorithm: Algorithm) -> Self {
+        Self {
+            algorithm,
+            eligibility: Eligibility::default(),
+            key: None,
+            is_judged: false,
+            connect_timeout: Duration::from_secs(3),
+            idle_timeout: Duration::from_secs(60),
+            idle_connections_max: 100,
+        }
+    }
+}
+
 /// What of a request says where it belongs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeySource {
@@ -237,6 +254,24 @@ pub struct Backend {
     pub live: Arc<Live>,
 }
 
+impl Backend {
+    /// Of weight 1 and ready, nowhere in particular, and never seen before.
+    #[must_use]
+    pub fn new(id: impl Into<Arc<str>>, address: SocketAddr) -> Self {
+        Self {
+            id: id.into(),
+            address,
+            weight: 1,
+            priority: 0,
+            zone: Arc::default(),
+            hints: Hints::default(),
+            state: BackendState::Ready,
+            standing: Standing::default(),
+            live: Arc::default(),
+        }
+    }
+}
+
 /// An EndpointSlice's topology hints: zones and nodes whose clients should use a backend. Empty where there are none.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Hints {
@@ -278,28 +313,10 @@ pub(crate) mod tests {
     use super::*;
 
     pub(crate) fn backend(id: &str, weight: u32, state: BackendState) -> Backend {
-        Backend {
-            id: id.into(),
-            address: ([127, 0, 0, 1], 80).into(),
-            weight,
-            priority: 0,
-            zone: "".into(),
-            hints: Hints::default(),
-            state,
-            standing: Standing::default(),
-            live: Arc::default(),
-        }
+        Backend { weight, state, ..Backend::new(id, ([127, 0, 0, 1], 80).into()) }
     }
 
     pub(crate) fn policy(algorithm: Algorithm, eligibility: Eligibility) -> SetPolicy {
-        SetPolicy {
-            algorithm,
-            eligibility,
-            key: None,
-            is_judged: false,
-            connect_timeout: Duration::from_secs(1),
-            idle_timeout: Duration::from_secs(1),
-            idle_connections_max: 1,
-        }
+        SetPolicy { eligibility, ..SetPolicy::new(algorithm) }
     }
 }

@@ -7,14 +7,10 @@
 
 #![allow(clippy::print_stdout, reason = "each algorithm's share of successes is printed")]
 
-use lb_core::backend::{
-    Algorithm, Backend, BackendState, Eligibility, Hints, InFlight, Membership, Place, SetPolicy, Smoothing,
-    Standing,
-};
+use lb_core::backend::{Algorithm, Backend, InFlight, Membership, Place, SetPolicy, Smoothing};
 use lb_core::balance::{Outcome, OutcomeKind, PickRequest, Picker, Recorder, Rng};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
-use std::sync::Arc;
 use std::time::Duration;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -216,26 +212,8 @@ impl Simulation {
 }
 
 fn members(algorithm: Algorithm, replicas: usize) -> Membership {
-    let policy = SetPolicy {
-        algorithm,
-        eligibility: Eligibility::default(),
-        key: None,
-        is_judged: false,
-        connect_timeout: TIMEOUT,
-        idle_timeout: TIMEOUT,
-        idle_connections_max: 0,
-    };
-    let backend = |n: usize| Backend {
-        id: format!("replica-{n}").into(),
-        address: ([10, 0, 0, 1], 80).into(),
-        weight: 1,
-        priority: 0,
-        zone: "".into(),
-        hints: Hints::default(),
-        state: BackendState::Ready,
-        standing: Standing::default(),
-        live: Arc::default(),
-    };
+    let policy = SetPolicy::new(algorithm);
+    let backend = |n: usize| Backend::new(format!("replica-{n}"), ([10, 0, 0, 1], 80).into());
     Membership::build(1, (0..replicas).map(backend).collect(), &policy, &Place::default(), Duration::ZERO)
 }
 

@@ -1,5 +1,5 @@
 use super::*;
-use lb_core::backend::{Algorithm, BackendState, Eligibility, Hints, Membership, SetPolicy};
+use lb_core::backend::{Algorithm, Membership, SetPolicy};
 use lb_core::health::{ActiveSettings, SetPlan};
 use std::net::{SocketAddr, TcpListener};
 use weir_proto::push::BackendHealth;
@@ -44,26 +44,8 @@ impl Bench {
 
     /// A set of one backend.
     fn set(&self, name: &str, address: SocketAddr) -> Arc<BackendSet> {
-        let policy = SetPolicy {
-            algorithm: Algorithm::default(),
-            eligibility: Eligibility::default(),
-            key: None,
-            is_judged: false,
-            connect_timeout: DEADLINE,
-            idle_timeout: DEADLINE,
-            idle_connections_max: 1,
-        };
-        let backend = Backend {
-            id: address.to_string().into(),
-            address,
-            weight: 1,
-            priority: 0,
-            zone: "".into(),
-            hints: Hints::default(),
-            state: BackendState::Ready,
-            standing: Standing::default(),
-            live: Arc::default(),
-        };
+        let policy = SetPolicy::new(Algorithm::default());
+        let backend = Backend::new(address.to_string(), address);
         let now = self.started.elapsed();
         let members = Membership::build(self.ids.next(), vec![backend], &policy, &Place::default(), now);
         Arc::new(BackendSet::new(self.ids.next(), name.into(), policy, Arc::new(members)))
