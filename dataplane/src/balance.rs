@@ -95,11 +95,11 @@ mod tests {
         let backend = |port: &u16| Backend::new(port.to_string(), ([127, 0, 0, 1], *port).into());
         let policy = SetPolicy::new(Algorithm::RoundRobin);
         let members = Arc::new(Membership::new(id, ports.iter().map(backend).collect()));
-        WeightedSet { set: Arc::new(BackendSet::new(id, "set".into(), policy, members)), weight }
+        WeightedSet::new(Arc::new(BackendSet::new(id, "set".into(), policy, members)), weight)
     }
 
     fn ports(sets: Vec<WeightedSet>, count: usize) -> Vec<u16> {
-        let route = Arc::new(Route { id: 1, pool: "p".into(), rule: 0, sets, request_timeout: None });
+        let route = Arc::new(Route::new(1, "p".into(), 0, sets));
         let turns = Turns::default();
         (0..count)
             .filter_map(|_| turns.pick(&route, |_| PickRequest::default()))
@@ -123,7 +123,7 @@ mod tests {
     fn what_is_gone_is_swept() {
         let turns = Turns::default();
         let sets = vec![set(1, &[1], 1), set(2, &[2], 1)];
-        let route = Arc::new(Route { id: 1, pool: "p".into(), rule: 0, sets, request_timeout: None });
+        let route = Arc::new(Route::new(1, "p".into(), 0, sets));
         for _ in 0..2 {
             assert!(turns.pick(&route, |_| PickRequest::default()).is_some());
         }

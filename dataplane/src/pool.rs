@@ -65,7 +65,7 @@ pub(crate) struct Limits {
 impl Limits {
     /// This worker's part of what a set allows the process; at least one where any is allowed.
     pub(crate) fn of(worker: &Worker, policy: &lb_core::backend::SetPolicy) -> Self {
-        let allowed = policy.idle_connections_max as usize;
-        Self { idle_max: allowed.div_ceil(worker.count), idle_timeout: policy.idle_timeout }
+        let allowed = policy.connections.idle_max as usize;
+        Self { idle_max: allowed.div_ceil(worker.count), idle_timeout: policy.connections.idle_timeout }
     }
 }

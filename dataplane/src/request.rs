@@ -155,7 +155,7 @@ async fn forward(
         };
         // 6. Upstream: request up, response down.
         worker.counters.upstream_in_flight.add(1);
-        let limit = route.request_timeout;
+        let limit = route.timeouts.request;
         let mut body = forwarding::Disclaimed(&mut *body);
         let answered = |head: &ResponseHead| {
             record(worker, &target, begun, outcomes::of_answer(head.status, &head.headers));

@@ -9,13 +9,16 @@
 
 mod live;
 mod membership;
+mod tag;
 
 pub(crate) use live::{Decay, Tick};
 pub use live::{InFlight, Live};
 pub use membership::Membership;
 
-use arc_swap::{ArcSwap, Guard};
+use crate::resilience::{Breaker, BreakerSettings, BudgetSettings, Queue, QueueSettings, RetryBudget};
+use arc_swap::ArcSwap;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,10 +35,56 @@ pub struct SetPolicy {
     pub is_judged: bool,
     /// Longest time for a TCP connection to be established.
     pub connect_timeout: Duration,
-    /// Idle connections older than this are closed.
+    /// What is spoken to the backends.
+    pub protocol: UpstreamProtocol,
+    /// How many connections there are to one backend, and for how long.
+    pub connections: ConnectionLimits,
+    /// Requests that one backend has at a time from this process; `None` for no bound.
+    pub requests_max: Option<NonZeroU32>,
+    /// Who finds every backend at that bound, or at that of its connections, waits here.
+    pub queue: QueueSettings,
+    /// `None`: the circuit never opens.
+    pub breaker: Option<BreakerSettings>,
+    /// How many retries the set stands.
+    pub retry_budget: BudgetSettings,
+}
+
+/// What is spoken to backends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum UpstreamProtocol {
+    /// HTTP/1.1, one exchange at a time on a connection.
+    #[default]
+    Http1,
+    /// HTTP/2 with prior knowledge, many exchanges on a connection.
+    Http2,
+}
+
+/// How many connections there are to one backend, from the whole process, and for how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConnectionLimits {
+    /// Kept open although no request needs them.
+    pub warm_min: u32,
+    /// Most at a time; `None` for no bound.
+    pub max: Option<NonZeroU32>,
+    /// Most that are idle; 0 keeps none.
+    pub idle_max: u32,
+    /// Those that are idle for longer are closed.
     pub idle_timeout: Duration,
-    /// Idle connections that this process keeps to one backend; 0 keeps none.
-    pub idle_connections_max: u32,
+    /// Requests at a time on one connection of HTTP/2, where the backend does not say less.
+    pub streams_max: NonZeroU32,
+}
+
+impl Default for ConnectionLimits {
+    /// 100 idle connections for a minute, 100 streams.
+    fn default() -> Self {
+        Self {
+            warm_min: 0,
+            max: None,
+            idle_max: 100,
+            idle_timeout: Duration::from_secs(60),
+            streams_max: NonZeroU32::new(100).expect("more than 0"),
+        }
+    }
 }
 
 /// How a backend is chosen within a set. [`crate::balance`] says what each costs and where it comes from.
@@ -76,8 +125,12 @@ impl SetPolicy {
             key: None,
             is_judged: false,
             connect_timeout: Duration::from_secs(3),
-            idle_timeout: Duration::from_secs(60),
-            idle_connections_max: 100,
+            protocol: UpstreamProtocol::default(),
+            connections: ConnectionLimits::default(),
+            requests_max: None,
+            queue: QueueSettings { requests_max: 0, timeout: Duration::ZERO },
+            breaker: None,
+            retry_budget: BudgetSettings::default(),
         }
     }
 }
@@ -202,8 +255,12 @@ pub struct BackendSet {
     pub id: u64,
     /// `namespace/pool/set`, for messages.
     pub name: Arc<str>,
+    /// Names the set in sessions: equal on every proxy and after a restart.
+    pub tag: u32,
     /// Fixed for the life of this value.
     pub policy: SetPolicy,
+    /// What all workers share of the set's resilience.
+    pub guard: Arc<Guard>,
     current: ArcSwap<Membership>,
 }
 
@@ -211,23 +268,72 @@ impl BackendSet {
     /// A set with its first membership. `id` must be unique within the process.
     #[must_use]
     pub fn new(id: u64, name: Arc<str>, policy: SetPolicy, members: Arc<Membership>) -> Self {
-        Self { id, name, policy, current: ArcSwap::new(members) }
+        let guard = Guard::new(&policy);
+        Self { id, tag: tag::of_set(&name), name, policy, guard, current: ArcSwap::new(members) }
+    }
+
+    /// With the circuit, budget and queue of the set whose place this one takes, where their settings are the same.
+    #[must_use]
+    pub fn following(self, before: &Self) -> Self {
+        let guard = before.guard.following(&before.policy, &self.policy);
+        Self { guard, ..self }
     }
 
     /// Who is in the set now. Cheap; hold the guard for one decision, not across an await.
-    pub fn members(&self) -> Guard<Arc<Membership>> {
+    pub fn members(&self) -> Members {
         self.current.load()
     }
 
     /// Replaces the membership; requests already on a backend are not touched.
     pub fn replace_members(&self, members: Arc<Membership>) {
         self.current.store(members);
+        self.guard.queue.wake_all();
     }
 
     /// Replaces the membership by one that is made of it. `change` is called again where somebody else replaced it
     /// meanwhile, so that neither change is lost.
     pub fn update_members(&self, change: impl Fn(&Membership) -> Membership) {
         self.current.rcu(|members| change(members));
+        self.guard.queue.wake_all();
+    }
+}
+
+/// Who is in a set, as of one moment.
+pub type Members = arc_swap::Guard<Arc<Membership>>;
+
+/// What all workers share of one set's resilience.
+#[derive(Debug)]
+pub struct Guard {
+    /// `None`: the circuit never opens.
+    pub breaker: Option<Arc<Breaker>>,
+    /// What retries are taken from.
+    pub budget: Arc<RetryBudget>,
+    /// Requests that wait for a slot.
+    pub queue: Arc<Queue>,
+}
+
+impl Guard {
+    fn new(policy: &SetPolicy) -> Arc<Self> {
+        Arc::new(Self {
+            breaker: policy.breaker.map(|settings| Arc::new(Breaker::new(settings))),
+            budget: Arc::new(RetryBudget::new(policy.retry_budget)),
+            queue: Arc::new(Queue::new(policy.queue)),
+        })
+    }
+
+    fn following(self: &Arc<Self>, before: &SetPolicy, policy: &SetPolicy) -> Arc<Self> {
+        let mut next = Self::new(policy);
+        let guard = Arc::get_mut(&mut next).expect("nobody else has it yet");
+        if before.breaker == policy.breaker {
+            guard.breaker.clone_from(&self.breaker);
+        }
+        if before.retry_budget == policy.retry_budget {
+            guard.budget = Arc::clone(&self.budget);
+        }
+        if before.queue == policy.queue {
+            guard.queue = Arc::clone(&self.queue);
+        }
+        next
     }
 }
 
@@ -255,6 +361,12 @@ pub struct Backend {
 }
 
 impl Backend {
+    /// Names the backend in sessions: equal on every proxy and after a restart, and says nothing of its address.
+    #[must_use]
+    pub fn tag(&self) -> u64 {
+        tag::of_backend(&self.id)
+    }
+
     /// Of weight 1 and ready, nowhere in particular, and never seen before.
     #[must_use]
     pub fn new(id: impl Into<Arc<str>>, address: SocketAddr) -> Self {

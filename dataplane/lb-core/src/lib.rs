@@ -10,9 +10,15 @@
 //! - [`health`]: which backends take requests: checks, shared with other proxies, and what requests tell.
 //! - [`balance`]: which backends may take a request and at what share; pickers, one mutable state per worker; what came
 //!   of requests, on its way to them.
+//! - [`connections`]: which connection to a backend a request takes, and how many are kept.
+//! - [`resilience`]: circuit breakers, retry budgets, slots and queues.
+//! - [`sessions`]: which backend a client's requests stay with.
 
 pub mod backend;
 pub mod balance;
+pub mod connections;
 pub mod health;
 pub mod host;
+pub mod resilience;
 pub mod route;
+pub mod sessions;

@@ -6,6 +6,8 @@
 
 use crate::backend::BackendSet;
 use crate::host::HostMap;
+use crate::resilience::RetryPolicy;
+use crate::sessions::{SessionPolicy, SessionTable};
 use foldhash::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,8 +23,49 @@ pub struct Route {
     pub rule: usize,
     /// At least one; the share of each is its weight over the sum.
     pub sets: Vec<WeightedSet>,
-    /// Until the response's head, from when the request last moved; `None` for no limit.
-    pub request_timeout: Option<Duration>,
+    /// How long things may take.
+    pub timeouts: Timeouts,
+    /// When a request is tried again.
+    pub retry: RetryPolicy,
+    /// `None`: each request goes its own way.
+    pub sessions: Option<Arc<Sessions>>,
+}
+
+impl Route {
+    /// A route with no time limits but that for bodies, the default rules for retries, and without sessions.
+    #[must_use]
+    pub fn new(id: u64, pool: Arc<str>, rule: usize, sets: Vec<WeightedSet>) -> Self {
+        let (timeouts, retry) = (Timeouts::default(), RetryPolicy::default());
+        Self { id, pool, rule, sets, timeouts, retry, sessions: None }
+    }
+}
+
+/// How long a request may take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Timeouts {
+    /// Until the response's head, whatever was tried, from when the request last moved; `None` for no limit.
+    pub request: Option<Duration>,
+    /// The same for one attempt.
+    pub attempt: Option<Duration>,
+    /// How long a body may stand still.
+    pub idle: Duration,
+    /// Until the end of the response; `None` for no limit.
+    pub total: Option<Duration>,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self { request: None, attempt: None, idle: Duration::from_secs(300), total: None }
+    }
+}
+
+/// How a route keeps sessions, and those that it keeps in this process.
+#[derive(Debug)]
+pub struct Sessions {
+    /// How.
+    pub policy: SessionPolicy,
+    /// Shared by all routes of the pool; `None` where the cookie says it all.
+    pub table: Option<Arc<SessionTable>>,
 }
 
 /// A backend set and its share of a route's requests.
@@ -30,8 +73,58 @@ pub struct Route {
 pub struct WeightedSet {
     /// Where requests go.
     pub set: Arc<BackendSet>,
-    /// Relative; 0 takes none.
+    /// Relative; 0 takes none, but for the sessions that are there.
     pub weight: u32,
+    /// A request with one of these goes here, whatever the weights.
+    pub matches: Vec<SplitMatch>,
+    /// In place of an answer of this set, where its circuit is open or it has no backend.
+    pub fallback: Option<Fallback>,
+}
+
+impl WeightedSet {
+    /// By weight alone.
+    #[must_use]
+    pub fn new(set: Arc<BackendSet>, weight: u32) -> Self {
+        Self { set, weight, matches: Vec::new(), fallback: None }
+    }
+}
+
+/// What sends a request to one set of a split.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SplitMatch {
+    /// Where it stands.
+    pub source: SplitSource,
+    /// What it says; `None`: anything.
+    pub value: Option<Arc<str>>,
+}
+
+/// Where a [`SplitMatch`] looks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SplitSource {
+    /// The header of this name, in lower case; any of its fields.
+    Header(Arc<str>),
+    /// The cookie of this name.
+    Cookie(Arc<str>),
+}
+
+/// In place of a set's answer.
+#[derive(Debug, Clone)]
+pub enum Fallback {
+    /// Another set's answer.
+    Set(Arc<BackendSet>),
+    /// A fixed answer.
+    Response(Arc<FallbackResponse>),
+}
+
+/// A fixed answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FallbackResponse {
+    /// 200 to 599.
+    pub status: u16,
+    /// Of the body.
+    pub content_type: Arc<str>,
+    /// Bytes of the body.
+    pub body: Arc<[u8]>,
 }
 
 /// How a path is matched. Paths are compared as they came, byte by byte.
@@ -122,8 +215,7 @@ mod tests {
         let mut table = RouteTable::default();
         for (rule, (host, path)) in routes.iter().enumerate() {
             let id = rule as u64;
-            let route = Route { id, pool: "ns/pool".into(), rule, sets: Vec::new(), request_timeout: None };
-            table.insert(*host, *path, &Arc::new(route));
+            table.insert(*host, *path, &Arc::new(Route::new(id, "ns/pool".into(), rule, Vec::new())));
         }
         table
     }

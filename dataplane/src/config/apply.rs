@@ -376,7 +376,12 @@ impl Applier {
                 Arc::clone(set)
             } else {
                 let full_name = format!("{pool}/{name}").into();
-                Arc::new(BackendSet::new(self.ids.next(), full_name, set.policy.clone(), members))
+                let cell = BackendSet::new(self.ids.next(), full_name, set.policy.clone(), members);
+                let before = old.as_ref().and_then(|pool| pool.sets.get(name));
+                Arc::new(match before {
+                    Some(before) => cell.following(before),
+                    None => cell,
+                })
             };
             self.kept.push((Arc::clone(&set), spec.sets[name].health.clone()));
             sets.insert(name.clone(), set);
@@ -415,15 +420,11 @@ impl Applier {
         for (index, rule) in spec.rules.iter().enumerate() {
             let weighted = rule.sets.iter().map(|(name, weight)| {
                 let set = sets.get(name).expect("the conversion has checked that each name is there");
-                WeightedSet { set: Arc::clone(set), weight: *weight }
+                WeightedSet::new(Arc::clone(set), *weight)
             });
-            routes.push(Arc::new(Route {
-                id: self.ids.next(),
-                pool: Arc::clone(&pool),
-                rule: index,
-                sets: weighted.collect(),
-                request_timeout: rule.request_timeout,
-            }));
+            let mut route = Route::new(self.ids.next(), Arc::clone(&pool), index, weighted.collect());
+            route.timeouts.request = rule.request_timeout;
+            routes.push(Arc::new(route));
         }
         routes
     }

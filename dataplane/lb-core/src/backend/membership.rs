@@ -3,6 +3,7 @@
 use super::{Algorithm, Backend, Eligibility, Place, SetPolicy, Standing};
 use crate::balance::eligibility::{self, Terms};
 use crate::balance::lane::Lane;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 /// One version of who is in a set, with everything that a pick reads: made off the request path whenever members or
@@ -17,6 +18,8 @@ pub struct Membership {
     lanes: Box<[Lane]>,
     ignores_health: bool,
     next_change: Option<Duration>,
+    /// `(tag, position)` in the order of tags, made when a session first asks.
+    by_tag: OnceLock<Box<[(u64, u32)]>>,
 }
 
 impl Membership {
@@ -79,7 +82,20 @@ impl Membership {
             lanes: lanes.lanes.into(),
             ignores_health: lanes.ignores_health,
             next_change: lanes.next_change,
+            by_tag: OnceLock::new(),
         }
+    }
+
+    /// The backend of this tag, whatever its state. O(log n), and O(n log n) once for each version.
+    #[must_use]
+    pub fn tagged(&self, tag: u64) -> Option<&Backend> {
+        let by_tag = self.by_tag.get_or_init(|| {
+            let mut by_tag: Vec<_> = self.backends.iter().map(Backend::tag).zip(0..).collect();
+            by_tag.sort_unstable();
+            by_tag.into()
+        });
+        let at = by_tag.binary_search_by_key(&tag, |(tag, _)| *tag).ok()?;
+        Some(&self.backends[by_tag[at].1 as usize])
     }
 
     /// All backends, sorted by id.

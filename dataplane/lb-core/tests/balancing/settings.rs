@@ -50,11 +50,9 @@ impl Settings {
         let policy = SetPolicy {
             algorithm,
             eligibility: eligibility(&mut dice),
-            key: None,
             is_judged: passive.is_some(),
             connect_timeout: REQUEST_TIMEOUT,
-            idle_timeout: REQUEST_TIMEOUT,
-            idle_connections_max: 0,
+            ..SetPolicy::new(algorithm)
         };
         let place = Place { zone: "a".into(), node: "n".into() };
         Self { policy, plan: SetPlan { active, passive, panic_below_permille: 0 }, place }

@@ -1,7 +1,9 @@
 //! How a set's backends are chosen and checked, from the wire.
 
 use super::Rejection;
-use lb_core::backend::{Algorithm, Eligibility, KeySource, Locality, SetPolicy, SlowStart, Smoothing};
+use lb_core::backend::{
+    Algorithm, ConnectionLimits, Eligibility, KeySource, Locality, SetPolicy, SlowStart, Smoothing,
+};
 use lb_core::health::{
     ActiveSettings, GraySettings, HttpCheck, HttpVersion, Initial, Kind, PassiveSettings, SetPlan,
     SettingsError, StatusRange, Valid,
@@ -32,8 +34,12 @@ pub(super) fn read(set: &push::BackendSet) -> Result<(SetPolicy, SetPlan), Rejec
         key,
         is_judged: set.passive_check.is_some(),
         connect_timeout: Duration::from_millis(set.connect_timeout_ms),
-        idle_timeout: Duration::from_millis(set.idle_timeout_ms),
-        idle_connections_max: set.idle_connections_max,
+        connections: ConnectionLimits {
+            idle_max: set.idle_connections_max,
+            idle_timeout: Duration::from_millis(set.idle_timeout_ms),
+            ..ConnectionLimits::default()
+        },
+        ..SetPolicy::new(algorithm)
     };
     let active = set.active_check.as_ref().map(active).transpose();
     let passive =

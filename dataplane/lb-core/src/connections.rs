@@ -1,0 +1,1 @@
+//! Which connection to a backend a request takes, and how many are kept.
