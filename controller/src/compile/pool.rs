@@ -211,6 +211,7 @@ fn rules(spec: &LoadBalancerPoolSpec, check: &mut Check) -> Vec<push::Rule> {
             paths: paths(&format!("{field}.matches"), rule, check),
             backend_sets: weighted_sets(&format!("{field}.backendSets"), rule, &known, check),
             request_timeout_ms: timeout.as_millis(),
+            ..push::Rule::default()
         });
     }
     compiled
@@ -252,7 +253,11 @@ fn weighted_sets(
         }
         check.unique(&mut names, &set.name, name, quoted(&set.name));
         let weight = check.number(&format!("{field}[{index}].weight"), set.weight, spec::SET_WEIGHT_MAX);
-        compiled.extend(weight.map(|weight| push::WeightedSet { set: set.name.clone(), weight }));
+        compiled.extend(weight.map(|weight| push::WeightedSet {
+            set: set.name.clone(),
+            weight,
+            ..push::WeightedSet::default()
+        }));
     }
     compiled
 }
