@@ -18,7 +18,7 @@ pub(crate) fn key(source: &KeySource, head: &RequestHead, peer: &Peer) -> Option
 }
 
 /// The first cookie of this name (RFC 6265, section 5.4); its value without quotes that may be around it.
-fn cookie<'a>(head: &'a RequestHead, name: &str) -> Option<&'a [u8]> {
+pub(crate) fn cookie<'a>(head: &'a RequestHead, name: &str) -> Option<&'a [u8]> {
     let fields = head.headers.get_all(COOKIE).iter();
     let pairs = fields.flat_map(|field| field.as_bytes().split(|byte| *byte == b';'));
     pairs.map(<[u8]>::trim_ascii).find_map(|pair| {

@@ -18,11 +18,15 @@ pub mod request;
 
 mod affinity;
 mod balance;
+mod course;
 mod failure;
 mod forwarding;
+mod link;
 mod message;
 mod outcomes;
 mod pool;
+mod replay;
+mod retry;
 mod timer;
 mod tunnel;
 mod upstream;
