@@ -4,6 +4,7 @@ use crate::failure::Failure;
 use crate::timer::{Deadline, Until};
 use lb_core::route::Timeouts;
 use std::cell::Cell;
+use std::time::Duration;
 
 /// The time limits of one request.
 ///
@@ -58,9 +59,10 @@ impl<'a> Course<'a> {
     }
 
     /// For a step of an attempt that has a limit of its own, such as connecting.
-    pub(crate) fn begin_step(&self, limit: std::time::Duration) {
+    pub(crate) fn step(&self, limit: Duration) -> Step<'a> {
         let limit = self.deadline.after(Some(limit));
         self.deadline.set_until(limit.min(self.total).min(self.request.get()));
+        Step(self.deadline)
     }
 
     /// Something of the request came from the client, or something of the answer from the backend.
@@ -111,5 +113,24 @@ impl<'a> Course<'a> {
             Phase::Sending | Phase::Waiting => self.request.get().min(self.attempt.get()),
         };
         self.deadline.set_until(limit.min(self.total));
+    }
+}
+
+/// A step with a limit, which is set.
+#[derive(Debug)]
+pub(crate) struct Step<'a>(&'a Deadline);
+
+impl<'a> Step<'a> {
+    /// Of no request.
+    pub(crate) fn alone(deadline: &'a Deadline) -> Self {
+        Self(deadline)
+    }
+
+    /// What the future gives, or `None` once the limit has passed.
+    pub(crate) async fn within<T>(&self, future: impl Future<Output = T>) -> Option<T> {
+        tokio::select! { biased;
+            value = future => Some(value),
+            () = self.0.passed() => None,
+        }
     }
 }

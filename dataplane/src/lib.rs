@@ -30,6 +30,7 @@ mod retry;
 mod timer;
 mod tunnel;
 mod upstream;
+mod warm;
 mod wire;
 mod worker;
 

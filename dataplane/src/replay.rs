@@ -8,7 +8,7 @@ use http::HeaderMap;
 use std::cell::Cell;
 
 /// Most bytes of a request's body that are kept for another attempt. Past it the request cannot be sent again.
-pub const REPLAY_BYTES_MAX: usize = 64 << 10;
+pub(crate) const REPLAY_BYTES_MAX: usize = 64 << 10;
 
 /// A body that keeps what was read of it.
 #[derive(Debug)]

@@ -1,6 +1,6 @@
 //! The exchange with a backend: request up, response down, both at once where both have bodies.
 
-use crate::course::Course;
+use crate::course::{Course, Step};
 use crate::failure::Failure;
 use crate::link::{Answer, Down, NoAnswer, Stopped, Up};
 use crate::message::{
@@ -9,21 +9,13 @@ use crate::message::{
 use crate::wire::poll_once;
 use http::StatusCode;
 use std::net::SocketAddr;
-use std::pin::pin;
-use std::time::Duration;
+use std::pin::{Pin, pin};
 use tokio::net::TcpStream;
 
-/// Connects to a backend within `limit`.
-pub(crate) async fn connect(
-    address: SocketAddr,
-    limit: Duration,
-    course: &Course<'_>,
-) -> Result<TcpStream, Failure> {
-    course.begin_step(limit);
-    let stream = tokio::select! { biased;
-        stream = TcpStream::connect(address) => stream.map_err(|_| Failure::ConnectFailed)?,
-        () = course.deadline().passed() => return Err(Failure::ConnectTimeout),
-    };
+/// Connects to a backend.
+pub(crate) async fn connect(address: SocketAddr, step: &Step<'_>) -> Result<TcpStream, Failure> {
+    let stream = step.within(TcpStream::connect(address)).await.ok_or(Failure::ConnectTimeout)?;
+    let stream = stream.map_err(|_| Failure::ConnectFailed)?;
     stream.set_nodelay(true).map_err(|_| Failure::ConnectFailed)?;
     Ok(stream)
 }
@@ -98,49 +90,14 @@ pub(crate) async fn exchange(
     course: &Course<'_>,
     judge: impl FnOnce(&mut ResponseHead) -> Verdict,
 ) -> Result<Exchanged, Broken> {
-    let mut sent = None;
     let mut upload = pin!(upload(up, head, body, course));
+    let mut sent = None;
     // 1. The response's head. The request's body may still be on its way when it comes.
-    let unknown = |failure| Broken { failure, reach: Reach::Unknown, is_silent: false };
-    let mut interim_passed = false;
-    let Answer { head: mut response, keeps } = loop {
-        let received = tokio::select! { biased;
-            end = &mut upload, if sent.is_none() => {
-                sent = Some(end?);
-                course.request_sent();
-                continue;
-            }
-            received = down.head() => received,
-            () = sink.gone(), if sent.is_some() => return Err(Failure::ClientGone.into()),
-            () = course.deadline().passed() => {
-                let reach = if interim_passed { Reach::Over } else { Reach::Unknown };
-                return Err(Broken { failure: course.stalled(), reach, is_silent: false });
-            }
-        };
-        let answer = match received {
-            Ok(answer) => answer,
-            Err(error) if interim_passed => return Err(failure_of(error).into()),
-            Err(error) => return Err(no_answer(error, &mut down).await),
-        };
-        match is_interim(answer.head.status, head.upgrade) {
-            Err(failure) => return Err(unknown(failure)),
-            Ok(false) => break answer,
-            Ok(true) => {
-                interim_passed = true;
-                let interim = sink.interim(answer.head.status, answer.head.headers);
-                course.moved();
-                let passed_on = tokio::select! { biased;
-                    passed_on = interim => Some(passed_on),
-                    () = course.deadline().passed() => None,
-                };
-                passed_on.ok_or(Failure::ClientGone)??;
-                course.moved();
-            }
-        }
-    };
-    // 2. Its body.
-    if judge(&mut response) == Verdict::TryAgain && !interim_passed {
-        return Err(unknown(Failure::BackendUnwilling(response.status)));
+    let (Answer { head: mut response, keeps }, is_repeatable) =
+        answer(&mut down, (upload.as_mut(), &mut sent), head.upgrade, sink, course).await?;
+    if judge(&mut response) == Verdict::TryAgain && is_repeatable {
+        let failure = Failure::BackendUnwilling(response.status);
+        return Err(Broken { failure, reach: Reach::Unknown, is_silent: false });
     }
     let status = response.status;
     if sent.is_none() {
@@ -156,18 +113,62 @@ pub(crate) async fn exchange(
         }
         return Ok(Exchanged { status, then: Then::Tunnel });
     }
+    // 2. Its body.
     {
         let mut download = pin!(download(&mut down, sink, course));
         loop {
             tokio::select! { biased;
                 end = &mut download => break end?,
-                end = &mut upload, if sent.is_none() => sent = Some(end?),
+                end = upload.as_mut(), if sent.is_none() => sent = Some(end?),
                 () = course.deadline().passed() => return Err(course.stalled().into()),
             }
         }
     }
     let then = if keeps && sent == Some(Sent::Whole) { Then::Keep } else { Then::Close };
     Ok(Exchanged { status, then })
+}
+
+/// Waits for the response's head while the request goes up, and passes interim ones on. Gives whether the request may still
+/// be sent again, which it may not once the client has seen something.
+async fn answer(
+    down: &mut impl Down,
+    (mut upload, sent): (Pin<&mut impl Future<Output = Result<Sent, Failure>>>, &mut Option<Sent>),
+    upgrade: Upgrade,
+    sink: &mut impl ResponseSink,
+    course: &Course<'_>,
+) -> Result<(Answer, bool), Broken> {
+    let mut is_repeatable = true;
+    let broken = |failure, is_repeatable: bool| {
+        let reach = if is_repeatable { Reach::Unknown } else { Reach::Over };
+        Broken { failure, reach, is_silent: false }
+    };
+    loop {
+        let received = tokio::select! { biased;
+            end = upload.as_mut(), if sent.is_none() => {
+                *sent = Some(end?);
+                course.request_sent();
+                continue;
+            }
+            received = down.head() => received,
+            () = sink.gone(), if sent.is_some() => return Err(Failure::ClientGone.into()),
+            () = course.deadline().passed() => return Err(broken(course.stalled(), is_repeatable)),
+        };
+        let answer = match received {
+            Ok(answer) => answer,
+            Err(error) if is_repeatable => return Err(no_answer(error, down).await),
+            Err(error) => return Err(failure_of(error).into()),
+        };
+        if !is_interim(answer.head.status, upgrade).map_err(|failure| broken(failure, is_repeatable))? {
+            return Ok((answer, is_repeatable));
+        }
+        is_repeatable = false;
+        course.moved();
+        tokio::select! { biased;
+            passed_on = sink.interim(answer.head.status, answer.head.headers) => passed_on?,
+            () = course.deadline().passed() => return Err(Failure::ClientGone.into()),
+        }
+        course.moved();
+    }
 }
 
 /// How much of the request the backend took.

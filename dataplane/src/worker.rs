@@ -11,6 +11,7 @@ use crate::outcomes::Outcomes;
 use crate::pool::Pools;
 use crate::snapshot::{Current, Snapshot};
 use crate::timer::{TICK, Timers};
+use crate::warm;
 use crate::wire::poll_once;
 use lb_core::resilience::RetryBudget;
 use std::cell::{Cell, RefCell};
@@ -66,7 +67,6 @@ pub(crate) type Held = Rc<Arc<Snapshot>>;
 /// State of one worker, within reach of all its connections.
 #[derive(Debug)]
 pub(crate) struct Worker {
-    pub(crate) count: usize,
     pub(crate) counters: Arc<Counters>,
     pub(crate) timers: Rc<Timers>,
     pub(crate) turns: Turns,
@@ -136,7 +136,6 @@ async fn run(seat: Seat) {
     let Seat { index, count, current, counters, mut listeners, mut phase, outcomes, alive } = seat;
     let held = RefCell::new(Rc::new(current.load_full()));
     let worker = Rc::new(Worker {
-        count,
         counters,
         timers: Rc::default(),
         turns: Turns::new(index as u64),
@@ -208,7 +207,8 @@ async fn upkeep(worker: Rc<Worker>) {
             sweep_at = now + SWEEP_INTERVAL;
             // An idle worker would otherwise keep an old snapshot alive.
             drop(worker.snapshot());
-            worker.pool.expire(now);
+            worker.pool.expire();
+            warm::round(&worker);
             worker.turns.sweep();
         }
     }

@@ -23,7 +23,7 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Requests that one connection may have under way.
-pub const CONCURRENT_STREAMS_MAX: u32 = 256;
+pub(crate) const CONCURRENT_STREAMS_MAX: u32 = 256;
 
 /// Serves a connection until either side ends it. `received` was read from it already.
 pub(crate) async fn serve(worker: Rc<Worker>, peer: Peer, io: Io, received: Bytes) {

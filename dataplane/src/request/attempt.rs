@@ -8,9 +8,10 @@ use crate::http1;
 use crate::http2;
 use crate::message::{RequestBody, RequestHead, ResponseHead, ResponseSink, Upgrade};
 use crate::outcomes;
-use crate::pool::{Connection, Freshness};
+use crate::pool::{Connection, Freshness, Opened};
 use crate::retry::{Attempts, Failed, Harm};
 use crate::upstream::{self, Broken, Exchanged, Reach, Then, Verdict};
+use crate::warm;
 use crate::worker::Worker;
 use lb_core::backend::{Connected, UpstreamProtocol};
 use lb_core::balance::{Outcome as Came, OutcomeKind};
@@ -84,6 +85,9 @@ impl Attempt<'_> {
                     Reach::Unknown => Harm::Repeats,
                 };
                 let was_stale = was_kept && broken.is_silent;
+                if was_stale {
+                    self.worker.pool.found_closed(&connection, target.slot.live());
+                }
                 Err(Box::new((Failed { failure: broken.failure, harm, was_stale }, target)))
             }
         }
@@ -122,54 +126,53 @@ impl Attempt<'_> {
 
     /// A connection to the target, and whether it was a kept one.
     async fn connection(&self, target: &Target<'_>) -> Result<(Connection, bool), Failure> {
-        let Self { worker, attempts, .. } = self;
+        let Self { worker, attempts, course, .. } = self;
         let freshness = if attempts.is_idempotent() { Freshness::Any } else { Freshness::Certain };
         let (policy, live) = (&target.set.policy, target.slot.live());
         let until = Instant::now() + policy.connect_timeout;
         let mut wanted = None;
         let connected = loop {
             if !attempts.only_new
-                && let Some(kept) = worker.pool.take(live, policy, freshness, Instant::now())
+                && let Some(kept) = worker.pool.take(live, policy, freshness)
             {
                 worker.counters.upstream_reuses.add(1);
                 return Ok((kept, true));
             }
-            if let Some(connected) = live.try_connect(policy.connections.max) {
-                break connected;
+            // Requests that come while a connection is opened that they can share wait for it.
+            let is_shared = policy.protocol == UpstreamProtocol::Http2 && worker.pool.is_opening(live);
+            if !is_shared || attempts.only_new {
+                if let Some(connected) = live.try_connect(policy.connections.max) {
+                    break connected;
+                }
+                // Some other worker may keep one that it does not need.
+                wanted.get_or_insert_with(|| live.want());
             }
-            // Some other worker may keep one that it does not need.
-            wanted.get_or_insert_with(|| live.want());
             if Instant::now() >= until {
                 worker.counters.connection_limits.add(1);
                 return Err(Failure::ConnectionLimit);
             }
-            tokio::time::sleep(CONNECTION_WAIT).await;
+            tokio::select! { biased;
+                () = tokio::time::sleep(CONNECTION_WAIT) => {}
+                () = course.deadline().passed() => return Err(course.stalled()),
+            }
         };
-        match self.connect(target, connected).await {
-            Ok(fresh) => {
+        drop(wanted);
+        let opening = worker.pool.open(live, policy);
+        let step = course.step(policy.connect_timeout);
+        let opened = warm::open(target.address, policy, connected, &step).await;
+        drop(opening);
+        match opened {
+            Ok(opened) => {
                 worker.counters.upstream_connects.add(1);
-                Ok((fresh, false))
+                let connection = match opened {
+                    Opened::Http1(connection) => Connection::Http1(connection),
+                    Opened::Http2(connection) => worker.pool.share(live, policy, connection),
+                };
+                Ok((connection, false))
             }
             Err(failure) => {
                 worker.counters.upstream_connect_failures.add(1);
                 Err(failure)
-            }
-        }
-    }
-
-    async fn connect(&self, target: &Target<'_>, connected: Connected) -> Result<Connection, Failure> {
-        let Self { worker, course, .. } = self;
-        let policy = &target.set.policy;
-        let stream = upstream::connect(target.address, policy.connect_timeout, course).await?;
-        match policy.protocol {
-            UpstreamProtocol::Http1 => Ok(Connection::http1(stream, connected)),
-            UpstreamProtocol::Http2 => {
-                let connection = http2::client::Connection::new(stream, connected);
-                let connection = tokio::select! { biased;
-                    connection = connection => connection.map_err(|_| Failure::ConnectFailed)?,
-                    () = course.deadline().passed() => return Err(Failure::ConnectTimeout),
-                };
-                Ok(worker.pool.share(target.slot.live(), connection))
             }
         }
     }
@@ -190,7 +193,7 @@ impl Attempt<'_> {
         let (live, policy) = (target.slot.live(), &target.set.policy);
         match (then, connection) {
             (Then::Keep, connection) => {
-                self.worker.pool.keep(live, policy, connection, Instant::now());
+                self.worker.pool.keep(live, policy, connection);
                 None
             }
             (Then::Tunnel, Connection::Http1(connection)) => Some(Box::new(Tunnel {
