@@ -80,6 +80,8 @@ pub(crate) struct Target<'a> {
     pub(crate) choice: Choice,
     /// Of the backend, where what becomes of the request is of interest.
     pub(crate) backend: Option<Arc<str>>,
+    /// Its set stands in for another one.
+    pub(crate) is_fallback: Cell<bool>,
     /// Of a circuit that is half-open: it hangs on this request.
     pub(crate) probe: RefCell<Option<Probe>>,
 }
@@ -146,7 +148,13 @@ impl Turns {
         match &set.fallback {
             None => Err(failure),
             Some(Fallback::Response(response)) => Ok(Place::Response(response)),
-            Some(Fallback::Set(other)) => self.place_in(other, ask),
+            Some(Fallback::Set(other)) => {
+                let place = self.place_in(other, ask)?;
+                if let Place::Backend(target) = &place {
+                    target.is_fallback.set(true);
+                }
+                Ok(place)
+            }
         }
     }
 
@@ -178,6 +186,7 @@ impl Turns {
             slot: Slot { in_flight: Some(in_flight), queue },
             choice: Choice { set: set.tag, backend: backend.tag() },
             backend: set.policy.is_judged.then(|| Arc::clone(&backend.id)),
+            is_fallback: Cell::new(false),
             probe: RefCell::new(probe),
         }))
     }
