@@ -143,6 +143,12 @@ impl SessionTable {
     /// Six cache lines at most. A session that another thread moves at this very moment may not be found.
     #[must_use]
     pub fn find(&self, key: u64, now: Duration) -> Option<Choice> {
+        self.find_used(key, now).map(|(choice, _)| choice)
+    }
+
+    /// As [`Self::find`], with the second of the use before this one.
+    #[must_use]
+    pub fn find_used(&self, key: u64, now: Duration) -> Option<(Choice, Duration)> {
         let now = seconds(now);
         let mut generation = self.generation.load();
         for _ in 0..ATTEMPTS_MAX {
@@ -151,7 +157,7 @@ impl SessionTable {
                     return None;
                 }
                 slot.touch(entry, now);
-                return Some(entry.choice);
+                return Some((entry.choice, Duration::from_secs(entry.last.into())));
             }
             // It may have moved out of the table that was the current one.
             let latest = self.generation.load();

@@ -41,7 +41,7 @@ fn a_session_ends_when_it_was_not_used_for_the_idle_timeout_and_a_find_is_a_use(
     table.put(1, choice(1), at(0));
     table.put(2, choice(2), at(0));
     assert_eq!(table.find(1, at(60)), Some(choice(1)), "at the limit");
-    assert_eq!(table.find(1, at(120)), Some(choice(1)), "it was used at 60");
+    assert_eq!(table.find_used(1, at(120)), Some((choice(1), at(60))), "it was used at 60");
     assert_eq!(table.find(2, at(61)), None, "one past it");
     assert_eq!((table.live(), table.expired()), (2, 0), "found by nobody who may end it");
     table.sweep(at(120), 0, 1);
