@@ -30,6 +30,7 @@ mod wire;
 mod worker;
 
 pub mod config;
+pub mod ring;
 pub mod snapshot;
 pub mod tls;
 
