@@ -6,6 +6,7 @@
 
 use crate::affinity;
 use crate::connection::Peer;
+use crate::cookie;
 use crate::failure::Failure;
 use crate::message::RequestHead;
 use foldhash::HashMap;
@@ -231,7 +232,7 @@ impl Turns {
         let of_set = ask.choices.iter().filter(|choice| choice.set == set.tag);
         let home = of_set.filter_map(|choice| at_home(members, choice, ask.tried)).next().or_else(|| {
             let first = ask.session_key.filter(|_| ask.tried.is_empty());
-            first.and_then(|_key| None)
+            first.and_then(|key| lb_core::sessions::rendezvous(key, members))
         });
         if let Some(backend) = home {
             return match backend.live.try_enter(limit) {
@@ -308,7 +309,7 @@ fn is_match(wanted: &SplitMatch, head: &RequestHead) -> bool {
     let is = |found: &[u8]| wanted.value.as_ref().is_none_or(|value| value.as_bytes() == found);
     match &wanted.source {
         SplitSource::Header(name) => head.headers.get_all(&**name).iter().any(|value| is(value.as_bytes())),
-        SplitSource::Cookie(name) => affinity::cookie(head, name).is_some_and(is),
+        SplitSource::Cookie(name) => cookie::first(&head.headers, name).is_some_and(is),
     }
 }
 
