@@ -41,7 +41,7 @@ def manifests_use_what_is_defined():
         expect(used <= defined, f"the definition of LoadBalancerPool has no {', '.join(sorted(used - defined))}")
         ports = tuple(int(port) for port in re.findall(r"address: \S+, port: (\d+)", text))
         expect(ports == stage.ORIGIN_PORTS, f"a manifest has other backends: {ports}")
-    expect(len(set(all_of_them)) == 5, "two experiments that should differ have one manifest")
+    expect(len(set(all_of_them)) == 6, "two experiments that should differ have one manifest")
     expect(len(set(stage.PORTS)) == len(stage.PORTS), "a port is used twice")
 
 
