@@ -181,6 +181,21 @@ fn a_change_wakes_everybody_once() {
 }
 
 #[test]
+fn who_joins_after_a_change_tries_until_somebody_has_tried_in_vain() {
+    let queue = queue(9);
+    let mut all = asleep(&queue, 2);
+    queue.wake_all();
+    let mut late = queue.join().expect("there is a place");
+    assert!(is_woken(&mut late), "more may be free than is for those that were woken");
+    let mut woken = awake(&mut all);
+    let (_, first) = woken.remove(0);
+    let first = Sleeper::of(first);
+    let mut later = queue.join().expect("there is a place");
+    assert!(!is_woken(&mut later), "nothing is: the first has tried");
+    drop((first, late, woken));
+}
+
+#[test]
 fn what_a_backend_frees_wakes_one_and_everybody_where_its_connections_are_wanted() {
     let (live, queue) = (Arc::<Live>::default(), queue(9));
     queue.freed(&live);
@@ -193,6 +208,32 @@ fn what_a_backend_frees_wakes_one_and_everybody_where_its_connections_are_wanted
     queue.freed(&live);
     assert_eq!(numbers(&awake(&mut all)), [0, 1, 2]);
     drop(wanted);
+}
+
+#[test]
+fn who_lacks_a_connection_wakes_the_others_once_and_wants_one_while_it_waits() {
+    let (live, queue) = (Arc::<Live>::default(), queue(9));
+    let mut all = asleep(&queue, 3);
+    queue.freed(&live);
+    let (_, mut first) = awake(&mut all).remove(0);
+    first.lacks(&live);
+    let others = awake(&mut all);
+    assert_eq!((live.wanted(), numbers(&others)), (1, vec![0, 1]));
+    first.lacks(&live);
+    let mut first = Sleeper::of(first);
+    all.extend(others.into_iter().map(|(_, waiting)| Sleeper::of(waiting)));
+    assert_eq!((live.wanted(), awake(&mut all).len()), (1, 0), "only once");
+    queue.freed(&live);
+    let woken = first.woken().expect("everybody is");
+    let others = awake(&mut all);
+    assert_eq!(numbers(&others), [0, 1]);
+    let mut late = queue.join().expect("there is a place");
+    assert!(is_woken(&mut late), "it may have what the first one lacks");
+    woken.served();
+    assert_eq!(live.wanted(), 0);
+    let sleeper = Sleeper::of(late);
+    assert!(!is_woken(&mut queue.join().expect("there is a place")), "nobody lacks anything");
+    drop(sleeper);
 }
 
 struct Unpark(std::thread::Thread);
