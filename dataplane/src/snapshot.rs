@@ -4,6 +4,7 @@
 //! of a backend set, lives in a cell of its own inside ([`lb_core::backend::BackendSet`]).
 
 use arc_swap::ArcSwap;
+use lb_core::backend::BackendSet;
 use lb_core::route::RouteTable;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,6 +16,8 @@ pub struct Snapshot {
     pub version: u64,
     /// By port.
     pub listeners: BTreeMap<u16, Arc<Listener>>,
+    /// Every set that a route sends to, also in place of another one, each once.
+    pub sets: Vec<Arc<BackendSet>>,
 }
 
 /// One port: pools that share it are merged here.
@@ -26,6 +29,8 @@ pub struct Listener {
     pub protocol: Protocol,
     /// Routes of all pools on this port.
     pub routes: RouteTable,
+    /// The sets of those routes and their fallbacks. Not always each once.
+    pub sets: Vec<Arc<BackendSet>>,
 }
 
 /// What a listener speaks.

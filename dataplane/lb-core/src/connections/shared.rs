@@ -70,6 +70,13 @@ impl<C> Shared<C> {
         self.open.iter().find(|entry| entry.id == id).map(|entry| &entry.connection)
     }
 
+    /// Counts one more stream on a connection, whatever it has: the request that opened it goes over it.
+    pub fn enter(&mut self, id: ConnectionId) {
+        if let Some(at) = self.position(id) {
+            self.open[at].streams += 1;
+        }
+    }
+
     /// A connection that was opened; without streams.
     pub fn add(&mut self, now: Duration, connection: C) -> ConnectionId {
         let id = ConnectionId(self.next);
