@@ -63,6 +63,24 @@ pub struct Counters {
     pub upstream_reuses: Count,
     /// Kept connections that turned out closed, with the request sent again on another.
     pub upstream_stale: Count,
+    /// Attempts after a first one, of requests whose backend failed.
+    pub retries: Count,
+    /// Retries that the budget did not allow.
+    pub retries_refused: Count,
+    /// Second attempts beside a first one that took long.
+    pub hedges: Count,
+    /// Requests that an open circuit refused.
+    pub circuits_refused: Count,
+    /// Requests that went to a fallback in place of their set.
+    pub fallbacks: Count,
+    /// Requests that waited for a slot on a backend.
+    pub queued: Count,
+    /// Requests refused because no more may wait.
+    pub queue_full: Count,
+    /// Requests refused because no slot became free in time.
+    pub queue_timeouts: Count,
+    /// Requests that found a backend at the most of its connections, and none free in time.
+    pub connection_limits: Count,
     /// Requests on backends now (gauge).
     pub upstream_in_flight: Count,
     /// Upgraded connections (WebSocket) open now (gauge).

@@ -8,10 +8,12 @@ use crate::connection;
 use crate::counters::Counters;
 use crate::listener::ListenerChange;
 use crate::outcomes::Outcomes;
-use crate::pool::Idle;
+use crate::pool::Pools;
 use crate::snapshot::{Current, Snapshot};
 use crate::timer::{TICK, Timers};
+use crate::warm;
 use crate::wire::poll_once;
+use lb_core::resilience::RetryBudget;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
@@ -65,12 +67,11 @@ pub(crate) type Held = Rc<Arc<Snapshot>>;
 /// State of one worker, within reach of all its connections.
 #[derive(Debug)]
 pub(crate) struct Worker {
-    pub(crate) count: usize,
     pub(crate) counters: Arc<Counters>,
     pub(crate) timers: Rc<Timers>,
     pub(crate) turns: Turns,
     pub(crate) outcomes: Outcomes,
-    pub(crate) idle: Idle,
+    pub(crate) pool: Pools,
     current: Current,
     held: RefCell<Held>,
     draining: Cell<bool>,
@@ -87,6 +88,17 @@ impl Worker {
             *held = Rc::new(Arc::clone(&current));
         }
         Rc::clone(&held)
+    }
+
+    /// Takes a retry out of a set's budget, where there is one left.
+    pub(crate) fn may_retry(&self, budget: &RetryBudget) -> bool {
+        let now = self.outcomes.since_start(Instant::now());
+        self.turns.count_requests(now);
+        let allowed = budget.withdraw(now);
+        if !allowed {
+            self.counters.retries_refused.add(1);
+        }
+        allowed
     }
 
     /// Whether clients are asked to come no more.
@@ -124,12 +136,11 @@ async fn run(seat: Seat) {
     let Seat { index, count, current, counters, mut listeners, mut phase, outcomes, alive } = seat;
     let held = RefCell::new(Rc::new(current.load_full()));
     let worker = Rc::new(Worker {
-        count,
         counters,
         timers: Rc::default(),
         turns: Turns::new(index as u64),
         outcomes,
-        idle: Idle::default(),
+        pool: Pools::new(index, count),
         current,
         held,
         draining: Cell::new(false),
@@ -189,12 +200,15 @@ async fn upkeep(worker: Rc<Worker>) {
     loop {
         ticks.tick().await;
         worker.timers.tick();
+        worker.turns.count_requests(worker.outcomes.since_start(Instant::now()));
+        worker.pool.give_up_wanted();
         let now = Instant::now();
         if now >= sweep_at {
             sweep_at = now + SWEEP_INTERVAL;
             // An idle worker would otherwise keep an old snapshot alive.
             drop(worker.snapshot());
-            worker.idle.expire(now);
+            worker.pool.expire();
+            warm::round(&worker);
             worker.turns.sweep();
         }
     }

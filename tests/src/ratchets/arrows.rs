@@ -23,8 +23,17 @@ const CRATE_EXCEPTIONS: &[&str] = &["weir -> weir-crds", "weir -> weir-proto"];
 
 /// The stages of the request path, as modules of `dataplane/src`. Only the spine, `request`, knows several of them;
 /// what they share (`message`, `failure`, `wire`, `timer`, `http1`'s codec) is no stage.
-const STAGES: &[&str] =
-    &["listener", "tls", "http1::server", "http2", "forwarding", "balance", "pool", "upstream", "tunnel"];
+const STAGES: &[&str] = &[
+    "listener",
+    "tls",
+    "http1::server",
+    "http2::server",
+    "forwarding",
+    "balance",
+    "pool",
+    "upstream",
+    "tunnel",
+];
 /// Stages that name another for now, as `stage -> stage`.
 const STAGE_EXCEPTIONS: &[&str] = &[];
 
@@ -33,14 +42,14 @@ const SPINE: &[&str] = &["request", "connection", "worker"];
 /// What is beside the request path and may never be named on it: a request never waits for configuration.
 const BESIDE: &[&str] = &["config", "health", "admin", "proxy", "metrics", "readiness"];
 
-/// Where else the wire is named: limits that the command and ticket keys have to keep too, and certificates, which are
+/// Where else the wire is named: limits that the command and shared keys have to keep too, and certificates, which are
 /// proven where TLS is built so that the proof and its use are in one place; and what proxies tell each other of
 /// health, which is no configuration.
 const WIRE_READERS: &[&str] = &[
     "dataplane/src/health/share.rs",
     "dataplane/src/proxy.rs",
+    "dataplane/src/ring.rs",
     "dataplane/src/tls.rs",
-    "dataplane/src/tls/tickets.rs",
 ];
 
 #[test]
