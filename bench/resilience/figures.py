@@ -11,6 +11,8 @@ DOCS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../docs/benc
 BEGIN, END = "<!-- resilience:begin -->", "<!-- resilience:end -->"
 # Requests over which "99 % of the answers are good" is judged, as seconds.
 STEADY_SECONDS = 1.0
+# Of the moments at which a window could begin, every so many is tried.
+WINDOW_STEP = 10
 
 
 def line(name, value, unit, places=0):
@@ -58,6 +60,17 @@ def until_steady(answers, since, is_good, percent=99):
     return steady
 
 
+def worst_window(arrivals, answers, seconds):
+    """Most attempts for each request that was sent, over all windows of so many seconds that lie within the load."""
+    begins = [answer.sent for answer in answers]
+    last = max(begins) - seconds
+    windows = [(begin, begin + seconds) for begin in begins if begin <= last]
+    ratios = [
+        sum(begin <= at < end for at in arrivals) / len(within(answers, begin, end)) for begin, end in windows[::WINDOW_STEP]
+    ]
+    return max(ratios, default=0.0)
+
+
 def reused(before, after):
     """Percent of the requests to backends that went over a kept connection, between two looks at the metrics."""
     reuses, connects = (
@@ -86,6 +99,7 @@ BREAKER_ROWS = (
 STORM_ROWS = (
     ("attempts per request, whole run", "attempts"),
     ("while the backends are out", "outage.attempts"),
+    ("in the worst ten seconds", "window.attempts"),
     ("in the last five seconds", "after.attempts"),
     ("answered well, whole run", "good"),
     ("in the last five seconds", "after.good"),

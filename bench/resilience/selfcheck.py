@@ -58,6 +58,8 @@ def figures_are_right():
     expect(figures.until_steady(late, 1.0, good) is None, "a steady state that did not last counts")
     expect(figures.first_good(answers[:100], 0.0, good) is None, "a good answer was found where none is")
     expect([figures.percentile(range(1, 101), percent) for percent in (1, 50, 99, 100)] == [1, 50, 99, 100], "a percentile is wrong")
+    retried = sorted([answer.sent for answer in answers] + [2 + n / 100 for n in range(50)])
+    expect(figures.worst_window(retried, answers, 1) == 1.5, "the worst window is not found")
     text = "# TYPE x counter\nweir_upstream_reuses_total 9990\nweir_upstream_connects_total 20\nhttp_x{a=\"b\"} 1\n"
     after = figures.parse_metrics(text)
     expect(len(after) == 2, f"metrics are misread: {after}")

@@ -20,6 +20,8 @@ RATE = 0.8 * CAPACITY
 BEFORE_SECONDS, OUT_SECONDS, AFTER_SECONDS = 5, 3, 15
 # The end of the run, by which all should be over.
 LAST_SECONDS = 5
+# Of the retry budget, by default.
+WINDOW_SECONDS = 10
 OUTAGE = {"status": 503, "after": 0.0}
 GOOD_SECONDS_MAX = 1
 IN_TURN = "  loadBalancing: { algorithm: RoundRobin }\n"
@@ -60,6 +62,8 @@ def lines(name, answers, arrivals, out_at, back_at):
         attempts = sum(begin <= at < end for at in arrivals)
         ratio = attempts / max(1, len(figures.within(answers, begin, end)))
         yield figures.line(f"{name}.{what}.attempts", ratio, "attempts/request", 2)
+    worst = figures.worst_window(arrivals, answers, WINDOW_SECONDS)
+    yield figures.line(f"{name}.window.attempts", worst, "attempts/request", 2)
     yield figures.line(f"{name}.good", figures.share(answers, is_good), "%", 2)
     yield figures.line(f"{name}.after.good", figures.share(after, is_good), "%", 2)
     seconds = figures.until_steady(answers, back_at, is_good)
