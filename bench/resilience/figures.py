@@ -82,8 +82,8 @@ def reused(before, after):
 
 
 def parse_metrics(text):
-    """Metrics without labels, by name."""
-    found = re.findall(r"(?m)^([a-z_]+) ([0-9.e+-]+)$", text)
+    """Metrics by name, and labels where they have some: `http_requests_total{protocol="http1"}`."""
+    found = re.findall(r"(?m)^([a-z_]+(?:\{[^}]*\})?) ([0-9.e+-]+)$", text)
     return {name: float(value) for name, value in found}
 
 

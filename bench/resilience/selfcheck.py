@@ -60,9 +60,9 @@ def figures_are_right():
     expect([figures.percentile(range(1, 101), percent) for percent in (1, 50, 99, 100)] == [1, 50, 99, 100], "a percentile is wrong")
     retried = sorted([answer.sent for answer in answers] + [2 + n / 100 for n in range(50)])
     expect(figures.worst_window(retried, answers, 1) == 1.5, "the worst window is not found")
-    text = "# TYPE x counter\nweir_upstream_reuses_total 9990\nweir_upstream_connects_total 20\nhttp_x{a=\"b\"} 1\n"
+    text = "# TYPE x counter\nweir_upstream_reuses_total 9990\nweir_upstream_connects_total 20\nx{a=\"b\"} 1\n"
     after = figures.parse_metrics(text)
-    expect(len(after) == 2, f"metrics are misread: {after}")
+    expect(len(after) == 3 and after['x{a="b"}'] == 1, f"metrics are misread: {after}")
     before = {"weir_upstream_reuses_total": 0.0, "weir_upstream_connects_total": 10.0}
     expect(figures.reused(before, after) == 99.9, "the share of reuse is wrong")
 
