@@ -92,7 +92,9 @@ BREAKER_ROWS = (
     ("requests sent while the backends failed", "requests"),
     ("of these reached a backend", "reached"),
     ("of these answered within 100 ms", "in-time"),
-    ("p99 of all their answers", "p99"),
+    ("in the last five seconds, reached a backend", "late.reached"),
+    ("in the last five seconds, answered within 100 ms", "late.in-time"),
+    ("p99 of all answers while the backends failed", "p99"),
     ("from recovery to the first good answer", "first-good"),
     ("from recovery until 99 % are good", "steady"),
 )
