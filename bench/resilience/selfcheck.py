@@ -41,6 +41,8 @@ def manifests_use_what_is_defined():
         expect(used <= defined, f"the definition of LoadBalancerPool has no {', '.join(sorted(used - defined))}")
         ports = tuple(int(port) for port in re.findall(r"address: \S+, port: (\d+)", text))
         expect(ports == stage.ORIGIN_PORTS, f"a manifest has other backends: {ports}")
+    modes = {name: " ".join(re.findall(r"attempts: \d+|percent: \d+", text)) for name, text in storm.MANIFESTS.items()}
+    expect(list(modes.values()) == ["", "attempts: 10 percent: 100", "attempts: 0"], f"a storm retries otherwise: {modes}")
     expect(len(set(all_of_them)) == 6, "two experiments that should differ have one manifest")
     expect(len(set(stage.PORTS)) == len(stage.PORTS), "a port is used twice")
 

@@ -16,7 +16,7 @@ def check(bench):
     header = re.search(r'\["([a-z-]+)"\] = prefix', script)
     named = re.search(r"type: Header, sessionName: ([a-z-]+),", bench.KINDS["sessions.proxy.table"])
     expect(header and named and header[1] == named[1], "the requests' header is not the one of the table's sessions")
-    lines = [*bench.lines("sessions.proxy.table", 1_000_100, 1_000_000, 47e6)]
+    lines = [*bench.lines("sessions.proxy.table", 2_000_000, 1_000_000, 47e6)]
     lines += bench.lines("sessions.proxy.sealed", 2_000_000, 0, 1e5)
     for line in lines:
         expect(re.fullmatch(r"figure [a-z0-9_.-]+ -?[0-9.]+ \S+", line), f"not a figure line: {line}")
