@@ -137,8 +137,7 @@ impl Attempt<'_, '_> {
         let Self { worker, attempts, course, .. } = self;
         let freshness = if attempts.is_idempotent() { Freshness::Any } else { Freshness::Certain };
         let (policy, live) = (&target.set.policy, target.slot.live());
-        let until = Instant::now() + policy.connect_timeout;
-        let mut wanted = None;
+        let (mut until, mut wanted) = (None, None);
         let connected = loop {
             if !attempts.only_new
                 && let Some(kept) = worker.pool.take(live, policy, freshness)
@@ -155,7 +154,7 @@ impl Attempt<'_, '_> {
                 // Some other worker may keep one that it does not need.
                 wanted.get_or_insert_with(|| live.want());
             }
-            if Instant::now() >= until {
+            if Instant::now() >= *until.get_or_insert_with(|| Instant::now() + policy.connect_timeout) {
                 worker.counters.connection_limits.add(1);
                 return Err(Failure::ConnectionLimit);
             }
