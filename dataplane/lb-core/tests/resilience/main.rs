@@ -1,9 +1,10 @@
 //! One process sends requests over backends that are slow, fail, refuse, freeze, close connections, come and go, with all
-//! that keeps failures small as in production: circuit, retry budget, slots, queue and connection pools.
+//! that keeps failures small as in production: circuit, retry budget, slots, queue, connection pools and sessions.
 //!
 //! A seed that failed is named in the failure; `WEIR_RESILIENCE_SEED=17 cargo test -p lb-core --test resilience` runs it
 //! alone.
 
+mod homes;
 mod met;
 mod request;
 mod rules;
@@ -103,6 +104,7 @@ fn simulate(seed: u64) -> (u64, BTreeSet<Met>) {
     assert!(world.successes > successes, "nothing is answered although all is well");
     world.finish();
     rules::check_ended(&world);
+    world.homes.check_ended(world.now);
     (world.history(), std::mem::take(&mut world.met))
 }
 
