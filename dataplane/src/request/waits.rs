@@ -7,9 +7,11 @@ use crate::course::Course;
 use crate::failure::Failure;
 use crate::message::{RequestHead, ResponseSink};
 use crate::retry::Next;
+use crate::sessions::Seen;
 use lb_core::backend::Live;
 use lb_core::resilience::{Queue, Waiting};
 use lb_core::route::{FallbackResponse, Route};
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -36,8 +38,8 @@ impl Waits<'_> {
     pub(super) async fn place<'a>(
         &self,
         route: &'a Arc<Route>,
-        head: &RequestHead,
-        peer: &Peer,
+        (head, peer): (&RequestHead, &Peer),
+        session: &RefCell<Option<Seen<'_>>>,
         tried: &[Arc<Live>],
         sink: &mut impl ResponseSink,
     ) -> Result<Placed<'a>, Failure> {
@@ -46,9 +48,20 @@ impl Waits<'_> {
         let mut since = None;
         loop {
             let now = worker.outcomes.since_start(Instant::now());
-            let ask =
-                Ask { head, peer, choices: &[], session_key: None, tried, now, is_waiting: since.is_some() };
-            let (queue, pause) = match worker.turns.place(route, &ask).inspect_err(|why| self.count(*why))? {
+            let place_now = {
+                let session = session.borrow();
+                let ask = Ask {
+                    head,
+                    peer,
+                    choices: session.as_ref().map_or(&[], Seen::choices),
+                    session_key: session.as_ref().and_then(Seen::key),
+                    tried,
+                    now,
+                    is_waiting: since.is_some(),
+                };
+                worker.turns.place(route, &ask).inspect_err(|why| self.count(*why))?
+            };
+            let (queue, pause) = match place_now {
                 Place::Backend(target) => {
                     worker.counters.fallbacks.add(u64::from(target.is_fallback.get()));
                     if let Some(place) = place {
