@@ -63,6 +63,14 @@ impl<'a> Course<'a> {
         self.deadline
     }
 
+    /// A place is looked for: the time for it is the request's, and no attempt's.
+    pub(crate) fn begin_wait(&self) {
+        self.attempt.set(Until::NEVER);
+        self.waits_for_client.set(false);
+        self.phase.set(Phase::Waiting);
+        self.arm();
+    }
+
     /// Another attempt begins: its own limit begins, and no other.
     pub(crate) fn begin_attempt(&self) {
         self.attempt.set(self.deadline.after(self.timeouts.attempt));
