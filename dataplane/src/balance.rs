@@ -231,7 +231,7 @@ impl Turns {
             let picker = Picker::new(set.policy.algorithm, self.seed);
             (Arc::downgrade(set), Turn { picker, requests: 0 })
         });
-        if ask.tried.is_empty() {
+        if ask.tried.is_empty() && !ask.is_waiting {
             turn.requests += 1;
             self.has_uncounted.set(true);
         }

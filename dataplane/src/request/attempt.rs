@@ -138,16 +138,16 @@ impl Attempt<'_, '_> {
         let freshness = if attempts.is_idempotent() { Freshness::Any } else { Freshness::Certain };
         let (policy, live) = (&target.set.policy, target.slot.live());
         let (mut until, mut wanted) = (None, None);
+        // One of HTTP/2 that is over says so; it is new ones that all who were on it would open at once.
+        let only_new = attempts.only_new && policy.protocol == UpstreamProtocol::Http1;
         let connected = loop {
-            if !attempts.only_new
-                && let Some(kept) = worker.pool.take(live, policy, freshness)
-            {
+            if !only_new && let Some(kept) = worker.pool.take(live, policy, freshness) {
                 worker.counters.upstream_reuses.add(1);
                 return Ok((kept, true));
             }
             // Requests that come while a connection is opened that they can share wait for it.
             let is_shared = policy.protocol == UpstreamProtocol::Http2 && worker.pool.is_opening(live);
-            if !is_shared || attempts.only_new {
+            if !is_shared || only_new {
                 if let Some(connected) = live.try_connect(policy.connections.max) {
                     break connected;
                 }
