@@ -111,7 +111,7 @@ fn simulate(seed: u64) -> (u64, BTreeSet<Met>) {
 /// One thing happens to the world.
 fn disturb(world: &mut World<'_>) {
     let number = world.below(world.settings.replicas);
-    match world.below(22) {
+    match world.below(28) {
         0..=1 => world.behave(number, Behaviour::Slow),
         2..=3 => world.behave(number, Behaviour::Failing),
         4..=5 => world.behave(number, Behaviour::Refusing),
@@ -124,6 +124,7 @@ fn disturb(world: &mut World<'_>) {
         }
         18..=19 => world.go_away(number),
         20 => world.join_or_leave(number),
+        21..=24 => world.leave_all_but(number),
         _ => world.join_all(),
     }
 }

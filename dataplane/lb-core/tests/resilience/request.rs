@@ -89,8 +89,8 @@ impl<'a> World<'a> {
             }
         }
         self.request(id).stage = Stage::Joining(wanted);
-        if self.below(4) == 0 {
-            let after = self.milliseconds(0, 3);
+        if self.below(2) == 0 {
+            let after = self.milliseconds(0, 5);
             return self.schedule(after, Event::Join { request: id });
         }
         self.join(id);

@@ -310,6 +310,11 @@ impl<'a> World<'a> {
         self.follow_members();
     }
 
+    pub(crate) fn leave_all_but(&mut self, number: usize) {
+        self.members = [number].into();
+        self.follow_members();
+    }
+
     pub(crate) fn join_all(&mut self) {
         self.members = (0..self.settings.replicas).collect();
         self.follow_members();
@@ -363,7 +368,7 @@ impl<'a> World<'a> {
             }
         }
         for request in due {
-            let after = self.milliseconds(0, 3);
+            let after = self.milliseconds(0, 5);
             self.schedule(after, Event::Wake { request });
         }
         rules::check(self);
