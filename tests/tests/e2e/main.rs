@@ -6,6 +6,7 @@ mod continuity;
 mod demo_backend;
 mod exchange;
 mod health;
+mod hedging;
 mod kept_connections;
 mod kubernetes_manifests;
 mod live_changes;
