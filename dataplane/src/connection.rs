@@ -98,7 +98,7 @@ async fn plain(worker: Rc<Worker>, peer: Peer, io: Io) {
     }
     drop(deadline);
     if received.starts_with(PREFACE) {
-        Box::pin(http2::serve(worker, peer, wire.into_inner(), received.freeze())).await;
+        Box::pin(http2::server::serve(worker, peer, wire.into_inner(), received.freeze())).await;
     } else {
         http1(&worker, &peer, &wire, received).await;
     }
@@ -119,7 +119,7 @@ async fn tls(worker: Rc<Worker>, peer: Peer, stream: TcpStream, config: Arc<rust
     let speaks_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let io = Io::Tls(stream);
     if speaks_http2 {
-        Box::pin(http2::serve(worker, peer, io, bytes::Bytes::new())).await;
+        Box::pin(http2::server::serve(worker, peer, io, bytes::Bytes::new())).await;
     } else {
         http1(&worker, &peer, &Wire::new(io), BytesMut::new()).await;
     }

@@ -5,7 +5,7 @@
 
 use crate::message::{BodyLength, ResponseHead};
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, StatusCode};
 
 /// Carries the reason code of an answer that Weir made itself.
@@ -36,6 +36,17 @@ pub(crate) enum Failure {
     NoRoute,
     #[error("No backend of the route's backend sets can take a request.")]
     NoBackend,
+    #[error("WebSocket goes to backends that speak HTTP/1.1, and the route's speak HTTP/2.")]
+    UpgradeUnsupported,
+    // Limits of the backends.
+    #[error("Too many requests to the backends failed: none is sent until they have been tried again.")]
+    CircuitOpen { retry_after_s: u32 },
+    #[error("Every backend has as many requests as it may have, and no more may wait.")]
+    QueueFull,
+    #[error("Every backend has as many requests as it may have, and none ended in time.")]
+    QueueTimeout,
+    #[error("Every backend has as many connections as it may have, and none became free in time.")]
+    ConnectionLimit,
     // The backend's side.
     #[error("No connection to a backend could be made.")]
     ConnectFailed,
@@ -47,6 +58,11 @@ pub(crate) enum Failure {
     BackendInvalid(&'static str),
     #[error("The backend did not answer in time.")]
     BackendTimeout,
+    /// Only between two attempts.
+    #[error("The backend answered with status {0}.")]
+    BackendUnwilling(StatusCode),
+    #[error("The request took longer than it may take in all.")]
+    RequestTimeout,
 }
 
 impl Failure {
@@ -64,11 +80,18 @@ impl Failure {
             Self::ClientGone => (StatusCode::BAD_REQUEST, "client_gone"),
             Self::NoRoute => (StatusCode::NOT_FOUND, "no_route"),
             Self::NoBackend => (StatusCode::SERVICE_UNAVAILABLE, "no_backend"),
+            Self::UpgradeUnsupported => (StatusCode::NOT_IMPLEMENTED, "upgrade_unsupported"),
+            Self::CircuitOpen { .. } => (StatusCode::SERVICE_UNAVAILABLE, "circuit_open"),
+            Self::QueueFull => (StatusCode::SERVICE_UNAVAILABLE, "queue_full"),
+            Self::QueueTimeout => (StatusCode::SERVICE_UNAVAILABLE, "queue_timeout"),
+            Self::ConnectionLimit => (StatusCode::SERVICE_UNAVAILABLE, "connection_limit"),
             Self::ConnectFailed => (StatusCode::BAD_GATEWAY, "connect_failed"),
             Self::ConnectTimeout => (StatusCode::GATEWAY_TIMEOUT, "connect_timeout"),
             Self::BackendClosed => (StatusCode::BAD_GATEWAY, "backend_closed"),
             Self::BackendInvalid(_) => (StatusCode::BAD_GATEWAY, "backend_invalid"),
             Self::BackendTimeout => (StatusCode::GATEWAY_TIMEOUT, "backend_timeout"),
+            Self::BackendUnwilling(_) => (StatusCode::BAD_GATEWAY, "backend_unwilling"),
+            Self::RequestTimeout => (StatusCode::GATEWAY_TIMEOUT, "request_timeout"),
         }
     }
 
@@ -84,6 +107,9 @@ impl Failure {
         let mut headers = HeaderMap::with_capacity(4);
         headers.insert(REASON_HEADER, HeaderValue::from_static(reason));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Self::CircuitOpen { retry_after_s } = self {
+            headers.insert(RETRY_AFTER, retry_after_s.into());
+        }
         let length = BodyLength::Known(body.len() as u64);
         (ResponseHead { status, headers, body: length }, body)
     }
@@ -118,11 +144,18 @@ mod tests {
             Failure::RequestSlow,
             Failure::NoRoute,
             Failure::NoBackend,
+            Failure::UpgradeUnsupported,
+            Failure::CircuitOpen { retry_after_s: 1 },
+            Failure::QueueFull,
+            Failure::QueueTimeout,
+            Failure::ConnectionLimit,
             Failure::ConnectFailed,
             Failure::ConnectTimeout,
             Failure::BackendClosed,
             Failure::BackendInvalid(""),
             Failure::BackendTimeout,
+            Failure::BackendUnwilling(StatusCode::BAD_GATEWAY),
+            Failure::RequestTimeout,
         ];
         for failure in all {
             let (status, reason) = failure.answer();

@@ -19,23 +19,24 @@ pub mod request;
 mod affinity;
 mod balance;
 mod cookie;
+mod course;
 mod failure;
 mod forwarding;
+mod link;
 mod message;
 mod outcomes;
 mod pool;
+mod replay;
+mod retry;
 mod timer;
 mod tunnel;
 mod upstream;
+mod warm;
 mod wire;
 mod worker;
 
 pub mod config;
 pub mod ring;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "what the request path is given to keep sessions with, before it does")
-)]
 pub mod sessions;
 pub mod snapshot;
 pub mod tls;

@@ -81,6 +81,15 @@ pub(crate) enum Frame {
     Trailers(HeaderMap),
 }
 
+/// Why a body could not be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BodyError {
+    /// Not what the framing promised; a sentence.
+    Invalid(&'static str),
+    /// The connection ended or broke before the body did.
+    Cut,
+}
+
 /// The downstream side's request body.
 pub(crate) trait RequestBody {
     /// The next piece, `None` at the end. Cancellation safe.

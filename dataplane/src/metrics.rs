@@ -7,6 +7,10 @@ use crate::config::Status;
 use crate::counters::{Count, Counters, LATENCY_BOUNDS_S, sum};
 use crate::health::Counts;
 use crate::readiness::{Phase, Readiness};
+use crate::snapshot::Current;
+use lb_core::backend::{BackendSet, Live};
+use lb_core::resilience::BreakerState;
+use lb_core::sessions::SessionTable;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, text};
 use prometheus_client::metrics::MetricType;
@@ -43,6 +47,8 @@ enum Value {
     Counters(&'static str, Vec<(&'static str, u64)>),
     /// `None`: there is no value yet.
     Gauge(Option<f64>),
+    /// One gauge for each value of a label.
+    Gauges(&'static str, Vec<(&'static str, f64)>),
     /// A fact of the process, as a label.
     Info(&'static str, &'static str),
     /// Sum, and count in each bucket with its upper bound.
@@ -50,7 +56,7 @@ enum Value {
 }
 
 /// Every metric, in the order in which they are exposed.
-pub static METRICS: [Metric; 28] = [
+pub static METRICS: [Metric; 40] = [
     Metric {
         name: "http_request_duration_seconds",
         help: "Time from the end of a request's head to the end of its response",
@@ -127,6 +133,80 @@ pub static METRICS: [Metric; 28] = [
         name: "weir_upstream_stale_total",
         help: "Kept connections to backends that turned out closed, the request being sent again on another",
         value: |scrape| scrape.counter(|c| &c.upstream_stale),
+    },
+    Metric {
+        name: "weir_upstream_connections",
+        help: "Connections open to backends now, idle ones included",
+        value: |scrape| scrape.of_backends(|live| live.connections()),
+    },
+    Metric {
+        name: "weir_retries_total",
+        help: "Attempts after the first, of requests whose backend failed",
+        value: |scrape| scrape.counter(|c| &c.retries),
+    },
+    Metric {
+        name: "weir_retries_refused_total",
+        help: "Retries and hedges that the retry budget did not allow",
+        value: |scrape| scrape.counter(|c| &c.retries_refused),
+    },
+    Metric {
+        name: "weir_hedges_total",
+        help: "Second attempts beside a first one that took long",
+        value: |scrape| scrape.counter(|c| &c.hedges),
+    },
+    Metric {
+        name: "weir_circuits",
+        help: "Backend sets with a circuit breaker, by its state",
+        value: Scrape::circuits,
+    },
+    Metric {
+        name: "weir_circuit_refusals_total",
+        help: "Requests refused because a circuit was open",
+        value: |scrape| scrape.counter(|c| &c.circuits_refused),
+    },
+    Metric {
+        name: "weir_fallbacks_total",
+        help: "Requests that went to a fallback set or got a fallback response",
+        value: |scrape| scrape.counter(|c| &c.fallbacks),
+    },
+    Metric {
+        name: "weir_limits_reached_total",
+        help: "Requests that met a limit of their backends: waited for a slot, or were refused for want of one or of a connection",
+        value: |scrape| {
+            let by = vec![
+                ("queued", scrape.total(|c| &c.queued)),
+                ("queue_full", scrape.total(|c| &c.queue_full)),
+                ("queue_timeout", scrape.total(|c| &c.queue_timeouts)),
+                ("connection_limit", scrape.total(|c| &c.connection_limits)),
+            ];
+            Value::Counters("limit", by)
+        },
+    },
+    Metric {
+        name: "weir_sessions_total",
+        help: "Requests by what became of their session, and session cookies that were not believed",
+        value: |scrape| {
+            let results = ["new", "kept", "failed_over"].into_iter().enumerate();
+            let refusals = ["forged", "foreign", "expired", "oversized"].into_iter().enumerate();
+            let results = results.map(|(i, result)| (result, scrape.total(|c| &c.sessions[i])));
+            let refusals = refusals.map(|(i, why)| (why, scrape.total(|c| &c.cookies_refused[i])));
+            Value::Counters("result", results.chain(refusals).collect())
+        },
+    },
+    Metric {
+        name: "weir_session_table_entries",
+        help: "Sessions that this proxy remembers now; those in sealed cookies are not among them",
+        value: |scrape| Value::whole(scrape.of_tables(SessionTable::live)),
+    },
+    Metric {
+        name: "weir_session_table_expired_total",
+        help: "Remembered sessions that ended because nobody used them",
+        value: |scrape| Value::Counter(scrape.of_tables(SessionTable::expired)),
+    },
+    Metric {
+        name: "weir_session_table_displaced_total",
+        help: "Remembered sessions that were forgotten because a table was full",
+        value: |scrape| Value::Counter(scrape.of_tables(SessionTable::displaced)),
     },
     Metric {
         name: "weir_health_probes_total",
@@ -224,12 +304,13 @@ impl Metrics {
     /// Metrics over these sources; the process counts as started now.
     #[must_use]
     pub fn new(
+        current: Current,
         workers: Vec<Arc<Counters>>,
         health: Arc<Counts>,
         status: Arc<Status>,
         readiness: Arc<Readiness>,
     ) -> Self {
-        let scrape = Scrape { workers, health, status, readiness, started_at: SystemTime::now() };
+        let scrape = Scrape { current, workers, health, status, readiness, started_at: SystemTime::now() };
         let mut registry = Registry::default();
         registry.register_collector(Box::new(scrape));
         Self(registry)
@@ -248,6 +329,7 @@ impl Metrics {
 
 #[derive(Debug)]
 struct Scrape {
+    current: Current,
     workers: Vec<Arc<Counters>>,
     health: Arc<Counts>,
     status: Arc<Status>,
@@ -266,6 +348,37 @@ impl Scrape {
 
     fn gauge(&self, of: impl Fn(&Counters) -> &Count) -> Value {
         Value::whole(self.total(of))
+    }
+
+    /// Summed over the backends of all sets.
+    fn of_backends(&self, of: impl Fn(&Live) -> u32) -> Value {
+        let pools = self.status.pools();
+        let sets = pools.iter().flat_map(|(_, pool)| &pool.sets);
+        let of_set = |set: &BackendSet| {
+            set.members().backends().iter().map(|backend| u64::from(of(&backend.live))).sum::<u64>()
+        };
+        Value::whole(sets.map(|(_, set)| of_set(set)).sum())
+    }
+
+    fn of_tables(&self, of: impl Fn(&SessionTable) -> u64) -> u64 {
+        self.current.load().tables.iter().map(|table| of(table)).sum()
+    }
+
+    fn circuits(&self) -> Value {
+        let now = self.status.since_start();
+        let pools = self.status.pools();
+        let sets = pools.iter().flat_map(|(_, pool)| &pool.sets);
+        let states: Vec<_> = sets
+            .filter_map(|(_, set)| set.guard.breaker.as_ref())
+            .map(|breaker| breaker.state(now))
+            .collect();
+        let count = |is: fn(&BreakerState) -> bool| states.iter().filter(|state| is(state)).count() as f64;
+        let by = vec![
+            ("closed", count(|state| matches!(state, BreakerState::Closed))),
+            ("open", count(|state| matches!(state, BreakerState::Open { .. }))),
+            ("half_open", count(|state| matches!(state, BreakerState::HalfOpen))),
+        ];
+        Value::Gauges("state", by)
     }
 
     fn latency(&self) -> Value {
@@ -287,7 +400,7 @@ impl Value {
     fn kind(&self) -> MetricType {
         match self {
             Self::Counter(_) | Self::Counters(..) => MetricType::Counter,
-            Self::Gauge(_) => MetricType::Gauge,
+            Self::Gauge(_) | Self::Gauges(..) => MetricType::Gauge,
             Self::Info(..) => MetricType::Info,
             Self::Histogram(..) => MetricType::Histogram,
         }
@@ -305,6 +418,12 @@ impl Value {
                 Ok(())
             }
             Self::Gauge(value) => value.map_or(Ok(()), |value| encoder.encode_gauge(&value)),
+            Self::Gauges(label, values) => {
+                for (value, n) in values {
+                    encoder.encode_family(&[(*label, *value)])?.encode_gauge(n)?;
+                }
+                Ok(())
+            }
             Self::Info(label, value) => encoder.encode_info(&[(*label, *value)]),
             Self::Histogram(sum, buckets) => {
                 let count = buckets.iter().map(|(_, n)| n).sum();
@@ -335,7 +454,7 @@ mod tests {
     use std::time::Duration;
 
     fn text_of(workers: &[Arc<Counters>]) -> String {
-        Metrics::new(workers.to_vec(), Arc::default(), Arc::default(), Arc::default())
+        Metrics::new(Current::default(), workers.to_vec(), Arc::default(), Arc::default(), Arc::default())
             .text()
             .expect("strings grow")
     }

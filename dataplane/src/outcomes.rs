@@ -12,6 +12,7 @@ use http::header::RETRY_AFTER;
 use lb_core::backend::{Algorithm, BackendSet, Live};
 use lb_core::balance::{Outcome, OutcomeKind, Recorder};
 use lb_core::health::Batch;
+use lb_core::resilience::Breaker;
 use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,8 +33,17 @@ pub(crate) struct Outcomes {
     started: Instant,
     recorder: RefCell<Recorder>,
     judged: RefCell<HashMap<(u64, Arc<str>), Batch>>,
+    circuits: RefCell<HashMap<u64, Tally>>,
     to_health: mpsc::Sender<Judged>,
     begun: Notify,
+}
+
+/// What one worker saw of a set that has a circuit.
+#[derive(Debug)]
+struct Tally {
+    breaker: Arc<Breaker>,
+    successes: u32,
+    failures: u32,
 }
 
 impl Outcomes {
@@ -43,6 +53,7 @@ impl Outcomes {
             started,
             recorder: RefCell::default(),
             judged: RefCell::default(),
+            circuits: RefCell::default(),
             to_health,
             begun: Notify::new(),
         }
@@ -71,7 +82,15 @@ impl Outcomes {
             let mut judged = self.judged.borrow_mut();
             judged.entry((set.id, Arc::clone(backend))).or_default().merge(&batch(outcome));
         }
-        if steers || judged.is_some() {
+        let in_circuit = outcome.kind != OutcomeKind::Abandoned && set.guard.breaker.is_some();
+        if in_circuit && let Some(breaker) = &set.guard.breaker {
+            let mut circuits = self.circuits.borrow_mut();
+            let new = || Tally { breaker: Arc::clone(breaker), successes: 0, failures: 0 };
+            let tally = circuits.entry(set.id).or_insert_with(new);
+            let count = if is_failure(outcome.kind) { &mut tally.failures } else { &mut tally.successes };
+            *count += 1;
+        }
+        if steers || judged.is_some() || in_circuit {
             self.begun.notify_one();
         }
     }
@@ -81,7 +100,11 @@ impl Outcomes {
         loop {
             self.begun.notified().await;
             tokio::time::sleep(MERGE_AFTER).await;
-            self.recorder.borrow_mut().merge(self.since_start(Instant::now()));
+            let now = self.since_start(Instant::now());
+            self.recorder.borrow_mut().merge(now);
+            for (_, Tally { breaker, successes, failures }) in self.circuits.borrow_mut().drain() {
+                breaker.record(now, successes, failures);
+            }
             let mut judged = self.judged.borrow_mut();
             if judged.is_empty() {
                 continue;
@@ -92,6 +115,15 @@ impl Outcomes {
                 Err(_) => self.begun.notify_one(),
             }
         }
+    }
+}
+
+/// Whether it speaks against the backend, and its set.
+pub(crate) fn is_failure(kind: OutcomeKind) -> bool {
+    match kind {
+        OutcomeKind::Error | OutcomeKind::Timeout | OutcomeKind::ConnectFailure => true,
+        // The backend works, and says that it has enough to do.
+        OutcomeKind::Success | OutcomeKind::TooManyRequests { .. } | OutcomeKind::Abandoned => false,
     }
 }
 

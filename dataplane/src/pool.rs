@@ -1,71 +1,264 @@
-//! Idle connections to backends, kept for the next request.
+//! Connections to backends that one worker keeps: idle ones for the next request, and those of HTTP/2, which requests share.
 //!
-//! One pool for each worker: no lock, and a connection's socket stays with the runtime that registered it. The
-//! most recently used connection goes first, so that what is not needed ages out.
+//! One pool for each worker: no lock, and a connection's socket stays with the runtime that registered it. What is kept
+//! and what goes is lb-core's ([`lb_core::connections`]); here are the sockets. Bounds are of the process: how many
+//! connections a backend has at most is one count that all workers share, of all else each worker has its part.
 
-use crate::http1::client::Connection;
-use crate::worker::Worker;
+use crate::http1;
+use crate::http2;
+use bytes::BytesMut;
 use foldhash::HashMap;
-use std::cell::RefCell;
-use std::collections::VecDeque;
-use std::net::SocketAddr;
+use lb_core::backend::{Connected, Live, SetPolicy, UpstreamProtocol};
+use lb_core::connections::{ConnectionId, Keep, Origin, Pool, Shared};
+use std::cell::{Cell, RefCell};
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::net::TcpStream;
 
-/// Idle connections of one worker, by address.
-#[derive(Debug, Default)]
-pub(crate) struct Idle {
-    by_address: RefCell<HashMap<SocketAddr, VecDeque<Entry>>>,
-}
-
+/// A connection for one exchange.
 #[derive(Debug)]
-struct Entry {
-    connection: Connection,
-    expires: Instant,
+pub(crate) enum Connection {
+    Http1(Http1),
+    Http2(Stream),
 }
 
-impl Idle {
-    /// A kept connection that nobody closed as far as can be seen. It may still turn out stale.
-    pub(crate) fn take(&self, address: SocketAddr) -> Option<Connection> {
-        let mut by_address = self.by_address.borrow_mut();
-        let kept = by_address.get_mut(&address)?;
-        while let Some(entry) = kept.pop_back() {
-            if entry.connection.wire.is_quiet() {
-                return Some(entry.connection);
-            }
-        }
-        None
+/// A connection of HTTP/1, which counts as one to its backend while it lives.
+#[derive(Debug)]
+pub(crate) struct Http1 {
+    pub(crate) connection: http1::client::Connection,
+    pub(crate) connected: Connected,
+    /// How long it was idle before it was taken; `None` for a new one.
+    idle: Option<Duration>,
+}
+
+impl Http1 {
+    pub(crate) fn new(stream: TcpStream, connected: Connected) -> Self {
+        Self { connection: http1::client::Connection::new(stream), connected, idle: None }
     }
 
-    /// Keeps a connection whose last exchange is over, unless there are `max` already.
-    pub(crate) fn keep(&self, address: SocketAddr, connection: Connection, now: Instant, limits: Limits) {
-        let mut by_address = self.by_address.borrow_mut();
-        let kept = by_address.entry(address).or_default();
-        if kept.len() < limits.idle_max {
-            kept.push_back(Entry { connection, expires: now + limits.idle_timeout });
+    fn is_usable(&self) -> bool {
+        self.connection.wire.is_quiet()
+    }
+}
+
+/// A stream's place on a connection of HTTP/2.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    pub(crate) connection: http2::client::Connection,
+    id: ConnectionId,
+    of: Weak<Kept>,
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        if let Some(kept) = self.of.upgrade() {
+            kept.shared.borrow_mut().done(kept.now(), self.id);
+        }
+    }
+}
+
+/// How sure it must be that a kept connection is still open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Freshness {
+    /// As far as can be seen: a request that may be sent twice takes no harm.
+    Any,
+    /// The backend has not been known to close connections that were idle for so long.
+    Certain,
+}
+
+/// Connections of one worker, by backend.
+#[derive(Debug)]
+pub(crate) struct Pools {
+    /// Of the worker, of how many.
+    index: usize,
+    count: usize,
+    started: Instant,
+    /// By the address of the backend's [`Live`], which stays the same while the entry holds it.
+    backends: RefCell<HashMap<usize, Rc<Kept>>>,
+}
+
+/// One worker's connections to one backend.
+#[derive(Debug)]
+struct Kept {
+    live: Arc<Live>,
+    started: Instant,
+    /// As the set said last.
+    keep: Cell<Keep>,
+    idle: RefCell<Pool<Http1>>,
+    shared: RefCell<Shared<http2::client::Connection>>,
+    /// Connections that are being opened.
+    opening: Cell<usize>,
+}
+
+impl Kept {
+    fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+}
+
+impl Pools {
+    /// Of worker `index` of `count`.
+    pub(crate) fn new(index: usize, count: usize) -> Self {
+        Self { index, count, started: Instant::now(), backends: RefCell::default() }
+    }
+
+    fn of(&self, live: &Arc<Live>, policy: &SetPolicy) -> Rc<Kept> {
+        let keep = Keep::of(&policy.connections, self.index, self.count);
+        let mut backends = self.backends.borrow_mut();
+        let kept = backends.entry(Arc::as_ptr(live).addr()).or_insert_with(|| {
+            Rc::new(Kept {
+                live: Arc::clone(live),
+                started: self.started,
+                keep: Cell::new(keep),
+                idle: RefCell::default(),
+                shared: RefCell::default(),
+                opening: Cell::new(0),
+            })
+        });
+        kept.keep.set(keep);
+        Rc::clone(kept)
+    }
+
+    /// A kept connection that nobody closed as far as can be seen. It may still turn out closed.
+    pub(crate) fn take(
+        &self,
+        live: &Arc<Live>,
+        policy: &SetPolicy,
+        freshness: Freshness,
+    ) -> Option<Connection> {
+        let backends = self.backends.borrow();
+        let kept = backends.get(&Arc::as_ptr(live).addr())?;
+        match policy.protocol {
+            UpstreamProtocol::Http1 => {
+                let (now, mut idle) = (kept.now(), kept.idle.borrow_mut());
+                let taken = match freshness {
+                    Freshness::Any => idle.take(now, Http1::is_usable),
+                    Freshness::Certain => idle.take_fresh(now, Http1::is_usable),
+                }?;
+                Some(Connection::Http1(Http1 { idle: Some(taken.idle), ..taken.connection }))
+            }
+            UpstreamProtocol::Http2 => {
+                let most = policy.connections.streams_max.get() as usize;
+                let mut shared = kept.shared.borrow_mut();
+                let (id, connection) = shared.take(|connection| connection.streams_max().min(most))?;
+                let (connection, of) = (connection.clone(), Rc::downgrade(kept));
+                Some(Connection::Http2(Stream { connection, id, of }))
+            }
+        }
+    }
+
+    /// Shares a new connection of HTTP/2 with the requests that follow.
+    pub(crate) fn share(
+        &self,
+        live: &Arc<Live>,
+        policy: &SetPolicy,
+        connection: http2::client::Connection,
+    ) -> Connection {
+        let kept = self.of(live, policy);
+        let mut shared = kept.shared.borrow_mut();
+        let id = shared.add(kept.now(), connection.clone());
+        shared.enter(id);
+        Connection::Http2(Stream { connection, id, of: Rc::downgrade(&kept) })
+    }
+
+    /// Keeps a connection whose last exchange is over.
+    pub(crate) fn keep(&self, live: &Arc<Live>, policy: &SetPolicy, connection: Connection) {
+        // A place on one of HTTP/2 ends by itself.
+        if let Connection::Http1(mut connection) = connection
+            && connection.connection.buf.is_empty()
+            && live.wanted() == 0
+        {
+            // An idle connection holds no buffer.
+            connection.connection.buf = BytesMut::new();
+            let kept = self.of(live, policy);
+            kept.idle.borrow_mut().keep(kept.now(), connection, Origin::Taken, &kept.keep.get());
+        }
+    }
+
+    /// A kept connection turned out closed before anything came back.
+    pub(crate) fn found_closed(&self, connection: &Connection, live: &Arc<Live>) {
+        if let Connection::Http1(Http1 { idle: Some(idle), .. }) = connection
+            && let Some(kept) = self.backends.borrow().get(&Arc::as_ptr(live).addr())
+        {
+            kept.idle.borrow_mut().found_closed(kept.now(), *idle);
+        }
+    }
+
+    /// Whether a connection of HTTP/2 is being opened: requests that find none share it then.
+    pub(crate) fn is_opening(&self, live: &Arc<Live>) -> bool {
+        self.backends.borrow().get(&Arc::as_ptr(live).addr()).is_some_and(|kept| kept.opening.get() > 0)
+    }
+
+    /// Counts a connection as being opened until the guard drops.
+    pub(crate) fn open(&self, live: &Arc<Live>, policy: &SetPolicy) -> Opening {
+        let kept = self.of(live, policy);
+        kept.opening.set(kept.opening.get() + 1);
+        Opening(kept)
+    }
+
+    /// How many connections this worker has to open to a backend for as many to be open as are to be warm.
+    pub(crate) fn lacking(&self, live: &Arc<Live>, policy: &SetPolicy) -> usize {
+        let kept = self.of(live, policy);
+        let opening = kept.opening.get();
+        match policy.protocol {
+            UpstreamProtocol::Http1 => kept.idle.borrow().lacking(opening, &kept.keep.get()),
+            UpstreamProtocol::Http2 => kept.shared.borrow().lacking(opening, &kept.keep.get()),
+        }
+    }
+
+    /// Gives up idle connections that requests of other workers wait for.
+    pub(crate) fn give_up_wanted(&self) {
+        for kept in self.backends.borrow().values() {
+            for _ in 0..kept.live.wanted() {
+                let has_given = kept.idle.borrow_mut().shed().is_some();
+                if !has_given && kept.shared.borrow_mut().shed().is_none() {
+                    break;
+                }
+            }
         }
     }
 
     /// Closes what has been idle for too long, and what its backend closed.
-    pub(crate) fn expire(&self, now: Instant) {
-        self.by_address.borrow_mut().retain(|_, kept| {
-            kept.retain(|entry| entry.expires > now && entry.connection.wire.is_quiet());
-            !kept.is_empty()
+    pub(crate) fn expire(&self) {
+        self.backends.borrow_mut().retain(|_, kept| {
+            let (now, keep) = (kept.now(), kept.keep.get());
+            let (mut idle, mut shared) = (kept.idle.borrow_mut(), kept.shared.borrow_mut());
+            idle.expire(now, &keep, Http1::is_usable);
+            shared.expire(now, &keep, |connection| connection.streams_max() > 0);
+            // What was learnt of a backend stays as long as anybody knows it.
+            !idle.is_empty() || !shared.is_empty() || Arc::strong_count(&kept.live) > 1
         });
     }
 }
 
-/// What may be kept of one backend's connections.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Limits {
-    /// In this worker.
-    pub(crate) idle_max: usize,
-    pub(crate) idle_timeout: Duration,
+/// A connection that is being opened.
+#[derive(Debug)]
+pub(crate) struct Opening(Rc<Kept>);
+
+impl Opening {
+    /// It is open, and nobody needs it yet: kept warm.
+    pub(crate) fn keep_warm(self, stream: Opened) {
+        let kept = &self.0;
+        match stream {
+            Opened::Http1(connection) => {
+                let mut idle = kept.idle.borrow_mut();
+                idle.keep(kept.now(), connection, Origin::Opened, &kept.keep.get());
+            }
+            Opened::Http2(connection) => drop(kept.shared.borrow_mut().add(kept.now(), connection)),
+        }
+    }
 }
 
-impl Limits {
-    /// This worker's part of what a set allows the process; at least one where any is allowed.
-    pub(crate) fn of(worker: &Worker, policy: &lb_core::backend::SetPolicy) -> Self {
-        let allowed = policy.connections.idle_max as usize;
-        Self { idle_max: allowed.div_ceil(worker.count), idle_timeout: policy.connections.idle_timeout }
+impl Drop for Opening {
+    fn drop(&mut self) {
+        self.0.opening.set(self.0.opening.get() - 1);
     }
+}
+
+/// A connection that nobody has used yet.
+#[derive(Debug)]
+pub(crate) enum Opened {
+    Http1(Http1),
+    Http2(http2::client::Connection),
 }

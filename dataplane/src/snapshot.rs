@@ -4,7 +4,9 @@
 //! of a backend set, lives in a cell of its own inside ([`lb_core::backend::BackendSet`]).
 
 use arc_swap::ArcSwap;
+use lb_core::backend::BackendSet;
 use lb_core::route::RouteTable;
+use lb_core::sessions::SessionTable;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -15,6 +17,10 @@ pub struct Snapshot {
     pub version: u64,
     /// By port.
     pub listeners: BTreeMap<u16, Arc<Listener>>,
+    /// Every set that a route sends to, also in place of another one, each once.
+    pub sets: Vec<Arc<BackendSet>>,
+    /// Sessions that this process remembers, a table for each pool that has any.
+    pub tables: Vec<Arc<SessionTable>>,
 }
 
 /// One port: pools that share it are merged here.
@@ -26,6 +32,8 @@ pub struct Listener {
     pub protocol: Protocol,
     /// Routes of all pools on this port.
     pub routes: RouteTable,
+    /// The sets of those routes and their fallbacks. Not always each once.
+    pub sets: Vec<Arc<BackendSet>>,
 }
 
 /// What a listener speaks.

@@ -78,17 +78,39 @@ pub(crate) struct Deadline {
     key: usize,
 }
 
+/// A moment at which a deadline of the same worker can be set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Until(u64);
+
+impl Until {
+    pub(crate) const NEVER: Self = Self(NEVER);
+}
+
 impl Deadline {
     /// Reached when `limit` has passed from now; `None` is never.
     pub(crate) fn set(&self, limit: Option<Duration>) {
-        let at = limit.map_or(NEVER, |limit| {
+        self.set_until(self.after(limit));
+    }
+
+    /// The moment at which `limit` has passed from now; `None` is never.
+    pub(crate) fn after(&self, limit: Option<Duration>) -> Until {
+        limit.map_or(Until::NEVER, |limit| {
             // Rounded up, plus the part of the present tick that may be over already.
             let ticks = limit.as_millis().div_ceil(TICK.as_millis()) + 1;
-            self.timers.now.get().saturating_add(u64::try_from(ticks).unwrap_or(NEVER))
-        });
+            Until(self.timers.now.get().saturating_add(u64::try_from(ticks).unwrap_or(NEVER)))
+        })
+    }
+
+    /// Reached at this moment.
+    pub(crate) fn set_until(&self, until: Until) {
         let slot = &mut self.timers.slots.borrow_mut()[self.key];
-        slot.at = at;
+        slot.at = until.0;
         slot.waits = Waits::ForWork;
+    }
+
+    /// Whether this moment has come.
+    pub(crate) fn is_past(&self, until: Until) -> bool {
+        until.0 <= self.timers.now.get()
     }
 
     /// The same for a wait in which nothing is under way; it ends early when the worker drains.

@@ -16,7 +16,7 @@ const READ_BYTES: usize = 8 << 10;
 /// A half-close is passed on, and the other direction then has [`STALL_TIMEOUT`] to end; an error ends both, since
 /// no protocol goes on after it. A peer that vanished is noticed by keep-alive probes.
 pub(crate) async fn run(worker: &Worker, client: &Wire, early: BytesMut, tunnel: Tunnel) {
-    let Tunnel { backend, in_flight } = tunnel;
+    let Tunnel { backend, held } = tunnel;
     let (backend, greeting) = (backend.wire, backend.buf);
     backend.keep_alive();
     worker.counters.tunnels_open.add(1);
@@ -32,7 +32,7 @@ pub(crate) async fn run(worker: &Worker, client: &Wire, early: BytesMut, tunnel:
         },
     }
     worker.counters.tunnels_open.sub(1);
-    drop(in_flight);
+    drop(held);
 }
 
 async fn copy(from: &Wire, to: &Wire, mut buf: BytesMut) -> io::Result<()> {

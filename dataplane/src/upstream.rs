@@ -1,35 +1,23 @@
 //! The exchange with a backend: request up, response down, both at once where both have bodies.
 
-use crate::connection::STALL_TIMEOUT;
+use crate::course::{Course, Step};
 use crate::failure::Failure;
-use crate::http1::body::{BodyError, BodyReader, Decoder};
-use crate::http1::client::{self, Connection, HeadError};
-use crate::http1::head::{ParsedResponse, Persistence};
-use crate::http1::writer::Writer;
-use crate::message::{BodyLength, Frame, RequestBody, RequestHead, ResponseHead, ResponseSink, Upgrade};
-use crate::timer::Deadline;
-use crate::wire::{Wire, poll_once};
+use crate::link::{Answer, Down, NoAnswer, Stopped, Up};
+use crate::message::{
+    BodyError, BodyLength, Frame, RequestBody, RequestHead, ResponseHead, ResponseSink, Upgrade,
+};
+use crate::wire::poll_once;
 use http::StatusCode;
-use std::cell::Cell;
-use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
-use std::time::Duration;
+use std::pin::{Pin, pin};
 use tokio::net::TcpStream;
 
-/// Connects to a backend within `limit`.
-pub(crate) async fn connect(
-    address: SocketAddr,
-    limit: Duration,
-    deadline: &Deadline,
-) -> Result<Connection, Failure> {
-    deadline.set(Some(limit));
-    let stream = tokio::select! { biased;
-        stream = TcpStream::connect(address) => stream.map_err(|_| Failure::ConnectFailed)?,
-        () = deadline.passed() => return Err(Failure::ConnectTimeout),
-    };
+/// Connects to a backend.
+pub(crate) async fn connect(address: SocketAddr, step: &Step<'_>) -> Result<TcpStream, Failure> {
+    let stream = step.within(TcpStream::connect(address)).await.ok_or(Failure::ConnectTimeout)?;
+    let stream = stream.map_err(|_| Failure::ConnectFailed)?;
     stream.set_nodelay(true).map_err(|_| Failure::ConnectFailed)?;
-    Ok(Connection::new(stream))
+    Ok(stream)
 }
 
 /// How an exchange ended well.
@@ -51,132 +39,135 @@ pub(crate) enum Then {
 }
 
 /// How an exchange failed.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Broken {
     pub(crate) failure: Failure,
-    /// The connection ended before a byte of the answer came, and none of the request's body was used up.
-    pub(crate) can_be_sent_again: bool,
+    pub(crate) reach: Reach,
+    /// The connection ended before a byte of an answer came.
+    pub(crate) is_silent: bool,
+}
+
+/// How far a request came that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// The backend cannot have acted on it: sending it again does no harm, whatever it asks.
+    Untouched,
+    /// The backend may have acted on it, and nothing of an answer went on to the client.
+    Unknown,
+    /// It cannot be sent again: the client is gone, or has seen some of the answer.
+    Over,
 }
 
 impl From<Failure> for Broken {
     fn from(failure: Failure) -> Self {
-        Self { failure, can_be_sent_again: false }
+        Self { failure, reach: Reach::Over, is_silent: false }
     }
 }
 
-/// Sends a request and passes its response on. `limit` is the time until the response's head, from when the
-/// request last moved; `None` waits for ever once the request is sent. `answered` sees the response's head.
+impl Broken {
+    /// The connection took no request.
+    pub(crate) fn refused() -> Self {
+        Self { failure: Failure::BackendClosed, reach: Reach::Untouched, is_silent: true }
+    }
+}
+
+/// What becomes of a response, by its head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// The client gets it.
+    PassOn,
+    /// It is dropped, and the request sent again.
+    TryAgain,
+}
+
+/// Sends a request and passes its response on. `judge` sees the response's head before the client does, may change it,
+/// and may refuse it.
 pub(crate) async fn exchange(
-    connection: &mut Connection,
+    (up, mut down): (impl Up, impl Down),
     head: &RequestHead,
     body: &mut impl RequestBody,
     sink: &mut impl ResponseSink,
-    deadline: &Deadline,
-    limit: Option<Duration>,
-    answered: impl FnOnce(&ResponseHead),
+    course: &Course<'_>,
+    judge: impl FnOnce(&mut ResponseHead) -> Verdict,
 ) -> Result<Exchanged, Broken> {
-    let Connection { wire, buf } = connection;
-    let progress = Progress::new(deadline, limit);
+    let mut upload = pin!(upload(up, head, body, course));
     let mut sent = None;
-    let mut upload = pin!(upload(wire, head, body, &progress));
     // 1. The response's head. The request's body may still be on its way when it comes.
-    let response = loop {
-        let received = tokio::select! { biased;
-            end = &mut upload, if sent.is_none() => {
-                sent = Some(end?);
-                progress.request_sent();
-                continue;
-            }
-            received = client::read_head(wire, buf, &head.method) => received,
-            () = sink.gone(), if sent.is_some() => return Err(Failure::ClientGone.into()),
-            () = deadline.passed() => return Err(progress.stalled().into()),
-        };
-        let response = received.map_err(|error| no_head(error, &progress))?;
-        match interim_or_final(response, head.upgrade)? {
-            Answer::Interim(ParsedResponse { head, .. }) => {
-                progress.answer_began.set(true);
-                let passed_on = deadline.within(STALL_TIMEOUT, sink.interim(head.status, head.headers)).await;
-                passed_on.ok_or(Failure::ClientGone)??;
-                progress.moved();
-            }
-            Answer::Final(response) => break response,
-        }
-    };
-    // 2. Its body.
-    let (status, persistence) = (response.head.status, response.persistence);
-    answered(&response.head);
+    let (Answer { head: mut response, keeps }, is_repeatable) =
+        answer(&mut down, (upload.as_mut(), &mut sent), head.upgrade, sink, course).await?;
+    if judge(&mut response) == Verdict::TryAgain && is_repeatable {
+        let failure = Failure::BackendUnwilling(response.status);
+        return Err(Broken { failure, reach: Reach::Unknown, is_silent: false });
+    }
+    let status = response.status;
     if sent.is_none() {
         // Whether the rest of the request will still be read is not known when the head goes out.
         sink.close_after();
     }
-    progress.response_began();
-    sink.head(response.head).await?;
+    course.response_began();
+    sink.head(response).await?;
     if status == StatusCode::SWITCHING_PROTOCOLS {
-        deadline.within(STALL_TIMEOUT, sink.flush()).await.ok_or(Failure::ClientGone)??;
+        tokio::select! { biased;
+            flushed = sink.flush() => flushed?,
+            () = course.deadline().passed() => return Err(Failure::ClientGone.into()),
+        }
         return Ok(Exchanged { status, then: Then::Tunnel });
     }
-    let mut decoder = Decoder::new(response.framing);
+    // 2. Its body.
     {
-        let reader = client::body(wire, buf, &mut decoder);
-        let mut download = pin!(download(reader, sink, &progress));
+        let mut download = pin!(download(&mut down, sink, course));
         loop {
             tokio::select! { biased;
                 end = &mut download => break end?,
-                end = &mut upload, if sent.is_none() => sent = Some(end?),
-                () = deadline.passed() => return Err(progress.stalled().into()),
+                end = upload.as_mut(), if sent.is_none() => sent = Some(end?),
+                () = course.deadline().passed() => return Err(course.stalled().into()),
             }
         }
     }
-    let reusable = sent == Some(Sent::Whole) && persistence == Persistence::Keep && buf.is_empty();
-    if reusable {
-        // An idle connection holds no buffer.
-        *buf = bytes::BytesMut::new();
-    }
-    Ok(Exchanged { status, then: if reusable { Then::Keep } else { Then::Close } })
+    let then = if keeps && sent == Some(Sent::Whole) { Then::Keep } else { Then::Close };
+    Ok(Exchanged { status, then })
 }
 
-/// How far an exchange has come, and how long it may stand still there.
-struct Progress<'a> {
-    deadline: &'a Deadline,
-    /// Until the response's head, once the request is sent.
-    limit: Option<Duration>,
-    /// How long nothing may move, at present.
-    patience: Cell<Option<Duration>>,
-    /// Some of the request's body was used up.
-    body_began: Cell<bool>,
-    /// Something of the response was seen.
-    answer_began: Cell<bool>,
-    /// What stands still is the client.
-    waits_for_client: Cell<bool>,
-}
-
-impl<'a> Progress<'a> {
-    fn new(deadline: &'a Deadline, limit: Option<Duration>) -> Self {
-        let no = || Cell::new(false);
-        let patience = Cell::new(limit.or(Some(STALL_TIMEOUT)));
-        let progress =
-            Self { deadline, limit, patience, body_began: no(), answer_began: no(), waits_for_client: no() };
-        progress.moved();
-        progress
-    }
-
-    fn moved(&self) {
-        self.deadline.set(self.patience.get());
-    }
-
-    fn request_sent(&self) {
-        self.patience.set(self.limit);
-        self.moved();
-    }
-
-    fn response_began(&self) {
-        self.patience.set(Some(STALL_TIMEOUT));
-        self.moved();
-    }
-
-    /// Whose fault it is that the deadline passed.
-    fn stalled(&self) -> Failure {
-        if self.waits_for_client.get() { Failure::RequestSlow } else { Failure::BackendTimeout }
+/// Waits for the response's head while the request goes up, and passes interim ones on. Gives whether the request may still
+/// be sent again, which it may not once the client has seen something.
+async fn answer(
+    down: &mut impl Down,
+    (mut upload, sent): (Pin<&mut impl Future<Output = Result<Sent, Failure>>>, &mut Option<Sent>),
+    upgrade: Upgrade,
+    sink: &mut impl ResponseSink,
+    course: &Course<'_>,
+) -> Result<(Answer, bool), Broken> {
+    let mut is_repeatable = true;
+    let broken = |failure, is_repeatable: bool| {
+        let reach = if is_repeatable { Reach::Unknown } else { Reach::Over };
+        Broken { failure, reach, is_silent: false }
+    };
+    loop {
+        let received = tokio::select! { biased;
+            end = upload.as_mut(), if sent.is_none() => {
+                *sent = Some(end?);
+                course.request_sent();
+                continue;
+            }
+            received = down.head() => received,
+            () = sink.gone(), if sent.is_some() => return Err(Failure::ClientGone.into()),
+            () = course.deadline().passed() => return Err(broken(course.stalled(), is_repeatable)),
+        };
+        let answer = match received {
+            Ok(answer) => answer,
+            Err(error) if is_repeatable => return Err(no_answer(error, down).await),
+            Err(error) => return Err(failure_of(error).into()),
+        };
+        if !is_interim(answer.head.status, upgrade).map_err(|failure| broken(failure, is_repeatable))? {
+            return Ok((answer, is_repeatable));
+        }
+        is_repeatable = false;
+        course.moved();
+        tokio::select! { biased;
+            passed_on = sink.interim(answer.head.status, answer.head.headers) => passed_on?,
+            () = course.deadline().passed() => return Err(Failure::ClientGone.into()),
+        }
+        course.moved();
     }
 }
 
@@ -190,66 +181,60 @@ enum Sent {
 
 /// Writes the request. Fails only for the client's part: that the backend stops reading is not the end.
 async fn upload(
-    wire: &Wire,
+    mut up: impl Up,
     head: &RequestHead,
     body: &mut impl RequestBody,
-    progress: &Progress<'_>,
+    course: &Course<'_>,
 ) -> Result<Sent, Failure> {
-    let taken = |written: io::Result<()>| if written.is_ok() { Sent::Whole } else { Sent::Part };
-    let mut out = Vec::with_capacity(1024);
-    let mut writer = Writer::new(wire, &mut out);
-    client::encode_head(writer.out, head);
+    let taken = |written: Result<(), Stopped>| if written.is_ok() { Sent::Whole } else { Sent::Part };
     if matches!(head.body, BodyLength::Empty | BodyLength::Known(0)) {
-        return Ok(taken(writer.flush().await));
+        return Ok(taken(up.end(None).await));
     }
-    writer.chunked = head.body == BodyLength::Unknown;
     let mut trailers = None;
     loop {
         let next = match poll_once(body.next()).await {
             Some(next) => next?,
             None => {
-                if writer.flush().await.is_err() {
+                if up.flush().await.is_err() {
                     return Ok(Sent::Part);
                 }
-                progress.waits_for_client.set(true);
+                course.wait_for_client(true);
                 let next = body.next().await?;
-                progress.waits_for_client.set(false);
+                course.wait_for_client(false);
                 next
             }
         };
-        progress.moved();
-        progress.body_began.set(progress.body_began.get() || next.is_some());
         match next {
             Some(Frame::Data(data)) => {
-                if writer.data(&data).await.is_err() {
+                if up.data(data).await.is_err() {
                     return Ok(Sent::Part);
                 }
             }
             Some(Frame::Trailers(fields)) => trailers = Some(fields),
-            None => return Ok(taken(writer.end(trailers.as_ref()).await)),
+            None => return Ok(taken(up.end(trailers).await)),
         }
     }
 }
 
 /// Passes the response's body on. Whatever is there already goes out together with the head.
 async fn download(
-    mut reader: BodyReader<'_>,
+    down: &mut impl Down,
     sink: &mut impl ResponseSink,
-    progress: &Progress<'_>,
+    course: &Course<'_>,
 ) -> Result<(), Failure> {
     let mut trailers = None;
     loop {
-        let next = match poll_once(reader.next()).await {
+        let next = match poll_once(down.next()).await {
             Some(next) => next,
             None => {
                 sink.flush().await?;
                 tokio::select! { biased;
-                    next = reader.next() => next,
+                    next = down.next() => next,
                     () = sink.gone() => return Err(Failure::ClientGone),
                 }
             }
         };
-        progress.moved();
+        course.moved();
         let next = next.map_err(|error| match error {
             BodyError::Invalid(what) => Failure::BackendInvalid(what),
             BodyError::Cut => Failure::BackendClosed,
@@ -262,29 +247,30 @@ async fn download(
     }
 }
 
-enum Answer {
-    Interim(ParsedResponse),
-    Final(ParsedResponse),
-}
-
-fn interim_or_final(response: ParsedResponse, upgrade: Upgrade) -> Result<Answer, Failure> {
-    match (response.head.status, upgrade) {
-        (StatusCode::SWITCHING_PROTOCOLS, Upgrade::WebSocket) => Ok(Answer::Final(response)),
+fn is_interim(status: StatusCode, upgrade: Upgrade) -> Result<bool, Failure> {
+    match (status, upgrade) {
+        (StatusCode::SWITCHING_PROTOCOLS, Upgrade::WebSocket) => Ok(false),
         (StatusCode::SWITCHING_PROTOCOLS, Upgrade::No) => {
             Err(Failure::BackendInvalid("it switches protocols without being asked"))
         }
-        (status, _) if status.is_informational() => Ok(Answer::Interim(response)),
-        _ => Ok(Answer::Final(response)),
+        (status, _) => Ok(status.is_informational()),
     }
 }
 
-fn no_head(error: HeadError, progress: &Progress<'_>) -> Broken {
+async fn no_answer(error: NoAnswer, down: &mut impl Down) -> Broken {
+    let is_untouched = match error {
+        NoAnswer::Refused => true,
+        NoAnswer::Nothing => down.is_untouched().await,
+        NoAnswer::Cut | NoAnswer::Invalid(_) => false,
+    };
+    let reach = if is_untouched { Reach::Untouched } else { Reach::Unknown };
+    let is_silent = matches!(error, NoAnswer::Refused | NoAnswer::Nothing);
+    Broken { failure: failure_of(error), reach, is_silent }
+}
+
+fn failure_of(error: NoAnswer) -> Failure {
     match error {
-        HeadError::Nothing => {
-            let can_be_sent_again = !progress.body_began.get() && !progress.answer_began.get();
-            Broken { failure: Failure::BackendClosed, can_be_sent_again }
-        }
-        HeadError::Cut => Failure::BackendClosed.into(),
-        HeadError::Invalid(what) => Failure::BackendInvalid(what).into(),
+        NoAnswer::Refused | NoAnswer::Nothing | NoAnswer::Cut => Failure::BackendClosed,
+        NoAnswer::Invalid(what) => Failure::BackendInvalid(what),
     }
 }

@@ -15,6 +15,15 @@ use tokio::io::{AsyncBufRead, AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf}
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
+/// How long a reset may be behind the end of a connection: 50 ms in all.
+const REFUSAL_WAITS: [Duration; 5] = [
+    Duration::from_millis(1),
+    Duration::from_millis(2),
+    Duration::from_millis(5),
+    Duration::from_millis(12),
+    Duration::from_millis(30),
+];
+
 /// What carries the bytes.
 #[derive(Debug)]
 pub(crate) enum Io {
@@ -182,6 +191,25 @@ impl Wire {
             if end.unwrap_or(true) { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
+    }
+
+    /// Whether the other side, after its end, sent a reset: it had closed the connection before our bytes came, and threw
+    /// them away. Waits for that reset as long as it may be on its way.
+    ///
+    /// Linux tells the two resets apart: one that follows an end is a broken pipe, another a connection reset.
+    pub(crate) async fn was_refused(&self) -> bool {
+        let broken = || match &*self.io.borrow() {
+            Io::Plain(io) => io.take_error(),
+            Io::Tls(_) => Ok(None),
+        };
+        for wait in REFUSAL_WAITS {
+            match broken() {
+                Ok(None) => tokio::time::sleep(wait).await,
+                Ok(Some(error)) => return error.kind() == io::ErrorKind::BrokenPipe,
+                Err(_) => return false,
+            }
+        }
+        false
     }
 
     /// False when the other side has closed, or has sent what nobody asked for: a kept connection is then of no

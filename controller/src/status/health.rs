@@ -153,7 +153,8 @@ pub(super) mod tests {
             Backend { id: (*id).into(), state: state.into(), zone: "z".into(), ..Backend::default() }
         };
         let content = |ids: &[&str]| Arc::new(BackendSetContent::new(ids.iter().map(backend).collect()));
-        let weighted = |set: &&str| WeightedSet { set: (*set).to_owned(), weight: 1 };
+        let weighted =
+            |set: &&str| WeightedSet { set: (*set).to_owned(), weight: 1, ..WeightedSet::default() };
         let rule =
             |sets: &&[&str]| Rule { backend_sets: sets.iter().map(weighted).collect(), ..Rule::default() };
         let config = PoolConfig { rules: rules.iter().map(rule).collect(), ..PoolConfig::default() };

@@ -11,8 +11,8 @@ mod live;
 mod membership;
 mod tag;
 
+pub use live::{Connected, InFlight, Live, Wanted};
 pub(crate) use live::{Decay, Tick};
-pub use live::{InFlight, Live};
 pub use membership::Membership;
 
 use crate::resilience::{Breaker, BreakerSettings, BudgetSettings, Queue, QueueSettings, RetryBudget};

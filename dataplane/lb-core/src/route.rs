@@ -23,6 +23,8 @@ pub struct Route {
     pub rule: usize,
     /// At least one; the share of each is its weight over the sum.
     pub sets: Vec<WeightedSet>,
+    /// Sets that only fallbacks name, each once, of weight 0: what stands in for them in turn.
+    pub fallbacks: Vec<WeightedSet>,
     /// How long things may take.
     pub timeouts: Timeouts,
     /// When a request is tried again.
@@ -36,7 +38,15 @@ impl Route {
     #[must_use]
     pub fn new(id: u64, pool: Arc<str>, rule: usize, sets: Vec<WeightedSet>) -> Self {
         let (timeouts, retry) = (Timeouts::default(), RetryPolicy::default());
-        Self { id, pool, rule, sets, timeouts, retry, sessions: None }
+        Self { id, pool, rule, sets, fallbacks: Vec::new(), timeouts, retry, sessions: None }
+    }
+
+    /// What stands in for a set of this route, or for one that stands in itself. No set comes back to itself in this way.
+    /// Looks at every set: for the rare request whose set does not answer.
+    #[must_use]
+    pub fn fallback_of(&self, set: &BackendSet) -> Option<&Fallback> {
+        let mut sets = self.sets.iter().chain(&self.fallbacks);
+        sets.find(|weighted| weighted.set.id == set.id)?.fallback.as_ref()
     }
 }
 
@@ -209,6 +219,7 @@ impl Paths {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::{Algorithm, Membership, SetPolicy};
     use PathMatch::{Exact, Prefix};
 
     fn table(routes: &[(Option<&str>, PathMatch<'_>)]) -> RouteTable {
@@ -250,6 +261,28 @@ mod tests {
         for (host, path, want) in cases {
             assert_eq!(table.find(host, path).map(|r| r.rule), want, "{host}{path}");
         }
+    }
+
+    #[test]
+    fn what_stands_in_for_a_set_is_found_for_those_that_stand_in_too() {
+        let set = |id: u64| {
+            let members = Arc::new(Membership::new(id, Vec::new()));
+            let policy = SetPolicy::new(Algorithm::RoundRobin);
+            Arc::new(BackendSet::new(id, format!("ns/pool/{id}").into(), policy, members))
+        };
+        let [first, second, third] = [1, 2, 3].map(set);
+        let with = |set: &Arc<BackendSet>, fallback: Option<&Arc<BackendSet>>| WeightedSet {
+            fallback: fallback.map(|set| Fallback::Set(Arc::clone(set))),
+            ..WeightedSet::new(Arc::clone(set), 0)
+        };
+        let mut route = Route::new(1, "ns/pool".into(), 0, vec![with(&first, Some(&second))]);
+        route.fallbacks = vec![with(&second, Some(&third)), with(&third, None)];
+        let after = |set: &BackendSet| match route.fallback_of(set) {
+            Some(Fallback::Set(next)) => Some(next.id),
+            _ => None,
+        };
+        assert_eq!([&first, &second, &third].map(|set| after(set)), [Some(2), Some(3), None]);
+        assert!(route.fallback_of(&set(4)).is_none(), "a set of another route");
     }
 
     #[test]

@@ -160,10 +160,10 @@ impl Simulation {
     fn arrive(&mut self, worker: usize, now: Duration) {
         let next = self.exponential(self.between_arrivals);
         self.schedule(now + next, Event::Arrival { worker });
-        let request = PickRequest { now, key: Some(self.world.bits()), tried: &[] };
+        let request = PickRequest { now, key: Some(self.world.bits()), ..PickRequest::default() };
         let Worker { picker, rng, .. } = &mut self.workers[worker];
         let members = &self.members[worker % self.members.len()];
-        let backend = picker.pick(members, &request, rng).expect("all are available");
+        let backend = picker.pick(members, &request, rng).backend().expect("all are available");
         let replica = members.backends().iter().position(|b| b.id == backend.id).expect("a member");
         let in_flight = backend.live.enter();
         self.at_once[replica] += 1;

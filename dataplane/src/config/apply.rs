@@ -16,15 +16,17 @@ use super::convert::{
 };
 use super::hosts;
 use super::members;
+use super::routes::{self, Parts, PoolSessions};
 use super::status::Status;
 use crate::health::{Counts, Exchange, Ids, Orders, Surroundings};
 use crate::listener::Sockets;
+use crate::sessions::Sealer;
 use crate::snapshot::{Current, Listener, Protocol, Snapshot};
 use crate::tls::tickets::{PortTickets, Ring};
 use crate::tls::{self, HostCertificates};
 use lb_core::backend::{BackendSet, Membership, Place};
 use lb_core::health::SetPlan;
-use lb_core::route::{PathMatch, Route, RouteTable, WeightedSet};
+use lb_core::route::{PathMatch, Route, RouteTable};
 use rustls::ServerConfig;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -44,6 +46,8 @@ pub struct Applier {
     tls: BTreeMap<u16, PortTls>,
     /// What proxies share for session tickets; `None` until a controller gives it.
     ring: Option<Ring>,
+    /// `None` in a proxy without workers.
+    sealer: Option<Arc<Sealer>>,
     /// Ports whose listener is to be built again at the next commit.
     touched: BTreeSet<u16>,
     /// When ports close that no pool wants any more. Until then their listeners stay in the snapshot as they were.
@@ -67,6 +71,7 @@ struct ServedPool {
     spec: PoolSpec,
     certificates: Certificates,
     sets: BTreeMap<String, Arc<BackendSet>>,
+    sessions: Option<PoolSessions>,
     /// One for each rule.
     routes: Vec<Arc<Route>>,
 }
@@ -96,6 +101,7 @@ impl Applier {
             pools: BTreeMap::new(),
             tls: BTreeMap::new(),
             ring: None,
+            sealer: None,
             touched: BTreeSet::new(),
             retiring: BTreeMap::new(),
             members: Vec::new(),
@@ -115,7 +121,14 @@ impl Applier {
     /// checks with others.
     #[must_use]
     pub(crate) fn placed(self, place: Place, started: Instant, exchange: Exchange) -> Self {
+        self.status.started(started);
         Self { place, started, exchange: Arc::new(exchange), ..self }
+    }
+
+    /// Session cookies are sealed by this, with the keys that proxies share.
+    #[must_use]
+    pub(crate) fn sealing(self, sealer: Arc<Sealer>) -> Self {
+        Self { sealer: Some(sealer), ..self }
     }
 
     /// What the health of the sets is kept by.
@@ -258,6 +271,7 @@ impl Applier {
     /// Seals and opens session tickets with these keys, at once and without another snapshot.
     pub fn use_ring(&mut self, ring: Ring) {
         self.tls.values().for_each(|tls| tls.tickets.use_ring(&ring));
+        self.sealer.iter().for_each(|sealer| sealer.use_ring(&ring));
         self.ring = Some(ring);
     }
 
@@ -270,7 +284,9 @@ impl Applier {
     fn swap(&mut self, listeners: BTreeMap<u16, Arc<Listener>>) {
         let version = self.current.load().version + 1;
         let ports = listeners.keys().copied().collect();
-        self.current.store(Arc::new(Snapshot { version, listeners }));
+        let sets = routes::once(listeners.values().flat_map(|listener| &listener.sets));
+        let tables = routes::tables(self.pools.values().filter_map(|pool| pool.sessions.as_ref()));
+        self.current.store(Arc::new(Snapshot { version, listeners, sets, tables }));
         self.sockets.open_exactly(&ports);
         self.status.committed(version);
     }
@@ -388,11 +404,14 @@ impl Applier {
         }
         let is_kept = |set: &Arc<BackendSet>| sets.values().any(|kept| Arc::ptr_eq(kept, set));
         self.gone.extend(old.iter().flat_map(|pool| pool.sets.values()).filter(|set| !is_kept(set)).cloned());
-        let routes = self.routes(pool, &spec, &sets);
+        let before = old.as_ref().and_then(|pool| pool.sessions.as_ref());
+        let sessions = PoolSessions::of(pool, &spec.rules, before);
+        let parts = Parts { sets: &sets, sessions: sessions.as_ref(), ids: &self.ids };
+        let routes = parts.routes(pool, &spec);
         let ports = old.iter().flat_map(|pool| &pool.spec.listeners).chain(&spec.listeners);
         self.touched.extend(ports.map(|listener| listener.port));
         self.needs_commit = true;
-        self.pools.insert(pool.to_owned(), ServedPool { spec, certificates, sets, routes });
+        self.pools.insert(pool.to_owned(), ServedPool { spec, certificates, sets, sessions, routes });
     }
 
     /// A set's members, without those that cannot be used; and why the first of these cannot.
@@ -409,29 +428,10 @@ impl Applier {
         members::read(set, spec, old.as_deref().map(|old| &**old), wire, &made)
     }
 
-    fn routes(
-        &mut self,
-        pool: &str,
-        spec: &PoolSpec,
-        sets: &BTreeMap<String, Arc<BackendSet>>,
-    ) -> Vec<Arc<Route>> {
-        let pool: Arc<str> = pool.into();
-        let mut routes = Vec::with_capacity(spec.rules.len());
-        for (index, rule) in spec.rules.iter().enumerate() {
-            let weighted = rule.sets.iter().map(|(name, weight)| {
-                let set = sets.get(name).expect("the conversion has checked that each name is there");
-                WeightedSet::new(Arc::clone(set), *weight)
-            });
-            let mut route = Route::new(self.ids.next(), Arc::clone(&pool), index, weighted.collect());
-            route.timeouts.request = rule.request_timeout;
-            routes.push(Arc::new(route));
-        }
-        routes
-    }
-
     /// The port as all pools together want it; `None` when none does.
     fn listener(&mut self, port: u16) -> Option<Listener> {
         let mut routes = RouteTable::default();
+        let mut sets = Vec::new();
         let mut certificates = Vec::new();
         let mut is_wanted = false;
         for pool in self.pools.values() {
@@ -445,6 +445,7 @@ impl Applier {
                         certificates: own.clone(),
                     });
                 }
+                sets.extend(routes::sets_of(pool.routes.iter()));
                 for (rule, route) in pool.spec.rules.iter().zip(&pool.routes) {
                     for host in hosts::common(&listener.hostnames, &rule.hostnames) {
                         for path in &rule.paths {
@@ -464,7 +465,7 @@ impl Applier {
             Some(tls) if !certificates.is_empty() => Protocol::Https(tls.config(certificates)),
             _ => Protocol::Http,
         };
-        is_wanted.then_some(Listener { port, protocol, routes })
+        is_wanted.then_some(Listener { port, protocol, routes, sets })
     }
 }
 

@@ -5,11 +5,19 @@
 //! the field in the `LoadBalancerPool`.
 
 mod policy;
+mod resilience;
+mod rules;
+mod sessions;
+
+pub(super) use resilience::FallbackSpec;
+pub(super) use rules::{PathSpec, RuleSpec};
 
 use crate::tls::{CertificateError, ServerCertificate};
+use http::HeaderName;
 use lb_core::backend::{BackendState, SetPolicy};
 use lb_core::health::SetPlan;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,6 +55,9 @@ pub(super) struct PoolSpec {
     pub(super) listeners: Vec<ListenerSpec>,
     pub(super) rules: Vec<RuleSpec>,
     pub(super) sets: BTreeMap<String, SetSpec>,
+    /// In place of the answers of sets, by their names. Not in their specifications: a set stays the same while only
+    /// what stands in for it is another. No set comes back to itself in this way.
+    pub(super) fallbacks: BTreeMap<String, FallbackSpec>,
 }
 
 #[derive(Debug, Clone)]
@@ -62,23 +73,6 @@ pub(super) enum ListenerProtocol {
     Http,
     /// At least one.
     Https(Vec<Arc<ServerCertificate>>),
-}
-
-#[derive(Debug, Clone)]
-pub(super) struct RuleSpec {
-    /// Empty: every host of the listener.
-    pub(super) hostnames: Vec<String>,
-    /// At least one.
-    pub(super) paths: Vec<PathSpec>,
-    /// At least one; names are in [`PoolSpec::sets`].
-    pub(super) sets: Vec<(String, u32)>,
-    pub(super) request_timeout: Option<Duration>,
-}
-
-#[derive(Debug, Clone)]
-pub(super) enum PathSpec {
-    Exact(String),
-    Prefix(String),
 }
 
 /// A backend but for its [`lb_core::backend::Live`].
@@ -115,9 +109,11 @@ pub(super) fn pool(
         }
         listeners.push(listener);
     }
-    let rules = config.rules.iter().enumerate().map(|(index, wire)| rule(index, wire, &sets));
+    let pool: Arc<str> = config.pool.as_str().into();
+    let rules = config.rules.iter().enumerate().map(|(index, wire)| rules::rule(index, wire, &sets, &pool));
     let rules = rules.collect::<Result<_, _>>()?;
-    Ok((PoolSpec { listeners, rules, sets }, certificates))
+    let fallbacks = resilience::fallbacks(&config.backend_sets, &sets)?;
+    Ok((PoolSpec { listeners, rules, sets, fallbacks }, certificates))
 }
 
 fn sets(wire: &[push::BackendSet]) -> Result<BTreeMap<String, SetSpec>, Rejection> {
@@ -202,60 +198,6 @@ fn certificate(
     Ok(certificate)
 }
 
-fn rule(index: usize, wire: &push::Rule, sets: &BTreeMap<String, SetSpec>) -> Result<RuleSpec, Rejection> {
-    let field = |rest: &str| format!("spec.rules[{index}].{rest}");
-    for hostname in &wire.hostnames {
-        check_hostname(hostname).map_err(|reason| Rejection::new(field("hostnames"), reason))?;
-    }
-    let mut paths = Vec::new();
-    for (nth, path) in wire.paths.iter().enumerate() {
-        let at = || field(&format!("matches[{nth}].path"));
-        if !path.value.starts_with('/') {
-            let reason =
-                format!("path {:?} does not begin with a slash: write it as clients send it", path.value);
-            return Err(Rejection::new(at() + ".value", reason));
-        }
-        paths.push(match path.kind() {
-            push::PathMatchKind::Prefix => PathSpec::Prefix(path.value.clone()),
-            push::PathMatchKind::Exact => PathSpec::Exact(path.value.clone()),
-            push::PathMatchKind::Unspecified => {
-                let reason =
-                    format!("path match {} is not known to this proxy: upgrade the proxies", path.kind);
-                return Err(Rejection::new(at() + ".type", reason));
-            }
-        });
-    }
-    if paths.is_empty() {
-        paths.push(PathSpec::Prefix("/".into()));
-    }
-    if wire.backend_sets.is_empty() {
-        return Err(Rejection::new(field("backendSets"), "the rule names no backend set: name at least one"));
-    }
-    let mut names = BTreeSet::new();
-    for (nth, weighted) in wire.backend_sets.iter().enumerate() {
-        let at = field(&format!("backendSets[{nth}].name"));
-        if !sets.contains_key(&weighted.set) {
-            let reason = format!(
-                "there is no backend set {:?} in this pool: add it, or correct the name",
-                weighted.set
-            );
-            return Err(Rejection::new(at, reason));
-        }
-        if !names.insert(&weighted.set) {
-            let reason =
-                format!("backend set {:?} is named twice: add the weights up in one line", weighted.set);
-            return Err(Rejection::new(at, reason));
-        }
-    }
-    Ok(RuleSpec {
-        hostnames: wire.hostnames.clone(),
-        paths,
-        sets: wire.backend_sets.iter().map(|weighted| (weighted.set.clone(), weighted.weight)).collect(),
-        request_timeout: (wire.request_timeout_ms > 0)
-            .then(|| Duration::from_millis(wire.request_timeout_ms)),
-    })
-}
-
 fn check_hostname(hostname: &str) -> Result<(), String> {
     let name = hostname.strip_prefix("*.").unwrap_or(hostname);
     if name.is_empty() || name.contains('*') {
@@ -267,6 +209,46 @@ fn check_hostname(hostname: &str) -> Result<(), String> {
         return Err(format!("hostname {hostname:?} has capital letters: hosts are compared in lower case"));
     }
     Ok(())
+}
+
+/// A value within these bounds, both included, which fit into the type that is asked for.
+fn within<W, T>(field: &str, rest: &str, value: W, (min, max): (W, W)) -> Result<T, Rejection>
+where
+    W: PartialOrd + Display + Copy + TryInto<T>,
+{
+    let checked = Some(value).filter(|value| (min..=max).contains(value));
+    checked.and_then(|value| value.try_into().ok()).ok_or_else(|| {
+        let reason = format!("{value} is out of range: use {min} to {max}");
+        Rejection::new(format!("{field}{rest}"), reason)
+    })
+}
+
+/// A length of time in milliseconds, within these bounds, both included.
+fn duration(field: &str, rest: &str, ms: u64, (min, max): (u64, u64)) -> Result<Duration, Rejection> {
+    if (min..=max).contains(&ms) {
+        return Ok(Duration::from_millis(ms));
+    }
+    let reason = format!("{ms} ms is out of range: use {min} to {max} ms");
+    Err(Rejection::new(format!("{field}{rest}"), reason))
+}
+
+/// Visible ASCII and blanks, in 1 to `bytes_max` bytes: what may stand in a header.
+fn header_text(field: &str, rest: &str, text: &str, bytes_max: usize) -> Result<Arc<str>, Rejection> {
+    let is_text = (1..=bytes_max).contains(&text.len())
+        && text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
+    let reason = || {
+        format!("{text:?} is not a header's value: use 1 to {bytes_max} visible ASCII characters and blanks")
+    };
+    is_text.then(|| text.into()).ok_or_else(|| Rejection::new(format!("{field}{rest}"), reason()))
+}
+
+/// A token of HTTP (RFC 9110, section 5.6.2), as the names of headers and cookies are.
+fn token(field: &str, rest: &str, text: &str, bytes_max: usize) -> Result<Arc<str>, Rejection> {
+    let is_token = text.len() <= bytes_max && HeaderName::from_bytes(text.as_bytes()).is_ok();
+    let reason = || {
+        format!("{text:?} is not a token of HTTP: use 1 to {bytes_max} letters, digits and !#$%&'*+-.^_`|~")
+    };
+    is_token.then(|| text.into()).ok_or_else(|| Rejection::new(format!("{field}{rest}"), reason()))
 }
 
 /// Checks a backend of a set.
@@ -292,3 +274,6 @@ pub(super) fn backend(set: &str, wire: &push::Backend) -> Result<BackendSpec, Re
     };
     Ok(BackendSpec { address, state })
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,6 +14,7 @@ mod convert;
 mod hosts;
 mod members;
 pub mod replica;
+mod routes;
 mod status;
 
 pub use apply::Applier;

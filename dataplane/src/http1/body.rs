@@ -2,19 +2,10 @@
 
 use super::head::{self, Framing};
 use super::{CHUNK_LINE_BYTES_MAX, READ_BYTES, READ_BYTES_LARGE, TRAILER_BYTES_MAX};
-use crate::message::Frame;
+use crate::message::{BodyError, Frame};
 use crate::wire::Wire;
 use bytes::{Buf as _, BytesMut};
 use http::HeaderMap;
-
-/// Why a body could not be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum BodyError {
-    /// Not what the framing promised; a sentence.
-    Invalid(&'static str),
-    /// The connection ended or broke before the body did.
-    Cut,
-}
 
 /// Where in a body the next byte stands. `step` is pure: it takes from a buffer what it can.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -148,6 +139,11 @@ pub(crate) struct BodyReader<'a> {
 impl<'a> BodyReader<'a> {
     pub(crate) fn new(wire: &'a Wire, buf: &'a mut BytesMut, decoder: &'a mut Decoder) -> Self {
         Self { wire, buf, decoder, room: READ_BYTES }
+    }
+
+    /// Changes what is to be read: a body follows the head that was read from the same buffer.
+    pub(crate) fn begin(&mut self, framing: Framing) {
+        *self.decoder = Decoder::new(framing);
     }
 
     /// The next piece, `None` at the end. Cancellation safe.

@@ -3,13 +3,13 @@
 //! While no request is under way the connection holds no buffer and no request state, so that an idle connection
 //! costs what its socket and a small task cost.
 
-use super::body::{BodyError, BodyReader, Decoder};
+use super::body::{BodyReader, Decoder};
 use super::head::{self, Framing, ParsedRequest, Persistence};
 use super::writer::Writer;
 use super::{READ_BYTES, encode};
 use crate::connection::{HEAD_TIMEOUT, IDLE_TIMEOUT, LINGER_BYTES_MAX, LINGER_TIMEOUT, Peer};
 use crate::failure::Failure;
-use crate::message::{BodyLength, Frame, RequestBody, ResponseHead, ResponseSink};
+use crate::message::{BodyError, BodyLength, Frame, RequestBody, ResponseHead, ResponseSink};
 use crate::request::{self, Outcome, Tunnel};
 use crate::timer::Deadline;
 use crate::wire::{Wire, poll_once};

@@ -20,6 +20,11 @@ impl<'a> Writer<'a> {
         Self { wire, out, chunked: false }
     }
 
+    /// A message whose head is in `out` already.
+    pub(crate) fn after(wire: &'a Wire, out: &'a mut Vec<u8>, chunked: bool) -> Self {
+        Self { wire, out, chunked }
+    }
+
     /// Some of the body.
     pub(crate) async fn data(&mut self, data: &[u8]) -> io::Result<()> {
         if data.is_empty() {

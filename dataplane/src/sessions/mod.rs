@@ -9,6 +9,7 @@
 
 mod seal;
 mod store;
+pub(crate) mod upkeep;
 
 pub use seal::{Sealer, SealerError};
 pub use store::{LOOKUP_TIMEOUT, Store, StoreAddress, StoreAddressError, WAITING_MAX};

@@ -532,6 +532,92 @@ pub struct Rule {
     /// Until the response's head, from when the request last moved; 0 for none.
     #[prost(uint64, tag = "4")]
     pub request_timeout_ms: u64,
+    /// The same for one attempt; 0: no limit but that of the request.
+    #[prost(uint64, tag = "5")]
+    pub attempt_timeout_ms: u64,
+    /// How long a body may stand still; 0: 300,000, as controllers say that do not
+    /// know the field.
+    #[prost(uint64, tag = "6")]
+    pub idle_timeout_ms: u64,
+    /// Until the response's end; 0 for none.
+    #[prost(uint64, tag = "7")]
+    pub total_timeout_ms: u64,
+    /// Unset: the default rules, as Retry states them.
+    #[prost(message, optional, tag = "8")]
+    pub retry: ::core::option::Option<Retry>,
+    /// Unset: each request goes its own way.
+    #[prost(message, optional, tag = "9")]
+    pub sessions: ::core::option::Option<SessionPersistence>,
+}
+/// Retry says when a request is tried again. Where it is absent, as from a
+/// controller that does not know it: 3 retries, also of answers 502, 503 and 504,
+/// after 25 ms at first, and no hedging.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Retry {
+    /// After the first attempt, 0 to 10.
+    #[prost(uint32, tag = "1")]
+    pub retries_max: u32,
+    /// Of answers, 400 to 599, each once, at most 16.
+    #[prost(uint32, repeated, tag = "2")]
+    pub statuses: ::prost::alloc::vec::Vec<u32>,
+    /// Of the first retry, at most 10,000; doubles with each further one.
+    #[prost(uint64, tag = "3")]
+    pub backoff_ms: u64,
+    /// 1 to 60,000: then a second attempt begins beside the first. 0: never.
+    #[prost(uint64, tag = "4")]
+    pub hedge_after_ms: u64,
+}
+/// SessionPersistence keeps requests that belong together at one backend.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SessionPersistence {
+    /// 1,000 to 30 days: an unused session is forgotten then. Not for `sealed`.
+    #[prost(uint64, tag = "5")]
+    pub idle_timeout_ms: u64,
+    /// 1,000 to 4,000,000: what a proxy remembers of the pool. Not for `sealed`.
+    #[prost(uint32, tag = "6")]
+    pub sessions_max: u32,
+    #[prost(oneof = "session_persistence::Source", tags = "1, 2, 3, 4")]
+    pub source: ::core::option::Option<session_persistence::Source>,
+}
+/// Nested message and enum types in `SessionPersistence`.
+pub mod session_persistence {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Source {
+        #[prost(message, tag = "1")]
+        Sealed(super::SealedCookie),
+        #[prost(message, tag = "2")]
+        SourceIp(super::SourceIp),
+        /// By the value of this header, lower case.
+        #[prost(string, tag = "3")]
+        Header(::prost::alloc::string::String),
+        /// By the value of this cookie, which the application sets.
+        #[prost(string, tag = "4")]
+        LearntCookie(::prost::alloc::string::String),
+    }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SourceIp {}
+/// SealedCookie is set by the proxy and says the choice itself, sealed.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SealedCookie {
+    /// A token of HTTP, 1 to 64 bytes.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Starts with "/", at most 256 bytes.
+    #[prost(string, tag = "2")]
+    pub path: ::prost::alloc::string::String,
+    #[prost(enumeration = "SameSite", tag = "3")]
+    pub same_site: i32,
+    #[prost(enumeration = "CookieSecurity", tag = "4")]
+    pub security: i32,
+    #[prost(bool, tag = "5")]
+    pub http_only: bool,
+    /// From its issue, 1,000 to 30 days.
+    #[prost(uint64, tag = "6")]
+    pub lifetime_ms: u64,
+    /// The browser keeps it for as long (Max-Age), not only until it is closed.
+    #[prost(bool, tag = "7")]
+    pub permanent: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PathMatch {
@@ -541,13 +627,36 @@ pub struct PathMatch {
     #[prost(string, tag = "2")]
     pub value: ::prost::alloc::string::String,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct WeightedSet {
     #[prost(string, tag = "1")]
     pub set: ::prost::alloc::string::String,
-    /// Share of the requests; 0 takes none.
+    /// Share of the requests; 0 takes none, but for the sessions that are there.
     #[prost(uint32, tag = "2")]
     pub weight: u32,
+    /// A request with any of them goes to this set whatever the weights; at most 8.
+    #[prost(message, repeated, tag = "3")]
+    pub matches: ::prost::alloc::vec::Vec<SplitMatch>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SplitMatch {
+    /// Unset: any.
+    #[prost(string, optional, tag = "3")]
+    pub value: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(oneof = "split_match::Source", tags = "1, 2")]
+    pub source: ::core::option::Option<split_match::Source>,
+}
+/// Nested message and enum types in `SplitMatch`.
+pub mod split_match {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Source {
+        /// Name of a header, lower case.
+        #[prost(string, tag = "1")]
+        Header(::prost::alloc::string::String),
+        /// Name of a cookie.
+        #[prost(string, tag = "2")]
+        Cookie(::prost::alloc::string::String),
+    }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct BackendSet {
@@ -585,6 +694,118 @@ pub struct BackendSet {
     /// Unset: what becomes of requests takes no backend out.
     #[prost(message, optional, tag = "12")]
     pub passive_check: ::core::option::Option<PassiveCheck>,
+    /// Unspecified: HTTP/1.1, all that controllers knew before this field.
+    #[prost(enumeration = "UpstreamProtocol", tag = "13")]
+    pub protocol: i32,
+    /// Unset: as many connections as requests need, none kept open beyond the idle
+    /// ones, 100 streams on one of HTTP/2.
+    #[prost(message, optional, tag = "14")]
+    pub connections: ::core::option::Option<ConnectionLimits>,
+    /// Unset: no bound.
+    #[prost(message, optional, tag = "15")]
+    pub concurrency: ::core::option::Option<Concurrency>,
+    /// Unset: never opens.
+    #[prost(message, optional, tag = "16")]
+    pub circuit_breaker: ::core::option::Option<CircuitBreaker>,
+    /// Unset: the default, as RetryBudget states it.
+    #[prost(message, optional, tag = "17")]
+    pub retry_budget: ::core::option::Option<RetryBudget>,
+}
+/// ConnectionLimits bounds the connections of one proxy to one backend.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ConnectionLimits {
+    /// Kept open although idle, at most 1,000.
+    #[prost(uint32, tag = "1")]
+    pub warm_min: u32,
+    /// At most 65,535 and not below warm_min; 0 for no bound.
+    #[prost(uint32, tag = "2")]
+    pub max: u32,
+    /// Requests at a time on one connection of HTTP/2, 1 to 1,000.
+    #[prost(uint32, tag = "3")]
+    pub streams_max: u32,
+}
+/// Concurrency bounds the requests of one proxy on one backend.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Concurrency {
+    /// 1 to 1,000,000.
+    #[prost(uint32, tag = "1")]
+    pub requests_max: u32,
+    /// Unset: who finds no slot is refused at once.
+    #[prost(message, optional, tag = "2")]
+    pub queue: ::core::option::Option<Queue>,
+}
+/// Queue is where requests of a set wait for a slot.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Queue {
+    /// 1 to 100,000 at a time.
+    #[prost(uint32, tag = "1")]
+    pub requests_max: u32,
+    /// Longest wait, 1 to 300,000.
+    #[prost(uint64, tag = "2")]
+    pub timeout_ms: u64,
+}
+/// CircuitBreaker keeps requests away from a set that fails them.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CircuitBreaker {
+    /// 1 to 100.
+    #[prost(uint32, tag = "1")]
+    pub failure_percent: u32,
+    /// 1 to 100,000.
+    #[prost(uint32, tag = "2")]
+    pub min_requests: u32,
+    /// 1,000 to 600,000.
+    #[prost(uint64, tag = "3")]
+    pub window_ms: u64,
+    /// From opening to half-open, 100 to 3,600,000.
+    #[prost(uint64, tag = "4")]
+    pub reset_ms: u64,
+    /// 1 to 100: all of them must succeed for the circuit to close.
+    #[prost(uint32, tag = "5")]
+    pub probes: u32,
+    /// In place of this set's answer; unset: 503.
+    #[prost(oneof = "circuit_breaker::Fallback", tags = "6, 7")]
+    pub fallback: ::core::option::Option<circuit_breaker::Fallback>,
+}
+/// Nested message and enum types in `CircuitBreaker`.
+pub mod circuit_breaker {
+    /// In place of this set's answer; unset: 503.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Fallback {
+        /// Another set of the pool, whose own fallback counts in turn. No set is its
+        /// own fallback, nor that of its fallbacks.
+        #[prost(string, tag = "6")]
+        FallbackSet(::prost::alloc::string::String),
+        #[prost(message, tag = "7")]
+        FallbackResponse(super::FallbackResponse),
+    }
+}
+/// FallbackResponse is a fixed answer.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FallbackResponse {
+    /// 200 to 599.
+    #[prost(uint32, tag = "1")]
+    pub status: u32,
+    /// The value of a header, 1 to 256 bytes.
+    #[prost(string, tag = "2")]
+    pub content_type: ::prost::alloc::string::String,
+    /// At most 4,096 bytes.
+    #[prost(bytes = "vec", tag = "3")]
+    pub body: ::prost::alloc::vec::Vec<u8>,
+}
+/// RetryBudget bounds retries to a share of a set's requests. Where it is absent,
+/// as from a controller that does not know it: 20 percent, or 10 in a second, over
+/// 10 s.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RetryBudget {
+    /// 0 to 100.
+    #[prost(uint32, tag = "1")]
+    pub percent: u32,
+    /// Allowed whatever the requests, at most 10,000.
+    #[prost(uint32, tag = "2")]
+    pub min_retries_per_second: u32,
+    /// 1,000 to 60,000.
+    #[prost(uint64, tag = "3")]
+    pub window_ms: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ConsistentHash {
@@ -853,6 +1074,72 @@ impl Protocol {
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
+pub enum SameSite {
+    Unspecified = 0,
+    Strict = 1,
+    Lax = 2,
+    /// Not with COOKIE_SECURITY_NEVER.
+    None = 3,
+}
+impl SameSite {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "SAME_SITE_UNSPECIFIED",
+            Self::Strict => "SAME_SITE_STRICT",
+            Self::Lax => "SAME_SITE_LAX",
+            Self::None => "SAME_SITE_NONE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "SAME_SITE_UNSPECIFIED" => Some(Self::Unspecified),
+            "SAME_SITE_STRICT" => Some(Self::Strict),
+            "SAME_SITE_LAX" => Some(Self::Lax),
+            "SAME_SITE_NONE" => Some(Self::None),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum CookieSecurity {
+    Unspecified = 0,
+    /// Secure where the request came over HTTPS.
+    Auto = 1,
+    Always = 2,
+    Never = 3,
+}
+impl CookieSecurity {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "COOKIE_SECURITY_UNSPECIFIED",
+            Self::Auto => "COOKIE_SECURITY_AUTO",
+            Self::Always => "COOKIE_SECURITY_ALWAYS",
+            Self::Never => "COOKIE_SECURITY_NEVER",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "COOKIE_SECURITY_UNSPECIFIED" => Some(Self::Unspecified),
+            "COOKIE_SECURITY_AUTO" => Some(Self::Auto),
+            "COOKIE_SECURITY_ALWAYS" => Some(Self::Always),
+            "COOKIE_SECURITY_NEVER" => Some(Self::Never),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
 pub enum PathMatchKind {
     Unspecified = 0,
     /// Whole segments: "/a" matches "/a" and "/a/b", not "/ab".
@@ -877,6 +1164,36 @@ impl PathMatchKind {
             "PATH_MATCH_KIND_UNSPECIFIED" => Some(Self::Unspecified),
             "PATH_MATCH_KIND_PREFIX" => Some(Self::Prefix),
             "PATH_MATCH_KIND_EXACT" => Some(Self::Exact),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum UpstreamProtocol {
+    Unspecified = 0,
+    Http1 = 1,
+    /// With prior knowledge.
+    Http2 = 2,
+}
+impl UpstreamProtocol {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "UPSTREAM_PROTOCOL_UNSPECIFIED",
+            Self::Http1 => "UPSTREAM_PROTOCOL_HTTP1",
+            Self::Http2 => "UPSTREAM_PROTOCOL_HTTP2",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "UPSTREAM_PROTOCOL_UNSPECIFIED" => Some(Self::Unspecified),
+            "UPSTREAM_PROTOCOL_HTTP1" => Some(Self::Http1),
+            "UPSTREAM_PROTOCOL_HTTP2" => Some(Self::Http2),
             _ => None,
         }
     }

@@ -23,8 +23,17 @@ const CRATE_EXCEPTIONS: &[&str] = &["weir -> weir-crds", "weir -> weir-proto"];
 
 /// The stages of the request path, as modules of `dataplane/src`. Only the spine, `request`, knows several of them;
 /// what they share (`message`, `failure`, `wire`, `timer`, `http1`'s codec) is no stage.
-const STAGES: &[&str] =
-    &["listener", "tls", "http1::server", "http2", "forwarding", "balance", "pool", "upstream", "tunnel"];
+const STAGES: &[&str] = &[
+    "listener",
+    "tls",
+    "http1::server",
+    "http2::server",
+    "forwarding",
+    "balance",
+    "pool",
+    "upstream",
+    "tunnel",
+];
 /// Stages that name another for now, as `stage -> stage`.
 const STAGE_EXCEPTIONS: &[&str] = &[];
 

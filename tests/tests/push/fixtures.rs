@@ -63,7 +63,7 @@ impl Pool {
             source: format!("service {name}:80"),
             ..BackendSet::default()
         };
-        let weighted = |name: &String| WeightedSet { set: name.clone(), weight: 1 };
+        let weighted = |name: &String| WeightedSet { set: name.clone(), weight: 1, ..WeightedSet::default() };
         let config = PoolConfig {
             pool: self.name.clone(),
             listeners: vec![Listener {

@@ -1,5 +1,10 @@
-//! What this process saw of a backend: requests on it, and how long it takes to answer.
+//! What this process saw of a backend: requests on it, connections to it, and how long it takes to answer.
+//!
+//! Counts that have a bound, and those by which somebody decides to sleep, are sequentially consistent: who counts
+//! itself in as waiting and then finds no place, and who gives a place back and then finds nobody waiting, cannot both
+//! be right. On x86 that costs nothing, for the changes are locked instructions anyway.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -12,17 +17,61 @@ use std::time::Duration;
 #[repr(align(128))]
 pub struct Live {
     in_flight: AtomicU32,
+    connections: AtomicU32,
+    wanted: AtomicU32,
     requests: AtomicU64,
     peak: Signal,
     mean: Signal,
 }
 
 impl Live {
-    /// Counts a request in; it counts out when the guard drops.
+    /// Counts a request in, whatever there are; it counts out when the guard drops.
     pub fn enter(self: &Arc<Self>) -> InFlight {
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.in_flight.fetch_add(1, Ordering::SeqCst);
+        self.entered()
+    }
+
+    /// Counts a request in where fewer than `max` are there; exact, however many try at once.
+    #[must_use]
+    pub fn try_enter(self: &Arc<Self>, max: Option<NonZeroU32>) -> Option<InFlight> {
+        count_in(&self.in_flight, max).then(|| self.entered())
+    }
+
+    fn entered(self: &Arc<Self>) -> InFlight {
         self.requests.fetch_add(1, Ordering::Relaxed);
         InFlight(Arc::clone(self))
+    }
+
+    /// Whether so many requests are on it. One load.
+    #[must_use]
+    pub fn is_full(&self, max: NonZeroU32) -> bool {
+        self.in_flight.load(Ordering::SeqCst) >= max.get()
+    }
+
+    /// Counts a connection in where fewer than `max` are there; exact, however many try at once. It counts out when
+    /// the guard drops.
+    #[must_use]
+    pub fn try_connect(self: &Arc<Self>, max: Option<NonZeroU32>) -> Option<Connected> {
+        count_in(&self.connections, max).then(|| Connected(Arc::clone(self)))
+    }
+
+    /// Connections to this backend at the moment, from all workers.
+    #[must_use]
+    pub fn connections(&self) -> u32 {
+        self.connections.load(Ordering::SeqCst)
+    }
+
+    /// Says that a request waits for a connection, until the guard drops.
+    #[must_use]
+    pub fn want(self: &Arc<Self>) -> Wanted {
+        self.wanted.fetch_add(1, Ordering::SeqCst);
+        Wanted(Arc::clone(self))
+    }
+
+    /// Requests that wait for a connection to this backend: who holds an idle one gives it up.
+    #[must_use]
+    pub fn wanted(&self) -> u32 {
+        self.wanted.load(Ordering::SeqCst)
     }
 
     /// Requests on this backend at the moment, from all workers.
@@ -68,8 +117,46 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.0.in_flight.fetch_sub(1, Ordering::SeqCst);
     }
+}
+
+/// A connection to a backend.
+#[derive(Debug)]
+pub struct Connected(Arc<Live>);
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// A request that waits for a connection to a backend.
+#[derive(Debug)]
+pub struct Wanted(Arc<Live>);
+
+impl Wanted {
+    /// The backend's live state.
+    #[must_use]
+    pub fn live(&self) -> &Arc<Live> {
+        &self.0
+    }
+}
+
+impl Drop for Wanted {
+    fn drop(&mut self) {
+        self.0.wanted.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// One more where there is a place. Without a bound this is one instruction that never tries again.
+fn count_in(count: &AtomicU32, max: Option<NonZeroU32>) -> bool {
+    let Some(max) = max else {
+        count.fetch_add(1, Ordering::SeqCst);
+        return true;
+    };
+    let next = |before| (before < max.get()).then(|| before + 1);
+    count.fetch_update(Ordering::SeqCst, Ordering::SeqCst, next).is_ok()
 }
 
 /// A smoothed latency and when it was last updated, in one word, so that workers can merge what they saw without a
@@ -191,6 +278,59 @@ mod tests {
         drop(first);
         drop(second);
         assert_eq!((live.in_flight(), live.requests()), (0, 2));
+    }
+
+    #[test]
+    fn all_of_a_backend_is_in_one_pair_of_cache_lines() {
+        assert_eq!(size_of::<Live>(), 128);
+    }
+
+    #[test]
+    fn requests_and_connections_are_counted_to_their_bound_and_not_past_it() {
+        let live = Arc::<Live>::default();
+        let two = NonZeroU32::new(2);
+        let mut requests: Vec<_> = (0..3).map_while(|_| live.try_enter(two)).collect();
+        let connections: Vec<_> = (0..3).map_while(|_| live.try_connect(two)).collect();
+        assert_eq!((requests.len(), live.in_flight(), live.requests()), (2, 2, 2));
+        assert_eq!((connections.len(), live.connections()), (2, 2));
+        assert!(live.is_full(two.unwrap()) && !live.is_full(NonZeroU32::new(3).unwrap()));
+        requests.pop();
+        requests.extend(live.try_enter(two));
+        assert!(live.try_enter(two).is_none(), "the place that was given back is taken");
+        let past = (live.try_enter(None), live.try_connect(None));
+        assert!(past.0.is_some() && past.1.is_some(), "without a bound there is always a place");
+        drop((requests, connections, past));
+        assert_eq!((live.in_flight(), live.connections()), (0, 0));
+    }
+
+    #[test]
+    fn who_waits_for_a_connection_is_counted() {
+        let live = Arc::<Live>::default();
+        let (one, other) = (live.want(), live.want());
+        assert_eq!(live.wanted(), 2);
+        drop(one);
+        assert_eq!(live.wanted(), 1);
+        drop(other);
+        assert_eq!(live.wanted(), 0);
+    }
+
+    #[test]
+    fn workers_that_enter_at_once_never_pass_the_bound() {
+        let live = Arc::<Live>::default();
+        let max = NonZeroU32::new(3).unwrap();
+        #[expect(clippy::disallowed_methods, reason = "a test of what threads do at once")]
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..20_000 {
+                        let entered = (live.try_enter(Some(max)), live.try_connect(Some(max)));
+                        assert!(live.in_flight() <= 3 && live.connections() <= 3);
+                        drop(entered);
+                    }
+                });
+            }
+        });
+        assert_eq!((live.in_flight(), live.connections()), (0, 0));
     }
 
     #[test]

@@ -8,11 +8,10 @@
 //! The requests of all backends together are not counted exactly, for that would be one atomic that every request of
 //! every worker writes. Each pick reads a few backends in turn instead; the sum is as old as it takes to come around.
 
+use super::excluded::Excluded;
 use super::lane::Lane;
 use super::maglev::Maglev;
 use super::rng::Rng;
-use crate::backend::Live;
-use std::sync::Arc;
 
 /// Backends that a pick reads to keep the sum.
 const READ_EACH_PICK: usize = 8;
@@ -41,24 +40,25 @@ impl Bound {
         bound
     }
 
-    /// The seat of a key that has room and was not tried; `None` where none was found.
+    /// The seat of a key that has room and is not passed over; `None` where none was found. A key whose backend is full
+    /// by the set's bound on requests goes on as one whose backend is full by this one's.
     pub(super) fn pick(
         &mut self,
         lane: &Lane,
-        tried: &[Arc<Live>],
+        excluded: Excluded<'_>,
         hash: u64,
         rng: &mut Rng,
     ) -> Option<usize> {
         self.read(lane, READ_EACH_PICK);
         let Some(table) = lane.maglev() else {
-            return Some(lane.draw(rng)).filter(|&at| !lane.seats()[at].is_in(tried));
+            return Some(lane.draw(rng)).filter(|&at| !excluded.has(&lane.seats()[at]));
         };
         let slot = Maglev::slot(hash);
         let mut least: Option<(f64, usize)> = None;
         for probe in 0..PROBES_MAX {
             let at = table.seat(slot + probe);
             let seat = &lane.seats()[at];
-            if seat.is_in(tried) {
+            if excluded.has(seat) {
                 continue;
             }
             let in_flight = seat.live.in_flight();

@@ -22,10 +22,10 @@
 //!   simulation three equal replicas get 47, 31 and 22 percent of the requests without that, 40, 31 and 29 with it); and
 //!   where weights differ more than twice as high, or noise would decide more than the weights do.
 
+use super::excluded::Excluded;
 use super::lane::{Lane, Seat};
 use super::rng::Rng;
-use crate::backend::{Decay, Live, Smoothing, Tick};
-use std::sync::Arc;
+use crate::backend::{Decay, Smoothing, Tick};
 
 /// Up to so many backends, all are looked at.
 pub(super) const ALL_MAX: usize = 16;
@@ -72,19 +72,19 @@ impl Choices {
         Self { measure, draws, best: Some(0) }
     }
 
-    /// A seat that was not tried; `None` where there is none.
+    /// A seat that is not passed over; `None` where there is none.
     pub(super) fn pick(
         &mut self,
         lane: &Lane,
-        tried: &[Arc<Live>],
+        excluded: Excluded<'_>,
         now: Tick,
         rng: &mut Rng,
     ) -> Option<usize> {
         let drawn = lane.draw(rng);
-        let first = if lane.seats()[drawn].is_in(tried) { lane.untried(tried, rng)? } else { drawn };
+        let first = if excluded.has(&lane.seats()[drawn]) { lane.any_but(excluded, rng)? } else { drawn };
         Some(match self.measure {
-            Measure::Requests => self.best_from(first, &RequestRule, lane, tried, rng),
-            Measure::Latency(rule) => self.best_from(first, &LatencyAt { rule, now }, lane, tried, rng),
+            Measure::Requests => self.best_from(first, &RequestRule, lane, excluded, rng),
+            Measure::Latency(rule) => self.best_from(first, &LatencyAt { rule, now }, lane, excluded, rng),
         })
     }
 
@@ -93,14 +93,14 @@ impl Choices {
         first: usize,
         rule: &R,
         lane: &Lane,
-        tried: &[Arc<Live>],
+        excluded: Excluded<'_>,
         rng: &mut Rng,
     ) -> usize {
         let count = lane.seats().len();
         let mut best = Best { at: first, load: rule.load(&lane.seats()[first]) };
         if self.draws >= count || (self.best.is_some() && count <= ALL_MAX) {
             for at in (first + 1..count).chain(0..first) {
-                best.improve(at, lane, tried, rule);
+                best.improve(at, lane, excluded, rule);
             }
             return best.at;
         }
@@ -109,10 +109,10 @@ impl Choices {
             // The first two differ. Of more, one that comes again is only lost.
             let other =
                 if nth == 1 && drawn == first { (drawn + 1 + rng.below(count - 1)) % count } else { drawn };
-            best.improve(other, lane, tried, rule);
+            best.improve(other, lane, excluded, rule);
         }
         if let Some(remembered) = &mut self.best {
-            best.improve(*remembered, lane, tried, rule);
+            best.improve(*remembered, lane, excluded, rule);
             *remembered = best.at;
         }
         best.at
@@ -126,10 +126,10 @@ struct Best<L> {
 }
 
 impl<L> Best<L> {
-    fn improve<R: Rule<Load = L>>(&mut self, at: usize, lane: &Lane, tried: &[Arc<Live>], rule: &R) {
+    fn improve<R: Rule<Load = L>>(&mut self, at: usize, lane: &Lane, excluded: Excluded<'_>, rule: &R) {
         let seat = &lane.seats()[at];
         let load = rule.load(seat);
-        if rule.prefers(&load, &self.load) && !seat.is_in(tried) {
+        if rule.prefers(&load, &self.load) && !excluded.has(seat) {
             *self = Self { at, load };
         }
     }

@@ -1,5 +1,6 @@
 //! A group of backends that take a share of a set's requests together.
 
+use super::excluded::Excluded;
 use super::maglev::Maglev;
 use super::rng::{Rng, scale};
 use crate::backend::{Algorithm, Backend, Live};
@@ -162,14 +163,14 @@ impl Lane {
         }
     }
 
-    /// Any seat that has not been tried, or `None` when all have. O(1) for each backend tried.
-    pub(super) fn untried(&self, tried: &[Arc<Live>], rng: &mut Rng) -> Option<usize> {
+    /// Any seat that is not passed over, or `None` when all are. O(1) for each backend tried; where there is a bound,
+    /// O(1) for each that is full.
+    pub(super) fn any_but(&self, excluded: Excluded<'_>, rng: &mut Rng) -> Option<usize> {
         let count = self.seats.len();
         let start = rng.below(count);
-        // One more than were tried: seats are different backends.
-        (start..start + count.min(tried.len() + 1))
+        (start..start + excluded.looks(count))
             .map(|at| if at < count { at } else { at - count })
-            .find(|&at| !self.seats[at].is_in(tried))
+            .find(|&at| !excluded.has(&self.seats[at]))
     }
 }
 

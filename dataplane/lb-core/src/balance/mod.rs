@@ -13,6 +13,9 @@
 //! | least connections, least response time | O(1) | [`choices`]: all of up to 16, or some draws and the last pick's best |
 //! | Maglev | O(1) | [`maglev`], [`bounded`] |
 //!
+//! Where backends have a bound on requests, one that is full is passed over: O(1) while a few draws find one that is not,
+//! else O(n) once.
+//!
 //! After a change of members a picker's next pick costs O(n log n) for round robin, and O(1) or O(n) for the others.
 //!
 //! `tests/balancing/` simulates a process with seeds: workers, health and memberships together, over backends that
@@ -21,6 +24,7 @@
 mod bounded;
 mod choices;
 pub(crate) mod eligibility;
+mod excluded;
 pub(crate) mod lane;
 mod locality;
 mod maglev;
@@ -30,7 +34,7 @@ mod schedule;
 mod signals;
 
 pub use lane::{Lane, LaneKey, Part, Seat};
-pub use picker::{PickRequest, Picker};
+pub use picker::{PickRequest, Picked, Picker};
 pub use rng::Rng;
 pub(crate) use rng::mix;
 pub use schedule::Schedule;

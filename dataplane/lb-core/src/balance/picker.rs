@@ -2,10 +2,12 @@
 
 use super::bounded::Bound;
 use super::choices::{Choices, Latency, LatencyRule, Measure};
+use super::excluded::Excluded;
 use super::lane::{self, Lane, LaneKey};
 use super::rng::{self, Rng};
 use super::schedule::Schedule;
 use crate::backend::{Algorithm, Backend, Live, Membership, Tick};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,7 +32,35 @@ pub struct PickRequest<'a> {
     /// Backends that this request was on already. Such a one is chosen only where there is no other; the caller sees it
     /// by its [`Backend::live`].
     pub tried: &'a [Arc<Live>],
+    /// Backends with so many requests on them are full and never chosen ([`crate::backend::SetPolicy::requests_max`]);
+    /// `None` for no bound. Between the pick and [`Live::try_enter`] another worker may be faster: then pick again.
+    pub requests_max: Option<NonZeroU32>,
 }
+
+/// What came of a pick.
+#[derive(Debug, Clone, Copy)]
+pub enum Picked<'a> {
+    /// It goes here.
+    Backend(&'a Backend),
+    /// Some backends are eligible, and all of them are full.
+    Full,
+    /// No backend is eligible.
+    None,
+}
+
+impl<'a> Picked<'a> {
+    /// The backend, where there is one.
+    #[must_use]
+    pub fn backend(self) -> Option<&'a Backend> {
+        match self {
+            Self::Backend(backend) => Some(backend),
+            Self::Full | Self::None => None,
+        }
+    }
+}
+
+/// Draws of one pick beyond those that may hit a tried backend, where draws may hit full ones too.
+const DRAWS_FOR_FULL: usize = 4;
 
 /// What a worker keeps for a lane.
 #[derive(Debug)]
@@ -49,17 +79,17 @@ impl Picker {
         Self { algorithm, seed, version: None, lanes: Vec::new() }
     }
 
-    /// The backend for the next request; `None` when none is eligible. A backend that is drained or not available is
-    /// never chosen, unless the membership ignores health.
+    /// The backend for the next request. One that is drained or not available is never chosen, unless the membership
+    /// ignores health.
     ///
-    /// Of all backends those come first that were not tried: in the request's lane, then in the others in their order,
-    /// lower priorities last.
+    /// Of all backends those come first that are neither full nor tried: in the request's lane, then in the others in
+    /// their order, lower priorities last; then those that were tried and are not full.
     pub fn pick<'a>(
         &mut self,
         members: &'a Membership,
         request: &PickRequest<'_>,
         rng: &mut Rng,
-    ) -> Option<&'a Backend> {
+    ) -> Picked<'a> {
         if self.version != Some(members.version) {
             self.follow(members);
         }
@@ -68,16 +98,20 @@ impl Picker {
         let hash = key.map(rng::mix);
         // A key's lane is by the upper half of its hash, its slot by the remainder of a prime: as good as independent.
         let at = match lanes.len() {
-            0 => return None,
+            0 => return Picked::None,
             1 => 0,
-            _ => lane::lane_of(lanes, hash.unwrap_or_else(|| rng.bits()))?,
+            _ => lane::lane_of(lanes, hash.unwrap_or_else(|| rng.bits())).expect("there are lanes"),
         };
         let lane = &lanes[at];
-        let seat = match self.lanes[at].1.pick(lane, request, hash, rng) {
-            Some(seat) => &lane.seats()[seat],
-            None => untried(lanes, request.tried, rng).unwrap_or(&lane.seats()[lane.draw(rng)]),
+        let excluded = Excluded { tried: request.tried, requests_max: request.requests_max };
+        let seat = match self.lanes[at].1.pick(lane, request.now, excluded, hash, rng) {
+            Some(seat) => Some(&lane.seats()[seat]),
+            None => any_but(lanes, excluded, rng).or_else(|| tried_again(lanes, lane, excluded, rng)),
         };
-        Some(&members.backends()[seat.backend as usize])
+        match seat {
+            Some(seat) => Picked::Backend(&members.backends()[seat.backend as usize]),
+            None => Picked::Full,
+        }
     }
 
     /// Makes state for the lanes of another version; turns go on where they were.
@@ -121,30 +155,44 @@ impl Picker {
 }
 
 impl State {
-    /// A seat that was not tried. `None` says that there may be none in this lane.
+    /// A seat that is not passed over. `None` says that there is none in this lane.
     fn pick(
         &mut self,
         lane: &Lane,
-        request: &PickRequest<'_>,
+        now: Duration,
+        excluded: Excluded<'_>,
         hash: Option<u64>,
         rng: &mut Rng,
     ) -> Option<usize> {
-        let tried = request.tried;
-        let is_fresh = |seat: &usize| tried.is_empty() || !lane.seats()[*seat].is_in(tried);
-        let seat = match self {
-            Self::RoundRobin(schedule) => {
-                (0..=tried.len()).map_while(|_| schedule.next_position()).find(is_fresh)
-            }
-            Self::Random => (0..=tried.len()).map(|_| lane.draw(rng)).find(is_fresh),
-            Self::Choices(choices) => choices.pick(lane, tried, Tick::at(request.now), rng),
-            Self::Maglev(bound) => bound.pick(lane, tried, hash.unwrap_or_else(|| rng.bits()), rng),
+        let draws = match excluded.requests_max {
+            None => excluded.tried.len() + 1,
+            Some(_) => excluded.tried.len() + 1 + DRAWS_FOR_FULL,
         };
-        seat.or_else(|| lane.untried(tried, rng))
+        let is_open = |seat: &usize| excluded.is_nobody() || !excluded.has(&lane.seats()[*seat]);
+        let seat = match self {
+            Self::RoundRobin(schedule) => (0..draws).map_while(|_| schedule.next_position()).find(is_open),
+            Self::Random => (0..draws).map(|_| lane.draw(rng)).find(is_open),
+            Self::Choices(choices) => choices.pick(lane, excluded, Tick::at(now), rng),
+            Self::Maglev(bound) => bound.pick(lane, excluded, hash.unwrap_or_else(|| rng.bits()), rng),
+        };
+        seat.or_else(|| lane.any_but(excluded, rng))
     }
 }
 
-fn untried<'a>(lanes: &'a [Lane], tried: &[Arc<Live>], rng: &mut Rng) -> Option<&'a lane::Seat> {
-    lanes.iter().find_map(|lane| lane.untried(tried, rng).map(|seat| &lane.seats()[seat]))
+fn any_but<'a>(lanes: &'a [Lane], excluded: Excluded<'_>, rng: &mut Rng) -> Option<&'a lane::Seat> {
+    lanes.iter().find_map(|lane| lane.any_but(excluded, rng).map(|seat| &lane.seats()[seat]))
+}
+
+/// A seat although it was tried: by its weight in the request's lane, or any that is not full.
+fn tried_again<'a>(
+    lanes: &'a [Lane],
+    lane: &'a Lane,
+    excluded: Excluded<'_>,
+    rng: &mut Rng,
+) -> Option<&'a lane::Seat> {
+    let full = excluded.but_tried();
+    let drawn = &lane.seats()[lane.draw(rng)];
+    if full.has(drawn) { any_but(lanes, full, rng) } else { Some(drawn) }
 }
 
 #[cfg(test)]

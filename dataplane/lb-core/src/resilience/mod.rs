@@ -10,7 +10,7 @@ mod queue;
 mod retry;
 mod tally;
 
-pub use breaker::{Admission, Breaker, BreakerSettings, Probe};
+pub use breaker::{Admission, Breaker, BreakerSettings, BreakerState, PROBES_MAX, Probe};
 pub use budget::{BudgetSettings, RetryBudget};
 pub use queue::{Queue, QueueSettings, Waiting};
 pub use retry::{RETRIES_MAX, RetryPolicy, backoff};

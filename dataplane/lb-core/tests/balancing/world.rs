@@ -342,9 +342,9 @@ impl World {
     fn send(&mut self, worker: usize, mut tried: Vec<Arc<Live>>) {
         let members = Arc::clone(&self.set.members());
         let key = Some(self.dice.bits()).filter(|key| key % 8 > 0);
-        let request = PickRequest { now: self.now, key, tried: &tried };
+        let request = PickRequest { now: self.now, key, tried: &tried, requests_max: None };
         let Worker { picker, rng, .. } = &mut self.workers[worker];
-        let picked = picker.pick(&members, &request, rng);
+        let picked = picker.pick(&members, &request, rng).backend();
         (self.now, worker, picked.map(|backend| &backend.id)).hash(&mut self.history);
         rules::check_pick(self, &members, &tried, picked);
         self.met.extend(Met::of(&members, &tried, picked));

@@ -1,6 +1,7 @@
 use super::*;
 use crate::listener::ListenerChange;
 use crate::tls::tests::certificate;
+use lb_core::route::Fallback;
 use std::net::TcpListener;
 use tokio::sync::mpsc;
 
@@ -72,8 +73,12 @@ fn rule(hostnames: &[&str], path: &str) -> push::Rule {
     push::Rule {
         hostnames: hostnames.iter().map(|host| (*host).to_owned()).collect(),
         paths: vec![push::PathMatch { kind: push::PathMatchKind::Prefix.into(), value: path.into() }],
-        backend_sets: vec![push::WeightedSet { set: "web".into(), weight: 1 }],
-        request_timeout_ms: 0,
+        backend_sets: vec![push::WeightedSet {
+            set: "web".into(),
+            weight: 1,
+            ..push::WeightedSet::default()
+        }],
+        ..push::Rule::default()
     }
 }
 
@@ -302,4 +307,156 @@ fn what_is_wrong_is_named_by_its_field() {
         let refused = Fixture::new().apply(&pool).expect_err(field);
         assert_eq!(refused.field, field, "{refused}");
     }
+}
+
+/// The sets of a pool, each with its own name: `web`, `spare` and `last`.
+fn three_sets(pool: &mut push::PoolConfig) {
+    let web = pool.backend_sets[0].clone();
+    for name in ["spare", "last"] {
+        pool.backend_sets.push(push::BackendSet { name: name.into(), ..web.clone() });
+    }
+}
+
+fn breaker(fallback: &str) -> Option<push::CircuitBreaker> {
+    Some(push::CircuitBreaker {
+        failure_percent: 50,
+        min_requests: 20,
+        window_ms: 10_000,
+        reset_ms: 30_000,
+        probes: 3,
+        fallback: Some(push::circuit_breaker::Fallback::FallbackSet(fallback.into())),
+    })
+}
+
+impl Fixture {
+    fn route(&self, port: u16, path: &str) -> Arc<Route> {
+        let snapshot = self.current.load();
+        Arc::clone(snapshot.listeners[&port].routes.find("h", path).expect("a route"))
+    }
+
+    fn set(&self, name: &str) -> Arc<BackendSet> {
+        let mut sets = self.applier.sets("ns/a");
+        sets.find(|(set, _)| *set == name).map(|(_, set)| Arc::clone(set)).expect("the set")
+    }
+
+    /// Names of the snapshot's sets, in order.
+    fn snapshot_sets(&self) -> Vec<String> {
+        let mut names: Vec<_> = self.current.load().sets.iter().map(|set| set.name.to_string()).collect();
+        names.sort_unstable();
+        names
+    }
+}
+
+#[test]
+fn sets_that_only_fallbacks_name_are_kept_and_stand_in_one_after_the_other() {
+    let (mut fixture, port) = (Fixture::new(), free_port());
+    let rules = vec![rule(&[], "/"), rule(&[], "/other")];
+    let mut pool = config("ns/a", vec![listener(port, &[], vec![])], rules);
+    three_sets(&mut pool);
+    pool.backend_sets[0].circuit_breaker = breaker("spare");
+    pool.backend_sets[1].circuit_breaker = breaker("last");
+    fixture.apply(&pool).expect("accepted");
+    assert_eq!(fixture.snapshot_sets(), ["ns/a/last", "ns/a/spare", "ns/a/web"], "each once");
+    let route = fixture.route(port, "/other");
+    let mut chain = vec![Arc::clone(&route.sets[0].set)];
+    while let Some(Fallback::Set(next)) = route.fallback_of(chain.last().expect("one at least")) {
+        chain.push(Arc::clone(next));
+    }
+    let expected = ["web", "spare", "last"].map(|name| fixture.set(name));
+    assert_eq!(chain.len(), 3);
+    assert!(chain.iter().zip(&expected).all(|(set, own)| Arc::ptr_eq(set, own)), "{chain:?}");
+    assert_eq!(chain[2].members().backends().len(), 1, "and has backends");
+    // Backends of such a set go on being updated.
+    let more = [wire_backend("b"), wire_backend("c")];
+    fixture.applier.replace_backends("ns/a", "last", more.iter().collect()).expect("usable");
+    assert_eq!(chain[2].members().backends().len(), 2);
+    // Another fallback is no other set.
+    pool.backend_sets[0].circuit_breaker = breaker("last");
+    fixture.apply(&pool).expect("accepted");
+    assert!(Arc::ptr_eq(&fixture.set("web"), &expected[0]));
+    assert_eq!(fixture.snapshot_sets(), ["ns/a/last", "ns/a/web"]);
+}
+
+#[test]
+fn the_snapshot_has_the_sets_of_ports_that_linger() {
+    let (mut fixture, port) = (Fixture::new(), free_port());
+    let pool = config("ns/a", vec![listener(port, &[], vec![])], vec![rule(&[], "/")]);
+    fixture.apply(&pool).expect("accepted");
+    fixture.apply(&http("ns/b", free_port())).expect("accepted");
+    assert_eq!(fixture.snapshot_sets(), ["ns/a/web", "ns/b/web"]);
+    fixture.applier.remove("ns/a");
+    fixture.applier.commit();
+    assert_eq!(fixture.snapshot_sets(), ["ns/a/web", "ns/b/web"], "its port serves on");
+    fixture.applier.close_retired(Instant::now() + PORT_LINGER);
+    assert_eq!(fixture.snapshot_sets(), ["ns/b/web"]);
+}
+
+#[test]
+fn what_is_known_of_a_set_s_circuit_outlives_another_policy() {
+    let (mut fixture, port) = (Fixture::new(), free_port());
+    let mut pool = config("ns/a", vec![listener(port, &[], vec![])], vec![rule(&[], "/")]);
+    three_sets(&mut pool);
+    pool.backend_sets[0].circuit_breaker = breaker("spare");
+    fixture.apply(&pool).expect("accepted");
+    let first = fixture.set("web");
+    pool.backend_sets[0].connect_timeout_ms = 2;
+    fixture.apply(&pool).expect("accepted");
+    let second = fixture.set("web");
+    let circuit = |set: &BackendSet| set.guard.breaker.clone().expect("a circuit");
+    assert!(!Arc::ptr_eq(&first, &second) && Arc::ptr_eq(&circuit(&first), &circuit(&second)));
+    assert!(Arc::ptr_eq(&first.guard.budget, &second.guard.budget));
+    pool.backend_sets[0].circuit_breaker.as_mut().expect("there").window_ms = 20_000;
+    fixture.apply(&pool).expect("accepted");
+    let third = fixture.set("web");
+    assert!(!Arc::ptr_eq(&circuit(&second), &circuit(&third)), "other settings, another circuit");
+    assert!(Arc::ptr_eq(&second.guard.budget, &third.guard.budget));
+}
+
+#[test]
+fn a_pool_has_one_table_of_sessions_which_outlives_what_does_not_change_it() {
+    use push::session_persistence::Source;
+    let (mut fixture, port) = (Fixture::new(), free_port());
+    let sessions = |source, idle_timeout_ms, sessions_max| {
+        Some(push::SessionPersistence { source: Some(source), idle_timeout_ms, sessions_max })
+    };
+    let by_address = || Source::SourceIp(push::SourceIp {});
+    let mut pool = config(
+        "ns/a",
+        vec![listener(port, &[], vec![])],
+        ["/a", "/b", "/c"].map(|path| rule(&[], path)).into(),
+    );
+    pool.rules[0].sessions = sessions(by_address(), 5_000, 1_000);
+    pool.rules[1].sessions = sessions(Source::Header("x-user".into()), 4_000, 2_000);
+    fixture.apply(&pool).expect("accepted");
+    let table = |fixture: &Fixture, path| {
+        let sessions = fixture.route(port, path).sessions.clone().expect("sessions");
+        sessions.table.clone().expect("a table")
+    };
+    let first = table(&fixture, "/a");
+    assert!(Arc::ptr_eq(&first, &table(&fixture, "/b")), "one for the pool");
+    assert!(fixture.route(port, "/c").sessions.is_none());
+
+    // The largest counts: neither another set's policy nor a smaller wish makes another.
+    pool.backend_sets[0].connect_timeout_ms = 2;
+    pool.rules[0].sessions = sessions(by_address(), 5_000, 1_500);
+    fixture.apply(&pool).expect("accepted");
+    assert!(Arc::ptr_eq(&first, &table(&fixture, "/a")));
+    for (idle_timeout_ms, sessions_max) in [(6_000, 1_500), (5_000, 3_000)] {
+        let before = table(&fixture, "/a");
+        pool.rules[0].sessions = sessions(by_address(), idle_timeout_ms, sessions_max);
+        fixture.apply(&pool).expect("accepted");
+        assert!(!Arc::ptr_eq(&before, &table(&fixture, "/a")), "{idle_timeout_ms} {sessions_max}");
+    }
+    let cookie = push::SealedCookie {
+        name: "c".into(),
+        path: "/".into(),
+        same_site: push::SameSite::Lax.into(),
+        security: push::CookieSecurity::Auto.into(),
+        lifetime_ms: 1_000,
+        ..push::SealedCookie::default()
+    };
+    pool.rules[0].sessions = sessions(Source::Sealed(cookie), 0, 0);
+    fixture.apply(&pool).expect("accepted");
+    let sealed = fixture.route(port, "/a").sessions.clone().expect("sessions");
+    assert!(sealed.table.is_none(), "the cookie says it all");
 }

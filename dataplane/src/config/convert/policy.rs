@@ -1,6 +1,6 @@
 //! How a set's backends are chosen and checked, from the wire.
 
-use super::Rejection;
+use super::{Rejection, resilience};
 use lb_core::backend::{
     Algorithm, ConnectionLimits, Eligibility, KeySource, Locality, SetPolicy, SlowStart, Smoothing,
 };
@@ -41,6 +41,7 @@ pub(super) fn read(set: &push::BackendSet) -> Result<(SetPolicy, SetPlan), Rejec
         },
         ..SetPolicy::new(algorithm)
     };
+    let policy = resilience::read(set, policy)?;
     let active = set.active_check.as_ref().map(active).transpose();
     let passive =
         set.passive_check.as_ref().map(|wire| passive(wire).map_err(|error| error.to_string())).transpose();

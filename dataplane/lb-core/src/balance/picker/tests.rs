@@ -49,12 +49,12 @@ impl Worker {
 
     fn pick<'a>(&mut self, members: &'a Membership, tried: &[Arc<Live>]) -> Option<&'a Backend> {
         let request = PickRequest { tried, ..PickRequest::default() };
-        self.picker.pick(members, &request, &mut self.rng)
+        self.picker.pick(members, &request, &mut self.rng).backend()
     }
 
     fn pick_for<'a>(&mut self, members: &'a Membership, key: u64) -> &'a Backend {
         let request = PickRequest { key: Some(key), ..PickRequest::default() };
-        self.picker.pick(members, &request, &mut self.rng).expect("there are backends")
+        self.picker.pick(members, &request, &mut self.rng).backend().expect("there are backends")
     }
 
     /// Picks and stays.
@@ -310,7 +310,7 @@ fn a_slow_backend_is_tried_again_once_its_latency_has_faded() {
         answer(&members, seconds, &[10]);
         let request = PickRequest { now: Duration::from_secs(seconds), ..PickRequest::default() };
         (0..20).any(|_| {
-            let picked = worker.picker.pick(&members, &request, &mut worker.rng).expect("two");
+            let picked = worker.picker.pick(&members, &request, &mut worker.rng).backend().expect("two");
             position(&members, picked) == 1
         })
     };
@@ -428,6 +428,112 @@ fn four_workers_together_are_as_even_as_one() {
     }
 }
 
+fn bounded(tried: &[Arc<Live>], requests_max: u32) -> PickRequest<'_> {
+    PickRequest { key: Some(7), tried, requests_max: NonZeroU32::new(requests_max), ..PickRequest::default() }
+}
+
+#[test]
+fn a_full_backend_is_passed_over_until_it_has_room() {
+    for algorithm in ALL {
+        // A weight that would win every draw, and one place each.
+        let members = weighted(algorithm, &[1_000_000, 1, 1]);
+        let Worker { mut picker, mut rng, .. } = Worker::new(algorithm, 1);
+        let mut pick = || picker.pick(&members, &bounded(&[], 1), &mut rng);
+        let mut all = Vec::new();
+        for _ in 0..3 {
+            let picked = pick().backend().expect("there is room");
+            all.push(picked.live.try_enter(NonZeroU32::new(1)).expect("it has room"));
+        }
+        assert!(matches!(pick(), Picked::Full), "{algorithm:?}");
+        let second = all.remove(1);
+        let live = Arc::clone(second.live());
+        drop(second);
+        let picked = pick().backend().expect("one has room");
+        assert!(Arc::ptr_eq(&picked.live, &live), "{algorithm:?}");
+    }
+}
+
+#[test]
+fn one_with_room_is_found_among_many_that_are_full() {
+    for algorithm in ALL {
+        let members = weighted(algorithm, &[1; 200]);
+        let entered: Vec<_> =
+            members.backends().iter().filter(|b| &*b.id != "0137").map(|b| b.live.enter()).collect();
+        let Worker { mut picker, mut rng, .. } = Worker::new(algorithm, 1);
+        for _ in 0..20 {
+            let picked = picker.pick(&members, &bounded(&[], 1), &mut rng).backend();
+            assert_eq!(picked.map(|b| &*b.id), Some("0137"), "{algorithm:?}");
+        }
+        drop(entered);
+    }
+}
+
+#[test]
+fn a_tried_backend_goes_again_where_the_others_are_full_and_a_full_one_never() {
+    for algorithm in ALL {
+        let members = weighted(algorithm, &[1, 5]);
+        let [first, second] = members.backends() else { panic!("two") };
+        let Worker { mut picker, mut rng, .. } = Worker::new(algorithm, 1);
+        let tried = [Arc::clone(&first.live)];
+        let on_second = second.live.enter();
+        for _ in 0..20 {
+            let picked = picker.pick(&members, &bounded(&tried, 1), &mut rng).backend();
+            assert_eq!(picked.map(|b| &b.id), Some(&first.id), "{algorithm:?}");
+        }
+        let on_first = first.live.enter();
+        assert!(matches!(picker.pick(&members, &bounded(&tried, 1), &mut rng), Picked::Full));
+        drop((on_first, on_second));
+    }
+}
+
+#[test]
+fn nobody_eligible_and_everybody_full_are_different_answers() {
+    for algorithm in ALL {
+        let mut picker = Picker::new(algorithm, 1);
+        let mut rng = Rng::new(1);
+        let nobody = members(1, algorithm, vec![Backend { standing: down(), ..named(1, 1) }]);
+        assert!(matches!(picker.pick(&nobody, &bounded(&[], 1), &mut rng), Picked::None));
+        let full = members(2, algorithm, vec![named(1, 1)]);
+        let entered = full.backends()[0].live.enter();
+        assert!(matches!(picker.pick(&full, &bounded(&[], 1), &mut rng), Picked::Full));
+        let unbounded = bounded(&[], 0);
+        assert!(picker.pick(&full, &unbounded, &mut rng).backend().is_some(), "a bound of none");
+        drop(entered);
+    }
+}
+
+#[test]
+fn who_is_full_leaves_requests_to_the_next_priority() {
+    for algorithm in ALL {
+        let reserve = Backend { priority: 1, ..named(9, 1) };
+        let members = members(1, algorithm, vec![named(0, 1), named(1, 1), reserve]);
+        let Worker { mut picker, mut rng, .. } = Worker::new(algorithm, 4);
+        let entered: Vec<_> = members.backends()[..2].iter().map(|backend| backend.live.enter()).collect();
+        let picked = picker.pick(&members, &bounded(&[], 1), &mut rng).backend();
+        assert_eq!(picked.map(|b| &*b.id), Some("0009"), "{algorithm:?}");
+        drop(entered);
+    }
+}
+
+#[test]
+fn a_key_whose_backend_is_full_goes_where_its_bounded_load_would_send_it() {
+    for algorithm in [Algorithm::MAGLEV, Algorithm::Maglev { load_percent_max: None }] {
+        let members = weighted(algorithm, &[1; 8]);
+        let mut worker = Worker::new(algorithm, 1);
+        let home = worker.pick_for(&members, 7);
+        let entered = home.live.enter();
+        let mut next = |seed| {
+            let picked = Picker::new(algorithm, seed).pick(&members, &bounded(&[], 1), &mut worker.rng);
+            picked.backend().expect("seven have room").id.clone()
+        };
+        let second = next(1);
+        assert_ne!(second, home.id);
+        assert!((2..20).all(|seed| next(seed) == second), "for every worker the same");
+        drop(entered);
+        assert_eq!(next(1), home.id, "it is back once there is room");
+    }
+}
+
 prop_compose! {
     fn any_backend()(
         id in 0usize..30,
@@ -454,10 +560,12 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
-    fn no_drained_and_no_unavailable_backend_is_ever_picked(
+    fn no_drained_no_unavailable_and_no_full_backend_is_ever_picked(
         versions in prop::collection::vec(prop::collection::vec(any_backend(), 0..20), 1..4),
         seed: u64,
         tried_positions in prop::collection::vec(0usize..20, 0..4),
+        // Backends have up to two requests on them.
+        requests_max in (0u32..4).prop_map(NonZeroU32::new),
     ) {
         for algorithm in ALL {
             let mut worker = Worker::new(algorithm, seed);
@@ -475,11 +583,15 @@ proptest! {
                 let any_ready = members.backends().iter().any(|b| usable(b) && b.state == Ready);
                 let untried = |b: &Backend| !tried.iter().any(|live| Arc::ptr_eq(live, &b.live));
                 let may = |b: &&Backend| usable(b) && (b.state == Ready || !any_ready);
-                let all: Vec<&Backend> = members.backends().iter().filter(may).collect();
+                let has_room = |b: &&Backend| requests_max.is_none_or(|max| b.live.in_flight() < max.get());
+                let eligible: Vec<&Backend> = members.backends().iter().filter(may).collect();
+                let all: Vec<&Backend> = eligible.iter().copied().filter(has_room).collect();
+                let request = PickRequest { tried: &tried, requests_max, ..PickRequest::default() };
                 for _ in 0..30 {
-                    let picked = worker.pick(&members, &tried);
-                    prop_assert_eq!(picked.is_some(), !all.is_empty());
-                    let Some(picked) = picked else { break };
+                    let picked = worker.picker.pick(&members, &request, &mut worker.rng);
+                    prop_assert_eq!(matches!(picked, Picked::None), eligible.is_empty());
+                    prop_assert_eq!(picked.backend().is_some(), !all.is_empty());
+                    let Some(picked) = picked.backend() else { break };
                     prop_assert!(all.iter().any(|b| b.id == picked.id), "{:?} picked {:?}", algorithm, picked);
                     prop_assert!(untried(picked) || !all.iter().any(|b| untried(b)));
                 }

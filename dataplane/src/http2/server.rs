@@ -1,5 +1,6 @@
 //! HTTP/2 towards the client, on the `h2` crate: each stream is a request of its own.
 
+use super::{CONNECTION_WINDOW_BYTES, COPIED_BYTES_MAX, SEND_BUFFER_BYTES_MAX, STREAM_WINDOW_BYTES};
 use crate::connection::{IDLE_TIMEOUT, LINGER_TIMEOUT, Peer, Scheme};
 use crate::failure::Failure;
 use crate::http1::HEAD_BYTES_MAX;
@@ -22,19 +23,7 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Requests that one connection may have under way.
-pub const CONCURRENT_STREAMS_MAX: u32 = 256;
-
-/// Bytes of one request's body that a client may send ahead.
-pub const STREAM_WINDOW_BYTES: u32 = 256 << 10;
-
-/// Bytes of all request bodies of a connection that a client may send ahead.
-pub const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
-
-/// Response bytes of one stream that wait in memory for the client.
-const SEND_BUFFER_BYTES_MAX: usize = 128 << 10;
-
-/// A piece of a response up to this size is copied, so that it does not keep a read buffer alive.
-const COPIED_BYTES_MAX: usize = 4 << 10;
+pub(crate) const CONCURRENT_STREAMS_MAX: u32 = 256;
 
 /// Serves a connection until either side ends it. `received` was read from it already.
 pub(crate) async fn serve(worker: Rc<Worker>, peer: Peer, io: Io, received: Bytes) {
@@ -289,20 +278,7 @@ impl Sink {
         if self.pending.is_empty() && end {
             return stream.send_data(Bytes::new(), true).map_err(|_| Failure::ClientGone);
         }
-        while !self.pending.is_empty() {
-            stream.reserve_capacity(self.pending.len());
-            let mut room = stream.capacity();
-            while room == 0 {
-                room = match poll_fn(|cx| stream.poll_capacity(cx)).await {
-                    Some(Ok(room)) => room,
-                    Some(Err(_)) | None => return Err(Failure::ClientGone),
-                };
-            }
-            let piece = self.pending.split_to(room.min(self.pending.len()));
-            let last = end && self.pending.is_empty();
-            stream.send_data(piece, last).map_err(|_| Failure::ClientGone)?;
-        }
-        Ok(())
+        super::send_all(stream, &mut self.pending, end).await.map_err(|_| Failure::ClientGone)
     }
 }
 

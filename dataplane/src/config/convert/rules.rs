@@ -1,0 +1,188 @@
+//! Rules, from the wire: which requests, to which sets, and for how long.
+
+use super::{Rejection, SetSpec, check_hostname, duration, header_text, sessions, token, within};
+use lb_core::resilience::{RETRIES_MAX, RetryPolicy};
+use lb_core::route::{SplitMatch, SplitSource, Timeouts};
+use lb_core::sessions::SessionPolicy;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+use weir_proto::push;
+
+/// Matches that send a request to one set of a rule.
+const SPLIT_MATCHES_MAX: usize = 8;
+/// Bytes of the name and of the value of such a match.
+const SPLIT_BYTES_MAX: usize = 256;
+/// Statuses that are tried again.
+const RETRY_STATUSES_MAX: usize = 16;
+/// Of the first retry.
+const BACKOFF_MS: (u64, u64) = (0, 10_000);
+/// Until a second attempt begins beside the first.
+const HEDGE_MS: (u64, u64) = (1, 60_000);
+
+#[derive(Debug, Clone)]
+pub(in super::super) struct RuleSpec {
+    /// Empty: every host of the listener.
+    pub(in super::super) hostnames: Vec<String>,
+    /// At least one.
+    pub(in super::super) paths: Vec<PathSpec>,
+    /// At least one.
+    pub(in super::super) sets: Vec<WeightedSpec>,
+    pub(in super::super) timeouts: Timeouts,
+    pub(in super::super) retry: RetryPolicy,
+    pub(in super::super) sessions: Option<SessionPolicy>,
+}
+
+/// A set of a rule.
+#[derive(Debug, Clone)]
+pub(in super::super) struct WeightedSpec {
+    /// In [`super::PoolSpec::sets`].
+    pub(in super::super) name: String,
+    pub(in super::super) weight: u32,
+    pub(in super::super) matches: Vec<SplitMatch>,
+}
+
+#[derive(Debug, Clone)]
+pub(in super::super) enum PathSpec {
+    Exact(String),
+    Prefix(String),
+}
+
+/// Checks a rule; its sets have to be among those of the pool.
+pub(super) fn rule(
+    index: usize,
+    wire: &push::Rule,
+    sets: &BTreeMap<String, SetSpec>,
+    pool: &Arc<str>,
+) -> Result<RuleSpec, Rejection> {
+    let at = format!("spec.rules[{index}]");
+    let field = |rest: &str| format!("{at}.{rest}");
+    for hostname in &wire.hostnames {
+        check_hostname(hostname).map_err(|reason| Rejection::new(field("hostnames"), reason))?;
+    }
+    if wire.backend_sets.is_empty() {
+        return Err(Rejection::new(field("backendSets"), "the rule names no backend set: name at least one"));
+    }
+    Ok(RuleSpec {
+        hostnames: wire.hostnames.clone(),
+        paths: paths(&at, &wire.paths)?,
+        sets: weighted(&at, &wire.backend_sets, sets)?,
+        timeouts: timeouts(wire),
+        retry: match &wire.retry {
+            Some(retry) => self::retry(&field("retry"), retry)?,
+            None => RetryPolicy::default(),
+        },
+        sessions: match &wire.sessions {
+            Some(sessions) => Some(sessions::read(&field("sessionPersistence"), sessions, pool)?),
+            None => None,
+        },
+    })
+}
+
+/// Without any, those of every path.
+fn paths(field: &str, wire: &[push::PathMatch]) -> Result<Vec<PathSpec>, Rejection> {
+    let mut paths = Vec::new();
+    for (nth, path) in wire.iter().enumerate() {
+        let at = || format!("{field}.matches[{nth}].path");
+        if !path.value.starts_with('/') {
+            let reason =
+                format!("path {:?} does not begin with a slash: write it as clients send it", path.value);
+            return Err(Rejection::new(at() + ".value", reason));
+        }
+        paths.push(match path.kind() {
+            push::PathMatchKind::Prefix => PathSpec::Prefix(path.value.clone()),
+            push::PathMatchKind::Exact => PathSpec::Exact(path.value.clone()),
+            push::PathMatchKind::Unspecified => {
+                let reason =
+                    format!("path match {} is not known to this proxy: upgrade the proxies", path.kind);
+                return Err(Rejection::new(at() + ".type", reason));
+            }
+        });
+    }
+    if paths.is_empty() {
+        paths.push(PathSpec::Prefix("/".into()));
+    }
+    Ok(paths)
+}
+
+fn weighted(
+    field: &str,
+    wire: &[push::WeightedSet],
+    sets: &BTreeMap<String, SetSpec>,
+) -> Result<Vec<WeightedSpec>, Rejection> {
+    let mut weighted_sets = Vec::with_capacity(wire.len());
+    let mut names = BTreeSet::new();
+    for (nth, weighted) in wire.iter().enumerate() {
+        let field = format!("{field}.backendSets[{nth}]");
+        let at = format!("{field}.name");
+        if !sets.contains_key(&weighted.set) {
+            let reason = format!(
+                "there is no backend set {:?} in this pool: add it, or correct the name",
+                weighted.set
+            );
+            return Err(Rejection::new(at, reason));
+        }
+        if !names.insert(&weighted.set) {
+            let reason =
+                format!("backend set {:?} is named twice: add the weights up in one line", weighted.set);
+            return Err(Rejection::new(at, reason));
+        }
+        weighted_sets.push(WeightedSpec {
+            name: weighted.set.clone(),
+            weight: weighted.weight,
+            matches: split_matches(&field, &weighted.matches)?,
+        });
+    }
+    Ok(weighted_sets)
+}
+
+fn split_matches(field: &str, wire: &[push::SplitMatch]) -> Result<Vec<SplitMatch>, Rejection> {
+    use push::split_match::Source;
+    if wire.len() > SPLIT_MATCHES_MAX {
+        let reason = format!("{} matches are too many: use at most {SPLIT_MATCHES_MAX}", wire.len());
+        return Err(Rejection::new(format!("{field}.matches"), reason));
+    }
+    let read = |(nth, wire): (usize, &push::SplitMatch)| {
+        let field = format!("{field}.matches[{nth}]");
+        let name = |name: &str| token(&field, ".name", name, SPLIT_BYTES_MAX);
+        let source = match &wire.source {
+            Some(Source::Header(header)) => SplitSource::Header(name(&header.to_ascii_lowercase())?),
+            Some(Source::Cookie(cookie)) => SplitSource::Cookie(name(cookie)?),
+            None => {
+                let reason = "the kind of match is not known to this proxy: upgrade the proxies";
+                return Err(Rejection::new(format!("{field}.type"), reason));
+            }
+        };
+        let value = wire.value.as_ref().map(|value| header_text(&field, ".value", value, SPLIT_BYTES_MAX));
+        Ok(SplitMatch { source, value: value.transpose()? })
+    };
+    wire.iter().enumerate().map(read).collect()
+}
+
+fn timeouts(wire: &push::Rule) -> Timeouts {
+    let limit = |ms: u64| (ms > 0).then(|| Duration::from_millis(ms));
+    Timeouts {
+        request: limit(wire.request_timeout_ms),
+        attempt: limit(wire.attempt_timeout_ms),
+        idle: limit(wire.idle_timeout_ms).unwrap_or(Timeouts::default().idle),
+        total: limit(wire.total_timeout_ms),
+    }
+}
+
+fn retry(field: &str, wire: &push::Retry) -> Result<RetryPolicy, Rejection> {
+    if wire.statuses.len() > RETRY_STATUSES_MAX {
+        let reason =
+            format!("{} statuses are too many: use at most {RETRY_STATUSES_MAX}", wire.statuses.len());
+        return Err(Rejection::new(format!("{field}.codes"), reason));
+    }
+    let status = |status: &u32| within(field, ".codes", *status, (400, 599));
+    Ok(RetryPolicy {
+        retries_max: within(field, ".attempts", wire.retries_max, (0, RETRIES_MAX))?,
+        statuses: wire.statuses.iter().map(status).collect::<Result<_, _>>()?,
+        backoff: duration(field, ".backoff", wire.backoff_ms, BACKOFF_MS)?,
+        hedge_after: match wire.hedge_after_ms {
+            0 => None,
+            ms => Some(duration(field, ".hedgeAfter", ms, HEDGE_MS)?),
+        },
+    })
+}

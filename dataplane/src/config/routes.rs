@@ -1,0 +1,128 @@
+//! A pool's routes, from its checked rules and its sets.
+
+use super::convert::{FallbackSpec, PoolSpec, RuleSpec};
+use crate::health::Ids;
+use lb_core::backend::BackendSet;
+use lb_core::route::{Fallback, Route, Sessions, WeightedSet};
+use lb_core::sessions::{SessionPolicy, SessionSource, SessionTable};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Sessions of a pool that this proxy remembers, and what the table was made for.
+#[derive(Debug, Clone)]
+pub(super) struct PoolSessions {
+    idle_timeout: Duration,
+    sessions_max: u32,
+    table: Arc<SessionTable>,
+}
+
+impl PoolSessions {
+    /// The table that the rules need, `None` where none does: the one `before` where it is of the same size and time.
+    /// The pool has one table for all of its rules, as large and for as long as the rule says that says the most.
+    pub(super) fn of(pool: &str, rules: &[RuleSpec], before: Option<&Self>) -> Option<Self> {
+        let remembered =
+            || rules.iter().filter_map(|rule| rule.sessions.as_ref()).filter(|rule| is_remembered(rule));
+        let idle_timeout = remembered().map(|policy| policy.idle_timeout).max()?;
+        let sessions_max = remembered().map(|policy| policy.sessions_max).max()?;
+        match before {
+            Some(before) if (before.idle_timeout, before.sessions_max) == (idle_timeout, sessions_max) => {
+                return Some(before.clone());
+            }
+            Some(before) => tracing::info!(
+                %pool,
+                ?idle_timeout,
+                sessions_max,
+                idle_timeout_before = ?before.idle_timeout,
+                sessions_max_before = before.sessions_max,
+                "sessions are forgotten: their table has another size or idle timeout now"
+            ),
+            None => {}
+        }
+        let table = Arc::new(SessionTable::new(sessions_max, idle_timeout));
+        Some(Self { idle_timeout, sessions_max, table })
+    }
+}
+
+/// The tables of these pools.
+pub(super) fn tables<'a>(pools: impl Iterator<Item = &'a PoolSessions>) -> Vec<Arc<SessionTable>> {
+    pools.map(|sessions| Arc::clone(&sessions.table)).collect()
+}
+
+fn is_remembered(policy: &SessionPolicy) -> bool {
+    !matches!(policy.source, SessionSource::Sealed(_))
+}
+
+/// What a pool's routes are made of, beside its rules.
+pub(super) struct Parts<'a> {
+    pub(super) sets: &'a BTreeMap<String, Arc<BackendSet>>,
+    pub(super) sessions: Option<&'a PoolSessions>,
+    pub(super) ids: &'a Ids,
+}
+
+impl Parts<'_> {
+    /// One route for each rule.
+    pub(super) fn routes(&self, pool: &str, spec: &PoolSpec) -> Vec<Arc<Route>> {
+        let pool: Arc<str> = pool.into();
+        let rules = spec.rules.iter().enumerate();
+        rules.map(|(index, rule)| Arc::new(self.route(Arc::clone(&pool), index, rule, spec))).collect()
+    }
+
+    fn route(&self, pool: Arc<str>, index: usize, rule: &RuleSpec, spec: &PoolSpec) -> Route {
+        let weighted = rule.sets.iter().map(|of_rule| WeightedSet {
+            matches: of_rule.matches.clone(),
+            ..self.weighted(&of_rule.name, of_rule.weight, spec)
+        });
+        let sessions = rule.sessions.as_ref().map(|policy| {
+            let table =
+                self.sessions.filter(|_| is_remembered(policy)).map(|sessions| Arc::clone(&sessions.table));
+            Arc::new(Sessions { policy: policy.clone(), table })
+        });
+        Route {
+            fallbacks: self.fallbacks(rule, spec),
+            timeouts: rule.timeouts.clone(),
+            retry: rule.retry.clone(),
+            sessions,
+            ..Route::new(self.ids.next(), pool, index, weighted.collect())
+        }
+    }
+
+    /// The sets that only fallbacks of this rule name, one by one through their own fallbacks.
+    fn fallbacks(&self, rule: &RuleSpec, spec: &PoolSpec) -> Vec<WeightedSet> {
+        let mut seen: BTreeSet<&str> = rule.sets.iter().map(|of_rule| of_rule.name.as_str()).collect();
+        let mut made = Vec::new();
+        for of_rule in &rule.sets {
+            let mut at = of_rule.name.as_str();
+            while let Some(FallbackSpec::Set(next)) = spec.fallbacks.get(at)
+                && seen.insert(next)
+            {
+                made.push(self.weighted(next, 0, spec));
+                at = next;
+            }
+        }
+        made
+    }
+
+    fn weighted(&self, name: &str, weight: u32, spec: &PoolSpec) -> WeightedSet {
+        let set = |name: &str| {
+            Arc::clone(self.sets.get(name).expect("the conversion has checked that each name is there"))
+        };
+        let fallback = spec.fallbacks.get(name).map(|fallback| match fallback {
+            FallbackSpec::Set(other) => Fallback::Set(set(other)),
+            FallbackSpec::Response(response) => Fallback::Response(Arc::clone(response)),
+        });
+        WeightedSet { fallback, ..WeightedSet::new(set(name), weight) }
+    }
+}
+
+/// Every set that these routes send to, also in place of another, each once.
+pub(super) fn sets_of<'a>(routes: impl Iterator<Item = &'a Arc<Route>>) -> Vec<Arc<BackendSet>> {
+    let named = routes.flat_map(|route| route.sets.iter().chain(&route.fallbacks));
+    once(named.map(|weighted| &weighted.set))
+}
+
+/// Sets without those that were there before.
+pub(super) fn once<'a>(sets: impl Iterator<Item = &'a Arc<BackendSet>>) -> Vec<Arc<BackendSet>> {
+    let mut seen = BTreeSet::new();
+    sets.filter(|set| seen.insert(set.id)).map(Arc::clone).collect()
+}

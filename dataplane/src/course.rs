@@ -1,0 +1,149 @@
+//! How long a request may still take, over all of its attempts.
+
+use crate::failure::Failure;
+use crate::timer::{Deadline, Until};
+use lb_core::route::Timeouts;
+use std::cell::Cell;
+use std::time::Duration;
+
+/// The time limits of one request.
+///
+/// Until the response's head there are two, that of the request and that of the attempt, and both begin again whenever
+/// the client sends some of the body: a slow upload is no slow backend. From the head on, nothing may stand still for
+/// long. Over all of it there may be a limit for the whole.
+#[derive(Debug)]
+pub(crate) struct Course<'a> {
+    deadline: &'a Deadline,
+    timeouts: &'a Timeouts,
+    total: Until,
+    request: Cell<Until>,
+    attempt: Cell<Until>,
+    phase: Cell<Phase>,
+    /// What stands still is the client.
+    waits_for_client: Cell<bool>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// The request is on its way up.
+    Sending,
+    /// It is sent, and has no answer yet.
+    Waiting,
+    /// The response is on its way down.
+    Answering,
+}
+
+impl<'a> Course<'a> {
+    pub(crate) fn new(deadline: &'a Deadline, timeouts: &'a Timeouts) -> Self {
+        Self {
+            deadline,
+            timeouts,
+            total: deadline.after(timeouts.total),
+            request: Cell::new(deadline.after(timeouts.request)),
+            attempt: Cell::new(Until::NEVER),
+            phase: Cell::new(Phase::Sending),
+            waits_for_client: Cell::new(false),
+        }
+    }
+
+    /// For an attempt beside another one: with the same limits, on a deadline of its own.
+    pub(crate) fn beside<'b>(&'b self, deadline: &'b Deadline) -> Course<'b> {
+        Course {
+            deadline,
+            timeouts: self.timeouts,
+            total: self.total,
+            request: self.request.clone(),
+            attempt: Cell::new(Until::NEVER),
+            phase: Cell::new(Phase::Sending),
+            waits_for_client: Cell::new(false),
+        }
+    }
+
+    pub(crate) fn deadline(&self) -> &'a Deadline {
+        self.deadline
+    }
+
+    /// Another attempt begins: its own limit begins, and no other.
+    pub(crate) fn begin_attempt(&self) {
+        self.attempt.set(self.deadline.after(self.timeouts.attempt));
+        self.waits_for_client.set(false);
+        self.phase.set(Phase::Sending);
+        self.arm();
+    }
+
+    /// For a step of an attempt that has a limit of its own, such as connecting.
+    pub(crate) fn step(&self, limit: Duration) -> Step<'a> {
+        let limit = self.deadline.after(Some(limit));
+        self.deadline.set_until(limit.min(self.total).min(self.request.get()));
+        Step(self.deadline)
+    }
+
+    /// Something of the request came from the client, or something of the answer from the backend.
+    pub(crate) fn moved(&self) {
+        if self.phase.get() != Phase::Answering {
+            self.request.set(self.deadline.after(self.timeouts.request));
+            self.attempt.set(self.deadline.after(self.timeouts.attempt));
+        }
+        self.arm();
+    }
+
+    /// Whether the next thing to happen is the client's.
+    pub(crate) fn wait_for_client(&self, waits: bool) {
+        self.waits_for_client.set(waits);
+    }
+
+    pub(crate) fn request_sent(&self) {
+        self.phase.set(Phase::Waiting);
+        self.arm();
+    }
+
+    pub(crate) fn response_began(&self) {
+        self.phase.set(Phase::Answering);
+        self.arm();
+    }
+
+    /// Whose fault it is that the deadline passed.
+    pub(crate) fn stalled(&self) -> Failure {
+        if self.deadline.is_past(self.total) {
+            Failure::RequestTimeout
+        } else if self.waits_for_client.get() {
+            Failure::RequestSlow
+        } else {
+            Failure::BackendTimeout
+        }
+    }
+
+    /// Whether there is no time for another attempt.
+    pub(crate) fn is_over(&self) -> bool {
+        self.deadline.is_past(self.total.min(self.request.get()))
+    }
+
+    fn arm(&self) {
+        let idle = || self.deadline.after(Some(self.timeouts.idle));
+        let limit = match self.phase.get() {
+            Phase::Answering => idle(),
+            Phase::Sending if self.timeouts.request.is_none() => idle().min(self.attempt.get()),
+            Phase::Sending | Phase::Waiting => self.request.get().min(self.attempt.get()),
+        };
+        self.deadline.set_until(limit.min(self.total));
+    }
+}
+
+/// A step with a limit, which is set.
+#[derive(Debug)]
+pub(crate) struct Step<'a>(&'a Deadline);
+
+impl<'a> Step<'a> {
+    /// Of no request.
+    pub(crate) fn alone(deadline: &'a Deadline) -> Self {
+        Self(deadline)
+    }
+
+    /// What the future gives, or `None` once the limit has passed.
+    pub(crate) async fn within<T>(&self, future: impl Future<Output = T>) -> Option<T> {
+        tokio::select! { biased;
+            value = future => Some(value),
+            () = self.0.passed() => None,
+        }
+    }
+}

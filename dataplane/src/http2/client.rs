@@ -1,0 +1,264 @@
+//! HTTP/2 towards a backend: a connection carries many exchanges, each on a stream of its own.
+
+use super::{
+    CONNECTION_WINDOW_BYTES, COPIED_BYTES_MAX, SEND_BUFFER_BYTES_MAX, STREAM_WINDOW_BYTES, send_all,
+};
+use crate::http1::{HEAD_BYTES_MAX, HEADERS_MAX};
+use crate::link::{Answer, Down, NoAnswer, Stopped, Up};
+use crate::message::{BodyError, BodyLength, Frame, RequestHead, ResponseHead};
+use bytes::Bytes;
+use h2::client::{ResponseFuture, SendRequest};
+use h2::{Reason, RecvStream, SendStream};
+use http::header::{self, HeaderMap, HeaderValue};
+use http::uri::Scheme;
+use http::{Method, Request, Response, StatusCode, Uri};
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use tokio::net::TcpStream;
+use tokio::task::spawn_local;
+
+/// A connection to a backend. Clones are of the same one; it ends when the last is gone and its streams have ended.
+#[derive(Debug, Clone)]
+pub(crate) struct Connection {
+    send: SendRequest<Bytes>,
+    is_over: Rc<Cell<bool>>,
+    address: SocketAddr,
+}
+
+/// The backend does not speak HTTP/2.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NotSpoken;
+
+impl Connection {
+    /// Greets the backend. `held` is kept for as long as the connection is open.
+    pub(crate) async fn new(stream: TcpStream, held: impl Sized + 'static) -> Result<Self, NotSpoken> {
+        let address = stream.peer_addr().map_err(|_| NotSpoken)?;
+        let mut settings = h2::client::Builder::new();
+        settings
+            .enable_push(false)
+            .initial_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .max_header_list_size(u32::try_from(HEAD_BYTES_MAX).expect("a small constant"))
+            .max_send_buffer_size(SEND_BUFFER_BYTES_MAX);
+        let (send, connection) = settings.handshake::<_, Bytes>(stream).await.map_err(|_| NotSpoken)?;
+        let is_over = Rc::new(Cell::new(false));
+        let over = Rc::clone(&is_over);
+        spawn_local(async move {
+            // Streams learn by themselves what went wrong.
+            let _ = connection.await;
+            over.set(true);
+            drop(held);
+        });
+        Ok(Self { send, is_over, address })
+    }
+
+    /// Streams that the backend allows at a time; 0 when it takes no more on this connection.
+    pub(crate) fn streams_max(&self) -> usize {
+        if self.is_over.get() || self.is_closing() { 0 } else { self.send.current_max_send_streams() }
+    }
+
+    fn is_closing(&self) -> bool {
+        let mut context = Context::from_waker(Waker::noop());
+        matches!(self.send.clone().poll_ready(&mut context), Poll::Ready(Err(_)))
+    }
+}
+
+/// One exchange. Dropped before its end, its stream is reset.
+pub(crate) struct Exchange {
+    up: Uplink,
+    down: Downlink,
+}
+
+impl Exchange {
+    /// Begins an exchange: the head is on its way. `None` where the connection takes no more.
+    pub(crate) fn begin(connection: &mut Connection, head: &RequestHead) -> Option<Self> {
+        let has_body = !matches!(head.body, BodyLength::Empty | BodyLength::Known(0));
+        let request = request(head, connection.address)?;
+        let (response, stream) = connection.send.clone().send_request(request, !has_body).ok()?;
+        let up = Uplink { stream, pending: Bytes::new(), is_over: !has_body };
+        Some(Self { up, down: Downlink { response, body: None, method: head.method.clone() } })
+    }
+
+    pub(crate) fn split(&mut self) -> (&mut Uplink, &mut Downlink) {
+        (&mut self.up, &mut self.down)
+    }
+}
+
+/// `None` where the target is none in HTTP/2.
+fn request(head: &RequestHead, address: SocketAddr) -> Option<Request<()>> {
+    let authority = match &head.authority {
+        Some(authority) => authority.clone(),
+        // HTTP/1.0 without Host.
+        None => address.to_string().parse().ok()?,
+    };
+    let uri = Uri::builder().scheme(Scheme::HTTP).authority(authority).path_and_query(head.target.clone());
+    let mut request = Request::new(());
+    *request.method_mut() = head.method.clone();
+    *request.uri_mut() = uri.build().ok()?;
+    request.headers_mut().clone_from(&head.headers);
+    if let BodyLength::Known(length) = head.body {
+        request.headers_mut().insert(header::CONTENT_LENGTH, length.into());
+    }
+    Some(request)
+}
+
+/// The request. One piece of data is held back, so that the last one can carry END_STREAM.
+pub(crate) struct Uplink {
+    stream: SendStream<Bytes>,
+    pending: Bytes,
+    is_over: bool,
+}
+
+impl Up for &mut Uplink {
+    async fn data(&mut self, data: Bytes) -> Result<(), Stopped> {
+        self.flush().await?;
+        // h2 counts the bytes that wait, not the buffer that they were cut from: a small piece takes its own.
+        self.pending = if data.len() < COPIED_BYTES_MAX { Bytes::copy_from_slice(&data) } else { data };
+        Ok(())
+    }
+
+    async fn flush(&mut self) -> Result<(), Stopped> {
+        send_all(&mut self.stream, &mut self.pending, false).await.map_err(|_| Stopped)
+    }
+
+    async fn end(&mut self, trailers: Option<HeaderMap>) -> Result<(), Stopped> {
+        if std::mem::replace(&mut self.is_over, true) {
+            return Ok(());
+        }
+        match trailers {
+            Some(trailers) => {
+                self.flush().await?;
+                self.stream.send_trailers(trailers).map_err(|_| Stopped)
+            }
+            None if self.pending.is_empty() => self.stream.send_data(Bytes::new(), true).map_err(|_| Stopped),
+            None => send_all(&mut self.stream, &mut self.pending, true).await.map_err(|_| Stopped),
+        }
+    }
+}
+
+/// The response.
+pub(crate) struct Downlink {
+    response: ResponseFuture,
+    body: Option<Body>,
+    method: Method,
+}
+
+struct Body {
+    stream: RecvStream,
+    data_done: bool,
+    /// Bytes that were given on and that the backend may not send again yet.
+    held_bytes: usize,
+}
+
+impl Down for &mut Downlink {
+    async fn head(&mut self) -> Result<Answer, NoAnswer> {
+        let response = poll_fn(|cx| self.poll_response(cx)).await?;
+        let (parts, stream) = response.into_parts();
+        let head = response_head(parts, &self.method, stream.as_ref())?;
+        self.body = stream.map(|stream| Body { stream, data_done: false, held_bytes: 0 });
+        Ok(Answer { head, keeps: true })
+    }
+
+    async fn next(&mut self) -> Result<Option<Frame>, BodyError> {
+        let Some(body) = &mut self.body else { return Ok(None) };
+        body.next().await
+    }
+
+    /// What HTTP/2 leaves untouched it says.
+    async fn is_untouched(&mut self) -> bool {
+        false
+    }
+}
+
+impl Downlink {
+    /// An interim response has no body.
+    fn poll_response(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Response<Option<RecvStream>>, NoAnswer>> {
+        match self.response.poll_informational(cx) {
+            Poll::Ready(Some(Ok(interim))) => return Poll::Ready(Ok(interim.map(|()| None))),
+            Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(no_answer(&error))),
+            Poll::Ready(None) | Poll::Pending => {}
+        }
+        let response = std::task::ready!(Pin::new(&mut self.response).poll(cx));
+        Poll::Ready(response.map(|response| response.map(Some)).map_err(|error| no_answer(&error)))
+    }
+}
+
+/// A stream that the backend refuses, or that is past the last one of its GOAWAY, it has not looked at (RFC 9113,
+/// sections 6.8 and 8.7).
+fn no_answer(error: &h2::Error) -> NoAnswer {
+    if error.is_remote() && (error.is_go_away() || error.reason() == Some(Reason::REFUSED_STREAM)) {
+        NoAnswer::Refused
+    } else if error.is_library() {
+        NoAnswer::Invalid("it is against the rules of HTTP/2")
+    } else {
+        NoAnswer::Nothing
+    }
+}
+
+fn response_head(
+    parts: http::response::Parts,
+    method: &Method,
+    body: Option<&RecvStream>,
+) -> Result<ResponseHead, NoAnswer> {
+    let http::response::Parts { status, mut headers, .. } = parts;
+    if headers.len() > HEADERS_MAX {
+        return Err(NoAnswer::Invalid("it has too many headers"));
+    }
+    if status == StatusCode::SWITCHING_PROTOCOLS {
+        return Err(NoAnswer::Invalid("HTTP/2 knows no switch of protocols"));
+    }
+    let length = match headers.remove(header::CONTENT_LENGTH).as_ref().map(length) {
+        Some(None) => return Err(NoAnswer::Invalid("its Content-Length is not a number")),
+        Some(Some(length)) => Some(length),
+        None => None,
+    };
+    let has_ended = body.is_none_or(RecvStream::is_end_stream);
+    let body = if status.is_informational() || status == StatusCode::NO_CONTENT {
+        BodyLength::Empty
+    } else if *method == Method::HEAD || status == StatusCode::NOT_MODIFIED {
+        BodyLength::Announced(length)
+    } else {
+        match length {
+            Some(length) => BodyLength::Known(length),
+            None if has_ended => BodyLength::Known(0),
+            None => BodyLength::Unknown,
+        }
+    };
+    Ok(ResponseHead { status, headers, body })
+}
+
+fn length(value: &HeaderValue) -> Option<u64> {
+    let digits = value.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))?;
+    digits.parse().ok()
+}
+
+impl Body {
+    async fn next(&mut self) -> Result<Option<Frame>, BodyError> {
+        // Whoever asks for more has passed on what came before: the backend may send as much again.
+        let _ = self.stream.flow_control().release_capacity(std::mem::take(&mut self.held_bytes));
+        if !self.data_done {
+            match poll_fn(|cx| self.stream.poll_data(cx)).await {
+                Some(Ok(data)) => {
+                    self.held_bytes = data.len();
+                    return Ok(Some(Frame::Data(data)));
+                }
+                Some(Err(error)) => return Err(body_error(&error)),
+                None => self.data_done = true,
+            }
+        }
+        let trailers =
+            poll_fn(|cx| self.stream.poll_trailers(cx)).await.map_err(|error| body_error(&error))?;
+        Ok(trailers.map(Frame::Trailers))
+    }
+}
+
+fn body_error(error: &h2::Error) -> BodyError {
+    if error.is_library() { BodyError::Invalid("it is against the rules of HTTP/2") } else { BodyError::Cut }
+}

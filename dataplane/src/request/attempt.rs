@@ -1,0 +1,222 @@
+//! One attempt: a connection to the backend that was chosen, the exchange over it, and what came of it.
+
+use super::Done;
+use crate::balance::{Slot, Target};
+use crate::course::Course;
+use crate::failure::Failure;
+use crate::http1;
+use crate::http2;
+use crate::message::{RequestBody, RequestHead, ResponseHead, ResponseSink, Upgrade};
+use crate::outcomes;
+use crate::pool::{Connection, Freshness, Opened};
+use crate::retry::{Attempts, Failed, Harm};
+use crate::sessions::Seen;
+use crate::upstream::{self, Broken, Exchanged, Reach, Then, Verdict};
+use crate::warm;
+use crate::worker::Worker;
+use lb_core::backend::{Connected, UpstreamProtocol};
+use lb_core::balance::{Outcome as Came, OutcomeKind};
+use std::cell::{Cell, RefCell};
+use std::time::{Duration, Instant};
+
+/// Between two looks at whether a connection to a backend that has its fill was given up.
+const CONNECTION_WAIT: Duration = Duration::from_millis(2);
+
+/// What a request leaves behind that became a tunnel.
+#[derive(Debug)]
+pub(crate) struct Tunnel {
+    pub(crate) backend: http1::client::Connection,
+    /// The tunnel counts as a request on its backend, and as a connection to it, for as long as it is open.
+    pub(crate) held: (Slot, Connected),
+}
+
+/// What an attempt knows of its request.
+#[derive(Clone, Copy)]
+pub(super) struct Attempt<'a, 's> {
+    pub(super) worker: &'a Worker,
+    pub(super) course: &'a Course<'a>,
+    pub(super) attempts: &'a Attempts<'a>,
+    /// Whether the body can be sent again.
+    pub(super) is_kept: &'a Cell<bool>,
+    /// Of the request, until an answer is passed on.
+    pub(super) session: &'a RefCell<Option<Seen<'s>>>,
+}
+
+impl Attempt<'_, '_> {
+    /// Sends the request to the backend and passes the answer on.
+    pub(super) async fn run<'t>(
+        &self,
+        target: Target<'t>,
+        head: &RequestHead,
+        body: &mut impl RequestBody,
+        sink: &mut impl ResponseSink,
+    ) -> Result<Done, Box<(Failed, Target<'t>)>> {
+        let begun = Instant::now();
+        if head.upgrade == Upgrade::WebSocket && target.set.policy.protocol == UpstreamProtocol::Http2 {
+            let failed =
+                Failed { failure: Failure::UpgradeUnsupported, harm: Harm::Impossible, was_stale: false };
+            return Err(Box::new((failed, target)));
+        }
+        // Pool: a kept connection, or a new one.
+        let (mut connection, was_kept) = match self.connection(&target).await {
+            Ok(connection) => connection,
+            Err(failure) => {
+                if failure != Failure::ConnectionLimit {
+                    self.record(&target, begun, OutcomeKind::ConnectFailure);
+                }
+                return Err(Box::new((Failed { failure, harm: Harm::None, was_stale: false }, target)));
+            }
+        };
+        // Upstream: request up, response down.
+        let counters = &self.worker.counters;
+        counters.upstream_in_flight.add(1);
+        let exchanged = self.exchange(&mut connection, &target, begun, head, body, sink).await;
+        counters.upstream_in_flight.sub(1);
+        match exchanged {
+            Ok(Exchanged { status, then }) => Ok((status, self.settle(target, connection, then))),
+            Err(broken) => {
+                // The backend's part is known already where its answer had begun, unless that broke off.
+                if let Some(kind) = outcomes::of_failure(broken.failure, sink.has_begun()) {
+                    let is_old = was_kept && broken.is_silent;
+                    if !is_old {
+                        self.record(&target, begun, kind);
+                    }
+                }
+                let harm = match broken.reach {
+                    Reach::Over => Harm::Impossible,
+                    _ if !self.is_kept.get() => Harm::Impossible,
+                    Reach::Untouched => Harm::None,
+                    Reach::Unknown => Harm::Repeats,
+                };
+                let was_stale = was_kept && broken.is_silent;
+                if was_stale {
+                    self.worker.pool.found_closed(&connection, target.slot.live());
+                }
+                Err(Box::new((Failed { failure: broken.failure, harm, was_stale }, target)))
+            }
+        }
+    }
+
+    async fn exchange(
+        &self,
+        connection: &mut Connection,
+        target: &Target<'_>,
+        begun: Instant,
+        head: &RequestHead,
+        body: &mut impl RequestBody,
+        sink: &mut impl ResponseSink,
+    ) -> Result<Exchanged, Broken> {
+        let judge = |answer: &mut ResponseHead| {
+            self.record(target, begun, outcomes::of_answer(answer.status, &answer.headers));
+            let is_repeated = self.attempts.is_unwelcome(answer.status)
+                && self.is_kept.get()
+                && !self.course.is_over()
+                && self.worker.may_retry(&target.set.guard.budget);
+            if is_repeated {
+                return Verdict::TryAgain;
+            }
+            self.remember(target, answer);
+            Verdict::PassOn
+        };
+        match connection {
+            Connection::Http1(connection) => {
+                let mut exchange = http1::client::Exchange::begin(&mut connection.connection, head);
+                upstream::exchange(exchange.split(), head, body, sink, self.course, judge).await
+            }
+            Connection::Http2(stream) => {
+                let Some(mut exchange) = http2::client::Exchange::begin(&mut stream.connection, head) else {
+                    return Err(Broken::refused());
+                };
+                upstream::exchange(exchange.split(), head, body, sink, self.course, judge).await
+            }
+        }
+    }
+
+    /// A connection to the target, and whether it was a kept one.
+    async fn connection(&self, target: &Target<'_>) -> Result<(Connection, bool), Failure> {
+        let Self { worker, attempts, course, .. } = self;
+        let freshness = if attempts.is_idempotent() { Freshness::Any } else { Freshness::Certain };
+        let (policy, live) = (&target.set.policy, target.slot.live());
+        let until = Instant::now() + policy.connect_timeout;
+        let mut wanted = None;
+        let connected = loop {
+            if !attempts.only_new
+                && let Some(kept) = worker.pool.take(live, policy, freshness)
+            {
+                worker.counters.upstream_reuses.add(1);
+                return Ok((kept, true));
+            }
+            // Requests that come while a connection is opened that they can share wait for it.
+            let is_shared = policy.protocol == UpstreamProtocol::Http2 && worker.pool.is_opening(live);
+            if !is_shared || attempts.only_new {
+                if let Some(connected) = live.try_connect(policy.connections.max) {
+                    break connected;
+                }
+                // Some other worker may keep one that it does not need.
+                wanted.get_or_insert_with(|| live.want());
+            }
+            if Instant::now() >= until {
+                worker.counters.connection_limits.add(1);
+                return Err(Failure::ConnectionLimit);
+            }
+            tokio::select! { biased;
+                () = tokio::time::sleep(CONNECTION_WAIT) => {}
+                () = course.deadline().passed() => return Err(course.stalled()),
+            }
+        };
+        drop(wanted);
+        let opening = worker.pool.open(live, policy);
+        let step = course.step(policy.connect_timeout);
+        let opened = warm::open(target.address, policy, connected, &step).await;
+        drop(opening);
+        match opened {
+            Ok(opened) => {
+                worker.counters.upstream_connects.add(1);
+                let connection = match opened {
+                    Opened::Http1(connection) => Connection::Http1(connection),
+                    Opened::Http2(connection) => worker.pool.share(live, policy, connection),
+                };
+                Ok((connection, false))
+            }
+            Err(failure) => {
+                worker.counters.upstream_connect_failures.add(1);
+                Err(failure)
+            }
+        }
+    }
+
+    /// The session stays with the backend that answers. A set that stands in for another is nobody's home.
+    fn remember(&self, target: &Target<'_>, answer: &mut ResponseHead) {
+        let session = self.session.borrow_mut().take().filter(|_| !target.is_fallback.get());
+        if let Some(session) = session {
+            self.worker.counters.session(session.keep(target.choice, &mut answer.headers));
+        }
+    }
+
+    /// Tells those whom it concerns what came of a request on a backend.
+    fn record(&self, target: &Target<'_>, begun: Instant, kind: OutcomeKind) {
+        let latency = begun.elapsed();
+        let (live, backend) = (target.slot.live(), target.backend.as_ref());
+        let seen = &self.worker.outcomes;
+        if let Some(probe) = target.probe.take() {
+            probe.end(seen.since_start(Instant::now()), !outcomes::is_failure(kind));
+        }
+        seen.record(target.set, live, backend, Came { latency, kind });
+    }
+
+    /// Puts the connection where it is of use.
+    fn settle(&self, target: Target<'_>, connection: Connection, then: Then) -> Option<Box<Tunnel>> {
+        let (live, policy) = (target.slot.live(), &target.set.policy);
+        match (then, connection) {
+            (Then::Keep, connection) => {
+                self.worker.pool.keep(live, policy, connection);
+                None
+            }
+            (Then::Tunnel, Connection::Http1(connection)) => Some(Box::new(Tunnel {
+                backend: connection.connection,
+                held: (target.slot, connection.connected),
+            })),
+            (Then::Tunnel | Then::Close, _) => None,
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! The life of a request, from its head to the end of its answer.
+//!
+//! This is the one place that knows the stages and their order; no stage knows another. Here is the way of a request as a
+//! whole; [`attempt`] is what is done again where a backend fails.
+
+mod attempt;
+mod hedge;
+mod waits;
+
+use crate::connection::Peer;
+use crate::course::Course;
+use crate::failure::{self, Failure};
+use crate::forwarding;
+use crate::message::{BodyLength, Frame, RequestBody, RequestHead, ResponseHead, ResponseSink};
+use crate::replay::Replay;
+use crate::retry::Attempts;
+use crate::timer::Deadline;
+use crate::wire::poll_once;
+use crate::worker::Worker;
+use attempt::Attempt;
+pub(crate) use attempt::Tunnel;
+use bytes::Bytes;
+use hedge::Hedge;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use lb_core::route::FallbackResponse;
+use std::cell::{Cell, RefCell};
+use std::time::{Duration, Instant};
+use waits::{Placed, Waits};
+
+/// The status that was answered, and after an upgrade the tunnel to the backend.
+type Done = (StatusCode, Option<Box<Tunnel>>);
+
+/// Longest time that a client may take to receive an answer of ours.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Most bytes of a refused request's body that are read for the sake of its connection.
+pub const SKIPPED_BYTES_MAX: usize = 64 << 10;
+
+/// How a request ended, for the connection that it came by.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// The whole response was sent.
+    Answered,
+    /// The response broke off, or the client is gone: the connection (or stream) can only be cut.
+    Aborted,
+    /// Both sides agreed on another protocol; bytes go both ways from here.
+    Upgraded(Box<Tunnel>),
+}
+
+/// Serves one request.
+pub(crate) async fn serve(
+    worker: &Worker,
+    peer: &Peer,
+    mut head: RequestHead,
+    body: &mut impl RequestBody,
+    sink: &mut impl ResponseSink,
+    deadline: &Deadline,
+) -> Outcome {
+    let began = Instant::now();
+    let (status, outcome) = match forward(worker, peer, &mut head, body, sink, deadline).await {
+        Ok((status, None)) => (status, Outcome::Answered),
+        Ok((status, Some(tunnel))) => (status, Outcome::Upgraded(tunnel)),
+        Err(failure) if sink.has_begun() || failure == Failure::ClientGone => {
+            (failure.answer().0, Outcome::Aborted)
+        }
+        Err(failure) => {
+            skip_what_came(body).await;
+            if !body.has_ended() {
+                sink.close_after();
+            }
+            match answer(sink, failure, Some(&head.method), deadline).await {
+                Ok(()) => (failure.answer().0, Outcome::Answered),
+                Err(gone) => (gone.answer().0, Outcome::Aborted),
+            }
+        }
+    };
+    worker.counters.answered(status.as_u16(), began.elapsed());
+    outcome
+}
+
+/// Takes a body that nobody wants, as far as it is there already, so that its connection can go on.
+async fn skip_what_came(body: &mut impl RequestBody) {
+    let mut left = SKIPPED_BYTES_MAX;
+    while let Some(Ok(Some(frame))) = poll_once(body.next()).await {
+        if let Frame::Data(data) = frame {
+            left = left.saturating_sub(data.len());
+        }
+        if left == 0 {
+            return;
+        }
+    }
+}
+
+/// Answers in place of a backend. `method` is the request's, where it is known.
+pub(crate) async fn answer(
+    sink: &mut impl ResponseSink,
+    failure: Failure,
+    method: Option<&Method>,
+    deadline: &Deadline,
+) -> Result<(), Failure> {
+    let (head, body) = failure.response();
+    write(sink, head, body, method, deadline).await
+}
+
+async fn write(
+    sink: &mut impl ResponseSink,
+    mut head: ResponseHead,
+    body: Bytes,
+    method: Option<&Method>,
+    deadline: &Deadline,
+) -> Result<(), Failure> {
+    let write = async {
+        if method == Some(&Method::HEAD) {
+            head.body = BodyLength::Announced(Some(body.len() as u64));
+            sink.head(head).await?;
+        } else {
+            sink.head(head).await?;
+            if !body.is_empty() {
+                sink.data(body).await?;
+            }
+        }
+        sink.end(None).await
+    };
+    deadline.within(ANSWER_TIMEOUT, write).await.unwrap_or(Err(Failure::ClientGone))
+}
+
+/// The stages.
+async fn forward(
+    worker: &Worker,
+    peer: &Peer,
+    head: &mut RequestHead,
+    body: &mut impl RequestBody,
+    sink: &mut impl ResponseSink,
+    deadline: &Deadline,
+) -> Result<Done, Failure> {
+    // 1. Configuration: one load, and everything below is of that version.
+    let snapshot = worker.snapshot();
+    let listener = snapshot.listeners.get(&peer.port).ok_or(Failure::NoRoute)?;
+    // 2. Route: host and path say which backend sets may answer.
+    let route = listener.routes.find(&head.host(), head.path()).ok_or(Failure::NoRoute)?;
+    // 3. Policy: the backend learns who asks, and the client's own claims end here.
+    forwarding::describe_client(head, peer);
+    // 4. Session: what the request says of where it is at home. A backend does not see our cookie.
+    let session = RefCell::new(route.sessions.as_ref().map(|sessions| worker.session(sessions, head, peer)));
+    let course = Course::new(deadline, &route.timeouts);
+    let is_kept = Cell::new(true);
+    let mut body = Replay::new(forwarding::Disclaimed(body), &course, &is_kept);
+    let mut attempts = Attempts::new(&route.retry, head);
+    loop {
+        course.begin_attempt();
+        // 5. Balance: the set by match, session or share, the backend by the set's algorithm, a free slot on it.
+        let waits = Waits { worker, course: &course };
+        let target = match waits.place(route, (head, peer), &session, &attempts.tried, sink).await? {
+            Placed::Backend(target) => target,
+            Placed::Response(response) => return say(sink, response, &head.method, &course).await,
+        };
+        // 6. One attempt: a connection, the exchange over it, and what came of it.
+        let attempt =
+            Attempt { worker, course: &course, attempts: &attempts, is_kept: &is_kept, session: &session };
+        let ended = match hedge::after(route, head, &attempts) {
+            None => attempt.run(target, head, &mut body, sink).await,
+            Some(after) => {
+                body.read_ahead().await?;
+                let hedge = Hedge { attempt, route, head, peer, after };
+                hedge.run(target, || body.copy(), sink).await
+            }
+        };
+        let (failed, target) = match ended {
+            Ok(done) => return Ok(done),
+            Err(failed) => *failed,
+        };
+        // 7. Retry: what does no harm twice, while there is time, and budget for it.
+        if course.is_over() {
+            return Err(failed.failure);
+        }
+        let next = attempts.after(failed, target.slot.live());
+        waits.before(next, failed.failure, target, route, sink).await?;
+        body.rewind();
+    }
+}
+
+/// Says what was configured in place of a backend's answer.
+async fn say(
+    sink: &mut impl ResponseSink,
+    response: &FallbackResponse,
+    method: &Method,
+    course: &Course<'_>,
+) -> Result<Done, Failure> {
+    let status = StatusCode::from_u16(response.status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+    let kind = HeaderValue::from_str(&response.content_type);
+    let mut headers = HeaderMap::new();
+    headers.insert(failure::REASON_HEADER, HeaderValue::from_static("fallback"));
+    headers.extend(kind.ok().map(|kind| (CONTENT_TYPE, kind)));
+    let body = Bytes::copy_from_slice(&response.body);
+    let head = ResponseHead { status, headers, body: BodyLength::Known(body.len() as u64) };
+    write(sink, head, body, Some(method), course.deadline()).await?;
+    Ok((status, None))
+}

@@ -1,0 +1,76 @@
+//! Opens connections to backends: for a request that finds none, and ahead of requests, as many as a set keeps warm.
+
+use crate::course::Step;
+use crate::failure::Failure;
+use crate::http2;
+use crate::pool::{Http1, Opened};
+use crate::upstream;
+use crate::worker::Worker;
+use lb_core::backend::{BackendSet, Connected, SetPolicy, UpstreamProtocol};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use tokio::task::spawn_local;
+
+/// Connections that one worker begins to open ahead of requests in one round; the next round goes on.
+const OPENED_AT_ONCE_MAX: usize = 64;
+
+/// Opens a connection, within the set's time for it. `connected` counts it for as long as it is open.
+pub(crate) async fn open(
+    address: SocketAddr,
+    policy: &SetPolicy,
+    connected: Connected,
+    step: &Step<'_>,
+) -> Result<Opened, Failure> {
+    let stream = upstream::connect(address, step).await?;
+    match policy.protocol {
+        UpstreamProtocol::Http1 => Ok(Opened::Http1(Http1::new(stream, connected))),
+        UpstreamProtocol::Http2 => {
+            let connection = step.within(http2::client::Connection::new(stream, connected)).await;
+            let connection =
+                connection.ok_or(Failure::ConnectTimeout)?.map_err(|_| Failure::ConnectFailed)?;
+            Ok(Opened::Http2(connection))
+        }
+    }
+}
+
+/// One round over the sets in force: begins to open what they lack.
+pub(crate) fn round(worker: &Rc<Worker>) {
+    let snapshot = worker.snapshot();
+    let mut left = OPENED_AT_ONCE_MAX;
+    for set in snapshot.sets.iter().filter(|set| set.policy.connections.warm_min > 0) {
+        for backend in set.members().eligible() {
+            let lacking = worker.pool.lacking(&backend.live, &set.policy).min(left);
+            for _ in 0..lacking {
+                let Some(connected) = backend.live.try_connect(set.policy.connections.max) else { break };
+                left -= 1;
+                let opening = worker.pool.open(&backend.live, &set.policy);
+                let (worker, set, address) = (Rc::clone(worker), Arc::clone(set), backend.address);
+                spawn_local(async move {
+                    if let Ok(opened) = open_warm(&worker, &set, address, connected).await {
+                        opening.keep_warm(opened);
+                    }
+                });
+            }
+            if left == 0 {
+                return;
+            }
+        }
+    }
+}
+
+async fn open_warm(
+    worker: &Worker,
+    set: &BackendSet,
+    address: SocketAddr,
+    connected: Connected,
+) -> Result<Opened, Failure> {
+    let deadline = worker.timers.deadline();
+    deadline.set(Some(set.policy.connect_timeout));
+    let opened = open(address, &set.policy, connected, &Step::alone(&deadline)).await;
+    match opened {
+        Ok(_) => worker.counters.upstream_connects.add(1),
+        Err(_) => worker.counters.upstream_connect_failures.add(1),
+    }
+    opened
+}
