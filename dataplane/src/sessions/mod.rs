@@ -131,7 +131,7 @@ impl Keeping {
             By::Table { table, key: Some(key) } => {
                 if let Some((choice, used)) = table.find_used(key, now.since_start) {
                     seen.token.choices.push(choice);
-                    seen.refresh(key, used);
+                    seen.refresh(table, key, used);
                 }
             }
             By::Table { key: None, .. } | By::Nothing => {}
@@ -181,7 +181,7 @@ impl Seen<'_> {
         {
             table.put(key, choice, self.now.since_start);
             self.token.choices.push(choice);
-            store.refresh(self.stored(key), self.stored_for());
+            store.refresh(self.stored(key), stored_for(table));
         }
     }
 
@@ -301,27 +301,27 @@ impl Seen<'_> {
     fn put(&self, table: &SessionTable, key: u64, choice: Choice) {
         table.put(key, choice, self.now.since_start);
         if let Some(store) = &self.keeping.store {
-            store.put(self.stored(key), choice, self.stored_for());
+            store.put(self.stored(key), choice, stored_for(table));
         }
     }
 
     /// Once in each quarter of the idle timeout.
-    fn refresh(&self, key: u64, used: Duration) {
+    fn refresh(&self, table: &SessionTable, key: u64, used: Duration) {
         let Some(store) = &self.keeping.store else { return };
-        let quarter = (self.sessions.policy.idle_timeout / 4).max(Duration::from_secs(1)).as_millis();
+        let quarter = (table.idle_timeout() / 4).max(Duration::from_secs(1)).as_millis();
         if used.as_millis() / quarter != self.now.since_start.as_millis() / quarter {
-            store.refresh(self.stored(key), self.stored_for());
+            store.refresh(self.stored(key), stored_for(table));
         }
-    }
-
-    /// A quarter longer than here, so that a session that is in use is never gone there before its next refresh.
-    fn stored_for(&self) -> Duration {
-        self.sessions.policy.idle_timeout * 5 / 4
     }
 
     fn stored(&self, session: u64) -> StoredKey {
         StoredKey { pool: pool_tag(&self.sessions.policy.pool), session }
     }
+}
+
+/// A quarter longer than here, so that a session that is in use is never gone there before its next refresh.
+fn stored_for(table: &SessionTable) -> Duration {
+    table.idle_timeout() * 5 / 4
 }
 
 #[cfg(test)]
