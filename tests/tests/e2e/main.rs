@@ -14,6 +14,7 @@ mod quickstart;
 mod readiness;
 mod secured_stream;
 mod separate_processes;
+mod sessions;
 mod shared_ports;
 mod shutdown;
 mod wrong_input;
