@@ -3,11 +3,19 @@
 #![allow(clippy::duplicated_attributes, reason = "each printcolumn has a type_ of its own")]
 
 mod backend_set;
+mod connections;
 mod data_plane;
 mod health_check;
 mod load_balancing;
+mod resilience;
+mod sessions;
+mod split;
 
 pub use backend_set::{BackendSet, ServiceSource, StaticBackend, StaticSource};
+pub use connections::{
+    BACKEND_REQUESTS_MAX, Concurrency, ConnectionPool, IDLE_PER_BACKEND_MAX, PER_BACKEND_MAX,
+    QUEUE_REQUESTS_MAX, Queue, RuleTimeouts, STREAMS_MAX, Timeouts, UpstreamProtocol, WARM_PER_BACKEND_MAX,
+};
 pub use data_plane::{
     CLASS_LABEL, DEFAULT_CLASS, DataPlane, LABEL_BYTES_MAX, LABEL_PREFIX_BYTES_MAX, LABEL_VALUE_PATTERN,
     PROXY_LABELS_MAX, ProxySelector,
@@ -23,7 +31,19 @@ pub use load_balancing::{
     LoadBalancing, Locality, PRIORITY_MAX, SLOW_START_MAX_S, SlowStart,
 };
 
-use crate::duration::Duration;
+pub use resilience::{
+    BREAKER_REQUESTS_MAX, BUDGET_RETRIES_MAX, CONTENT_TYPE_BYTES_MAX, CircuitBreaker, Fallback,
+    FallbackResponse, HALF_OPEN_REQUESTS_MAX, RESPONSE_BODY_BYTES_MAX, RETRY_ATTEMPTS_MAX, RETRY_CODES_MAX,
+    Retry, RetryBudget,
+};
+pub use sessions::{
+    COOKIE_NAME, COOKIE_NAME_BYTES_MAX, COOKIE_PATH_BYTES_MAX, CookieConfig, CookieLifetime, CookieSecurity,
+    SESSION_NAME_BYTES_MAX, SESSIONS_RANGE, SameSite, SessionPersistence, SessionType,
+};
+pub use split::{
+    SET_WEIGHT_MAX, SPLIT_BYTES_MAX, SPLIT_MATCHES_MAX, SplitMatch, SplitMatchType, WeightedBackendSet,
+};
+
 use crate::status::LoadBalancerPoolStatus;
 use kube::CustomResource;
 use schemars::JsonSchema;
@@ -51,12 +71,8 @@ pub const HOSTNAME_BYTES_MAX: usize = 253;
 pub const NAME_BYTES_MAX: usize = 63;
 /// Bytes of a path.
 pub const PATH_BYTES_MAX: usize = 1024;
-/// Weight of a backend set within a rule.
-pub const SET_WEIGHT_MAX: i32 = 1_000_000;
 /// Weight of a static backend.
 pub const BACKEND_WEIGHT_MAX: i32 = 65_535;
-/// Idle connections kept per backend.
-pub const IDLE_PER_BACKEND_MAX: i32 = 65_535;
 
 /// Hostname of the Gateway API: lower case, with or without a leading `*.`.
 pub const HOSTNAME_PATTERN: &str =
@@ -122,11 +138,19 @@ pub const PATH_PATTERN: &str = r"^/(?:[-A-Za-z0-9/._~!$&'()*+,;=:@]|%[0-9a-fA-F]
     )
 )]
 #[serde(rename_all = "camelCase")]
-#[schemars(extend("x-kubernetes-validations" = [{
-    "rule": "!has(self.rules) || self.rules.all(r, sets.contains(self.backendSets.map(s, s.name), r.backendSets.map(b, b.name)))",
-    "message": "every name in spec.rules[].backendSets must be a name in spec.backendSets",
-    "reason": "FieldValueInvalid",
-}]))]
+#[schemars(extend("x-kubernetes-validations" = [
+    {
+        "rule": "!has(self.rules) || self.rules.all(r, sets.contains(self.backendSets.map(s, s.name), r.backendSets.map(b, b.name)))",
+        "message": "every name in spec.rules[].backendSets must be a name in spec.backendSets",
+        "reason": "FieldValueInvalid",
+    },
+    {
+        "rule": "!has(self.circuitBreaker) || !has(self.circuitBreaker.fallback) || !has(self.circuitBreaker.fallback.backendSet) || self.backendSets.exists(s, s.name == self.circuitBreaker.fallback.backendSet)",
+        "message": "the backend set of a fallback must be a name in spec.backendSets: add the set or correct the name",
+        "reason": "FieldValueInvalid",
+        "fieldPath": ".circuitBreaker.fallback.backendSet",
+    },
+]))]
 pub struct LoadBalancerPoolSpec {
     /// Addresses that the proxies listen on: 1 to 64, each with its own name and port.
     // The API server drops the message of a rule whose reason is FieldValueDuplicate.
@@ -153,7 +177,15 @@ pub struct LoadBalancerPoolSpec {
     /// Groups of backends that rules send requests to: 1 to 256, each with its own name.
     #[schemars(
         length(min = 1, max = BACKEND_SETS_MAX),
-        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])
+        extend(
+            "x-kubernetes-list-type" = "map",
+            "x-kubernetes-list-map-keys" = ["name"],
+            "x-kubernetes-validations" = [{
+                "rule": "sets.contains(self.map(s, s.name), self.filter(s, has(s.circuitBreaker) && has(s.circuitBreaker.fallback) && has(s.circuitBreaker.fallback.backendSet)).map(s, s.circuitBreaker.fallback.backendSet))",
+                "message": "the backend set of a fallback must be a name in spec.backendSets: add the set or correct the name",
+                "reason": "FieldValueInvalid",
+            }]
+        )
     )]
     pub backend_sets: Vec<BackendSet>,
 
@@ -167,13 +199,36 @@ pub struct LoadBalancerPoolSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health_check: Option<HealthCheck>,
 
-    /// How long things may take. Without it: 3s to connect, 30s for a request.
+    /// How long things may take. Without it: 3s to connect, 30s for a request, 5m for a body that stands still.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeouts: Option<Timeouts>,
 
-    /// Idle connections to backends that each proxy keeps. Without it: 100 per backend, for 1m.
+    /// Connections to backends, for every set that does not say it itself. Without it: each proxy keeps 100 idle ones per
+    /// backend, for 1m.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connection_pool: Option<ConnectionPool>,
+
+    /// How many requests a backend has at a time, for every set that does not say it itself. Without it: no bound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<Concurrency>,
+
+    /// When requests are kept away from a set that fails them, for every set that does not say it itself. Without it:
+    /// never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub circuit_breaker: Option<CircuitBreaker>,
+
+    /// When a request is tried again, for every rule that does not say it itself. Without it: three times, as `{}` says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<Retry>,
+
+    /// How many retries there are, for every set that does not say it itself. Without it: as `{}` says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_budget: Option<RetryBudget>,
+
+    /// Whether requests that belong together go to one backend, for every rule that does not say it itself. Without it:
+    /// each goes its own way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_persistence: Option<SessionPersistence>,
 
     /// Which proxies serve the pool. Without it: all of class default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -306,6 +361,15 @@ pub struct Rule {
     /// How long a request of this rule may take.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeouts: Option<RuleTimeouts>,
+
+    /// When a request of this rule is tried again, in place of spec.retry as a whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<Retry>,
+
+    /// Whether requests of this rule that belong together go to one backend, in place of spec.sessionPersistence as a
+    /// whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_persistence: Option<SessionPersistence>,
 }
 
 /// One kind of request.
@@ -356,96 +420,6 @@ pub enum PathMatchType {
     Exact,
 }
 
-/// A backend set and its share of a rule's requests.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct WeightedBackendSet {
-    /// Name of a set in spec.backendSets.
-    #[schemars(length(min = 1, max = NAME_BYTES_MAX), regex(pattern = NAME_PATTERN))]
-    pub name: String,
-
-    /// Share of the requests, 0 to 1000000, in proportion to the other sets of the rule; 0 takes none.
-    #[serde(default = "one")]
-    #[schemars(range(min = 0, max = SET_WEIGHT_MAX))]
-    pub weight: i32,
-}
-
-/// How long a request may take.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct RuleTimeouts {
-    /// Until the response's head arrives, as a duration like `30s`; `0s` means no limit. It starts anew while the
-    /// request's body flows, and does not limit the response's body, which may stand still for 300s. Without it:
-    /// spec.timeouts.request.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub request: Option<Duration>,
-}
-
-/// How long things may take.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Timeouts {
-    /// To open a connection to a backend, as a duration like `3s`; above 0s.
-    #[serde(default = "connect_timeout")]
-    #[schemars(extend("x-kubernetes-validations" = [{
-        "rule": "duration(self) > duration('0s')",
-        "message": "a connect timeout must be above 0s",
-    }]))]
-    pub connect: Duration,
-
-    /// Until the response's head arrives, as a duration like `30s`; `0s` means no limit. It starts anew while the
-    /// request's body flows, and does not limit the response's body, which may stand still for 300s.
-    /// spec.rules[].timeouts.request overrides it.
-    #[serde(default = "request_timeout")]
-    pub request: Duration,
-}
-
-/// Idle connections to backends.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct ConnectionPool {
-    /// Idle connections that each proxy keeps per backend, 0 to 65535; 0 keeps none.
-    #[serde(default = "idle_per_backend")]
-    #[schemars(range(min = 0, max = IDLE_PER_BACKEND_MAX))]
-    pub max_idle_per_backend: i32,
-
-    /// An idle connection is closed after this long, as a duration like `1m`; above 0s.
-    #[serde(default = "idle_timeout")]
-    #[schemars(extend("x-kubernetes-validations" = [{
-        "rule": "duration(self) > duration('0s')",
-        "message": "an idle timeout must be above 0s",
-    }]))]
-    pub idle_timeout: Duration,
-}
-
-impl Default for Timeouts {
-    fn default() -> Self {
-        Self { connect: connect_timeout(), request: request_timeout() }
-    }
-}
-
-impl Default for ConnectionPool {
-    fn default() -> Self {
-        Self { max_idle_per_backend: idle_per_backend(), idle_timeout: idle_timeout() }
-    }
-}
-
 fn one() -> i32 {
     1
-}
-
-fn connect_timeout() -> Duration {
-    Duration::from_secs(3)
-}
-
-fn request_timeout() -> Duration {
-    Duration::from_secs(30)
-}
-
-fn idle_per_backend() -> i32 {
-    100
-}
-
-fn idle_timeout() -> Duration {
-    Duration::from_secs(60)
 }

@@ -11,10 +11,12 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use weir_crds::pool as spec;
 use weir_proto::digest;
-use weir_proto::push::{Backend, BackendState};
+use weir_proto::push::{Backend, BackendState, UpstreamProtocol};
 
-/// Values of `appProtocol` that say what backends are spoken to in.
-const SPOKEN: [&str; 3] = ["http", "ws", "kubernetes.io/ws"];
+/// Values of `appProtocol` that mean HTTP/1.1.
+const HTTP1: [&str; 3] = ["http", "ws", "kubernetes.io/ws"];
+/// Values of `appProtocol` that mean HTTP/2 with prior knowledge (KEP-3726), which gRPC needs.
+const HTTP2: [&str; 3] = ["kubernetes.io/h2c", "h2c", "grpc"];
 
 /// Ports of a Service that a sentence spells out.
 const PORTS_SPELLED_MAX: usize = 16;
@@ -30,9 +32,16 @@ pub enum SetSource {
         service: ObjectKey,
         /// Of the Service.
         port: PortName,
+        /// What backends are spoken to in, whatever the Service and its slices say.
+        protocol: Option<UpstreamProtocol>,
     },
-    /// Written in the pool, in the order of their ids.
-    Static(Vec<Backend>),
+    /// Written in the pool.
+    Static {
+        /// In the order of their ids.
+        backends: Vec<Backend>,
+        /// What they are spoken to in.
+        protocol: UpstreamProtocol,
+    },
 }
 
 /// A port of a Service.
@@ -62,18 +71,41 @@ impl BackendSetContent {
     }
 }
 
-/// Compiles what a set holds now, and what is to be said of it: why it is empty where its source could not be
-/// resolved, what of its endpoints cannot be used, or that its backends expect another protocol.
+/// What a source resolves to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Resolved {
+    /// Who is in the set.
+    pub content: BackendSetContent,
+    /// What they are spoken to in: as the set says, or else the Service's port, or else its slices.
+    pub protocol: UpstreamProtocol,
+    /// Why the set is empty where its source could not be resolved, what of its endpoints cannot be used, or that its
+    /// backends expect another protocol.
+    pub warnings: Vec<Warning>,
+}
+
+/// Compiles what a set holds now, and what is to be said of it.
 #[must_use]
-pub fn content(pool: &ObjectKey, source: &SetSource, objects: &Objects) -> (BackendSetContent, Vec<Warning>) {
+pub fn resolve(pool: &ObjectKey, source: &SetSource, objects: &Objects) -> Resolved {
     match source {
-        SetSource::Static(backends) => (BackendSetContent::new(backends.clone()), Vec::new()),
-        SetSource::Service { field, service, port } => {
-            let (content, faults) = match service_port(pool, service, port, objects) {
+        SetSource::Static { backends, protocol } => Resolved {
+            content: BackendSetContent::new(backends.clone()),
+            protocol: *protocol,
+            warnings: Vec::new(),
+        },
+        SetSource::Service { field, service, port, protocol } => {
+            let (content, said, faults) = match service_port(pool, service, port, objects) {
                 Ok((families, port)) => of_port(service, families, port, objects),
-                Err(fault) => (BackendSetContent::default(), vec![fault]),
+                Err(fault) => (BackendSetContent::default(), None, vec![fault]),
             };
-            (content, faults.into_iter().map(|fault| fault.warning(pool, field)).collect())
+            // Whoever writes the protocol down knows better than what speaks of it otherwise.
+            let is_written = protocol.is_some();
+            let faults =
+                faults.into_iter().filter(|fault| !is_written || fault.reason != Reason::UnsupportedProtocol);
+            Resolved {
+                content,
+                protocol: protocol.or(said).unwrap_or(UpstreamProtocol::Http1),
+                warnings: faults.map(|fault| fault.warning(pool, field)).collect(),
+            }
         }
     }
 }
@@ -83,12 +115,15 @@ fn of_port(
     families: &[String],
     port: &ServicePort,
     objects: &Objects,
-) -> (BackendSetContent, Vec<Fault>) {
+) -> (BackendSetContent, Option<UpstreamProtocol>, Vec<Fault>) {
     let slices = Slices { service, slices: objects.slices_of(service).collect(), families, port };
-    let (content, mut faults) = slices.read();
-    let unspoken = port.app_protocol.as_deref().filter(|protocol| !is_spoken(protocol));
-    faults.extend(unspoken.map(|protocol| Fault::unspoken(port, protocol, "its Service")));
-    (content, faults)
+    let (content, said, mut faults) = slices.read();
+    let Some(protocol) = port.app_protocol.as_deref() else { return (content, said, faults) };
+    let spoken = spoken(protocol);
+    if spoken.is_none() {
+        faults.push(Fault::unspoken(port, protocol, "its Service"));
+    }
+    (content, spoken, faults)
 }
 
 /// What is wrong with what a set's source points to.
@@ -100,11 +135,11 @@ pub(super) struct Fault {
 }
 
 impl Fault {
-    /// Something says that a port's pods speak what they are not spoken to in, which is HTTP/1.1 (KEP-3726).
+    /// Something says that a port's pods speak what they are not spoken to in (KEP-3726).
     pub(super) fn unspoken(port: &ServicePort, protocol: &str, said_by: &str) -> Self {
         let rule = format!(
             "has appProtocol {} in {said_by}, and backends are spoken to in HTTP/1.1 without TLS: use a port that speaks \
-             it, or set appProtocol to http if this one does",
+             it, or say the protocol of the backend set if this one does",
             quoted(protocol)
         );
         Self { subfield: "port", value: port.port.to_string(), rule, reason: Reason::UnsupportedProtocol }
@@ -177,9 +212,12 @@ fn families(service: &Service) -> &[String] {
     service.spec.as_ref().and_then(|spec| spec.ip_families.as_deref()).unwrap_or_default()
 }
 
-/// Whether backends are spoken to in a protocol, by its name in `appProtocol`.
-pub(super) fn is_spoken(protocol: &str) -> bool {
-    SPOKEN.contains(&protocol)
+/// What backends are spoken to in, by its name in `appProtocol`; `None` where they cannot be.
+pub(super) fn spoken(protocol: &str) -> Option<UpstreamProtocol> {
+    if HTTP1.contains(&protocol) {
+        return Some(UpstreamProtocol::Http1);
+    }
+    HTTP2.contains(&protocol).then_some(UpstreamProtocol::Http2)
 }
 
 fn ports(service: &Service) -> &[ServicePort] {
@@ -203,6 +241,7 @@ fn spelled(ports: &[ServicePort]) -> String {
 pub(super) fn static_backends(
     field: &str,
     source: &spec::StaticSource,
+    protocol: Option<UpstreamProtocol>,
     check: &mut Check,
 ) -> Option<SetSource> {
     check.count(field, &source.backends, (0, spec::STATIC_BACKENDS_MAX));
@@ -231,5 +270,6 @@ pub(super) fn static_backends(
     }
     let is_whole = compiled.len() == source.backends.len();
     compiled.sort_unstable_by(|a, b| a.id.cmp(&b.id));
-    is_whole.then_some(SetSource::Static(compiled))
+    let protocol = protocol.unwrap_or(UpstreamProtocol::Http1);
+    is_whole.then_some(SetSource::Static { backends: compiled, protocol })
 }

@@ -152,6 +152,17 @@ impl Check {
         }
     }
 
+    /// What may stand in a header: visible ASCII characters and blanks.
+    pub(super) fn header_text(&mut self, field: &str, text: &str, bytes_max: usize) {
+        let is_text = (1..=bytes_max).contains(&text.len())
+            && text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
+        if !is_text {
+            let rule =
+                format!("is not a header's value: use 1 to {bytes_max} visible ASCII characters and blanks");
+            self.refuse(field, quoted(text), rule);
+        }
+    }
+
     /// An address in any spelling.
     pub(super) fn address(&mut self, field: &str, address: &str) -> Option<IpAddr> {
         let parsed = address.parse().ok();
@@ -167,6 +178,16 @@ impl Check {
         if let Some(rule) = path_fault(path) {
             self.refuse(field, quoted(path), rule);
         }
+    }
+
+    /// A duration from `min` to `max` milliseconds, in milliseconds.
+    pub(super) fn within(&mut self, field: &str, duration: Duration, (min, max): (u64, u64)) -> u64 {
+        let ms = duration.as_millis();
+        if !(min..=max).contains(&ms) {
+            let [min, max] = [min, max].map(Duration::from_millis);
+            self.refuse(field, duration.to_string(), format!("is out of range: use {min} to {max}"));
+        }
+        ms
     }
 
     /// A duration that must not be zero.

@@ -29,6 +29,7 @@ mod policy;
 pub mod pool;
 mod references;
 mod rejection;
+mod rules;
 mod slices;
 mod world;
 

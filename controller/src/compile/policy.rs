@@ -1,7 +1,15 @@
-//! How a set's backends are chosen and checked, from the specification to the wire.
+//! How a set's backends are chosen, reached and checked, from the specification to the wire.
 
+mod resilience;
+mod sessions;
+mod upstream;
+
+pub(super) use resilience::{check_fallbacks, retry};
+pub(super) use sessions::sessions;
+pub(super) use upstream::protocol;
+
+use self::upstream::Upstream;
 use super::check::{Check, quoted};
-use weir_crds::Duration;
 use weir_crds::pool as spec;
 use weir_proto::push;
 
@@ -24,6 +32,7 @@ pub(super) struct Policy {
     balancing: Balancing,
     active: Option<push::ActiveCheck>,
     passive: Option<push::PassiveCheck>,
+    upstream: Upstream,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -39,8 +48,8 @@ impl Policy {
     /// Of the whole pool.
     pub(super) fn of_pool(spec: &weir_crds::LoadBalancerPoolSpec, check: &mut Check) -> Self {
         let balancing = spec.load_balancing.clone().unwrap_or_default();
-        let mut policy =
-            Self { balancing: self::balancing("spec.loadBalancing", &balancing, check), ..Self::default() };
+        let balancing = self::balancing("spec.loadBalancing", &balancing, check);
+        let mut policy = Self { balancing, upstream: Upstream::of_pool(spec, check), ..Self::default() };
         if let Some(health) = &spec.health_check {
             policy.check_as("spec.healthCheck", health, check);
         }
@@ -56,6 +65,7 @@ impl Policy {
         if let Some(own) = &set.health_check {
             policy.check_as(&format!("{field}.healthCheck"), own, check);
         }
+        policy.upstream = self.upstream.of_set(field, set, check);
         policy
     }
 
@@ -70,6 +80,7 @@ impl Policy {
         set.panic_below_percent = panic_below_percent;
         set.active_check = self.active;
         set.passive_check = self.passive;
+        self.upstream.put(set);
     }
 
     fn check_as(&mut self, field: &str, health: &spec::HealthCheck, check: &mut Check) {
@@ -99,7 +110,7 @@ fn balancing(field: &str, own: &spec::LoadBalancing, check: &mut Check) -> Balan
     let slow_start = own.slow_start.as_ref().map(|slow| {
         let field = format!("{field}.slowStart");
         push::SlowStart {
-            window_ms: within(&format!("{field}.window"), slow.window, SLOW_START_MS, check),
+            window_ms: check.within(&format!("{field}.window"), slow.window, SLOW_START_MS),
             min_weight_percent: percent(check.between(
                 &format!("{field}.minWeightPercent"),
                 slow.min_weight_percent,
@@ -204,8 +215,8 @@ fn active(field: &str, own: &spec::ActiveCheck, check: &mut Check) -> push::Acti
     push::ActiveCheck {
         kind,
         port: own.port.and_then(|port| check.port(&format!("{field}.port"), port)).map_or(0, u32::from),
-        interval_ms: within(&format!("{field}.interval"), own.interval, INTERVAL_MS, check),
-        timeout_ms: within(&format!("{field}.timeout"), own.timeout, TIMEOUT_MS, check),
+        interval_ms: check.within(&format!("{field}.interval"), own.interval, INTERVAL_MS),
+        timeout_ms: check.within(&format!("{field}.timeout"), own.timeout, TIMEOUT_MS),
         healthy_threshold,
         unhealthy_threshold,
         initially_down: own.initial == spec::InitialState::Down,
@@ -337,14 +348,14 @@ fn status_range(text: &str) -> Option<push::StatusRange> {
 }
 
 fn passive(field: &str, own: &spec::PassiveCheck, check: &mut Check) -> push::PassiveCheck {
-    let base_ejection_ms = within(&format!("{field}.baseEjection"), own.base_ejection, EJECTION_MS, check);
-    let max_ejection_ms = within(&format!("{field}.maxEjection"), own.max_ejection, EJECTION_MS, check);
+    let base_ejection_ms = check.within(&format!("{field}.baseEjection"), own.base_ejection, EJECTION_MS);
+    let max_ejection_ms = check.within(&format!("{field}.maxEjection"), own.max_ejection, EJECTION_MS);
     let in_range = |ms: u64| (EJECTION_MS.0..=EJECTION_MS.1).contains(&ms);
     if max_ejection_ms < base_ejection_ms && in_range(base_ejection_ms) && in_range(max_ejection_ms) {
         let rule = "is shorter than baseEjection: make it as long at least";
-        check.refuse(format!("{field}.maxEjection"), shown(own.max_ejection), rule);
+        check.refuse(format!("{field}.maxEjection"), own.max_ejection.to_string(), rule);
     }
-    let window_ms = within(&format!("{field}.window"), own.window, WINDOW_MS, check);
+    let window_ms = check.within(&format!("{field}.window"), own.window, WINDOW_MS);
     let mut number = |name: &str, value: i32, bounds: (i32, i32)| {
         check.between(&format!("{field}.{name}"), value, bounds).unwrap_or_default()
     };
@@ -376,18 +387,4 @@ fn passive(field: &str, own: &spec::PassiveCheck, check: &mut Check) -> push::Pa
         check.refuse(field, "", "has everything switched off: leave it out, or switch something on");
     }
     passive
-}
-
-/// In milliseconds.
-fn within(field: &str, duration: Duration, (min, max): Range, check: &mut Check) -> u64 {
-    let ms = duration.as_millis();
-    if !(min..=max).contains(&ms) {
-        let [min, max] = [min, max].map(|ms| shown(Duration::from_millis(ms)));
-        check.refuse(field, shown(duration), format!("is out of range: use {min} to {max}"));
-    }
-    ms
-}
-
-fn shown(duration: Duration) -> String {
-    duration.to_string()
 }

@@ -3,7 +3,8 @@
 use super::backends::{PortName, SetSource, static_backends};
 use super::certificates::Certificates;
 use super::check::{Check, quoted};
-use super::policy::Policy;
+use super::policy::{self, Policy};
+use super::rules::rules;
 use super::{DEFAULT_NAMESPACE, DataPlane, ObjectKey, Objects, Rejection, Warning};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use prost::Message as _;
@@ -16,7 +17,7 @@ use weir_proto::push::{self, PoolConfig};
 /// What a specification says, read once: all of it is right.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
-    /// For the wire.
+    /// For the wire, but for the protocols of the sets: they are in `sources`, and in what those lead to.
     pub config: PoolConfig,
     /// Which proxies serve it.
     pub data_plane: DataPlane,
@@ -194,74 +195,6 @@ fn protocol(protocol: spec::Protocol) -> push::Protocol {
     }
 }
 
-fn rules(spec: &LoadBalancerPoolSpec, check: &mut Check) -> Vec<push::Rule> {
-    check.count("spec.rules", &spec.rules, (0, spec::RULES_MAX));
-    let known: BTreeSet<_> = spec.backend_sets.iter().map(|set| set.name.as_str()).collect();
-    let default_timeout = spec.timeouts.clone().unwrap_or_default().request;
-    let mut compiled = Vec::new();
-    for (index, rule) in spec.rules.iter().enumerate() {
-        let field = format!("spec.rules[{index}]");
-        if let Some(name) = &rule.name {
-            check.name(&format!("{field}.name"), name);
-        }
-        check.hostnames(&format!("{field}.hostnames"), &rule.hostnames);
-        let timeout = rule.timeouts.as_ref().and_then(|timeouts| timeouts.request).unwrap_or(default_timeout);
-        compiled.push(push::Rule {
-            hostnames: rule.hostnames.clone(),
-            paths: paths(&format!("{field}.matches"), rule, check),
-            backend_sets: weighted_sets(&format!("{field}.backendSets"), rule, &known, check),
-            request_timeout_ms: timeout.as_millis(),
-            ..push::Rule::default()
-        });
-    }
-    compiled
-}
-
-fn paths(field: &str, rule: &spec::Rule, check: &mut Check) -> Vec<push::PathMatch> {
-    check.count(field, &rule.matches, (0, spec::MATCHES_MAX));
-    let mut compiled = Vec::new();
-    for (index, spec::RouteMatch { path }) in rule.matches.iter().enumerate() {
-        check.path(&format!("{field}[{index}].path.value"), &path.value);
-        let kind = match path.kind {
-            spec::PathMatchType::PathPrefix => push::PathMatchKind::Prefix,
-            spec::PathMatchType::Exact => push::PathMatchKind::Exact,
-        };
-        compiled.push(push::PathMatch { kind: kind.into(), value: path.value.clone() });
-    }
-    compiled
-}
-
-fn weighted_sets(
-    field: &str,
-    rule: &spec::Rule,
-    known: &BTreeSet<&str>,
-    check: &mut Check,
-) -> Vec<push::WeightedSet> {
-    check.count(field, &rule.backend_sets, (1, spec::RULE_BACKEND_SETS_MAX));
-    if !rule.backend_sets.is_empty() && rule.backend_sets.iter().all(|set| set.weight == 0) {
-        check.refuse(field, "", "has no weight above 0: give at least one set a weight");
-    }
-    let (mut names, mut compiled) = (BTreeSet::new(), Vec::new());
-    for (index, set) in rule.backend_sets.iter().enumerate() {
-        let name = format!("{field}[{index}].name");
-        if !known.contains(set.name.as_str()) {
-            check.refuse(
-                &name,
-                quoted(&set.name),
-                "is not a name in spec.backendSets: add the set or correct the name",
-            );
-        }
-        check.unique(&mut names, &set.name, name, quoted(&set.name));
-        let weight = check.number(&format!("{field}[{index}].weight"), set.weight, spec::SET_WEIGHT_MAX);
-        compiled.extend(weight.map(|weight| push::WeightedSet {
-            set: set.name.clone(),
-            weight,
-            ..push::WeightedSet::default()
-        }));
-    }
-    compiled
-}
-
 fn sources(key: &ObjectKey, spec: &LoadBalancerPoolSpec, check: &mut Check) -> BTreeMap<String, SetSource> {
     check.count("spec.backendSets", &spec.backend_sets, (1, spec::BACKEND_SETS_MAX));
     let (mut names, mut compiled) = (BTreeSet::new(), BTreeMap::new());
@@ -269,9 +202,14 @@ fn sources(key: &ObjectKey, spec: &LoadBalancerPoolSpec, check: &mut Check) -> B
         let field = format!("spec.backendSets[{index}]");
         check.name(&format!("{field}.name"), &set.name);
         check.unique(&mut names, &set.name, format!("{field}.name"), quoted(&set.name));
+        let protocol = set.protocol.map(policy::protocol);
         let source = match (&set.service, &set.static_backends) {
-            (Some(service), None) => service_source(key, &format!("{field}.service"), service, check),
-            (None, Some(addresses)) => static_backends(&format!("{field}.static.backends"), addresses, check),
+            (Some(service), None) => {
+                service_source(key, &format!("{field}.service"), service, protocol, check)
+            }
+            (None, Some(addresses)) => {
+                static_backends(&format!("{field}.static.backends"), addresses, protocol, check)
+            }
             (None, None) => {
                 check.refuse(&field, "", "has no backends: write exactly one of service and static");
                 None
@@ -290,6 +228,7 @@ fn service_source(
     key: &ObjectKey,
     field: &str,
     service: &spec::ServiceSource,
+    protocol: Option<push::UpstreamProtocol>,
     check: &mut Check,
 ) -> Option<SetSource> {
     check.object_name(&format!("{field}.name"), &service.name);
@@ -304,7 +243,7 @@ fn service_source(
             PortName::Name(name.clone())
         }
     };
-    Some(SetSource::Service { field: field.to_owned(), service: service_key(key, service), port })
+    Some(SetSource::Service { field: field.to_owned(), service: service_key(key, service), port, protocol })
 }
 
 fn service_key(pool: &ObjectKey, service: &spec::ServiceSource) -> ObjectKey {
@@ -333,26 +272,21 @@ fn source(key: &ObjectKey, set: &spec::BackendSet) -> String {
 }
 
 fn backend_sets(key: &ObjectKey, spec: &LoadBalancerPoolSpec, check: &mut Check) -> Vec<push::BackendSet> {
-    let timeouts = spec.timeouts.clone().unwrap_or_default();
-    check.positive("spec.timeouts.connect", timeouts.connect);
-    let idle = spec.connection_pool.clone().unwrap_or_default();
-    check.positive("spec.connectionPool.idleTimeout", idle.idle_timeout);
-    let field = "spec.connectionPool.maxIdlePerBackend";
-    let idle_max = check.number(field, idle.max_idle_per_backend, spec::IDLE_PER_BACKEND_MAX);
+    let connect = spec.timeouts.clone().unwrap_or_default().connect;
+    check.positive("spec.timeouts.connect", connect);
     let policy = Policy::of_pool(spec, check);
     let mut compiled = Vec::new();
     for (index, set) in spec.backend_sets.iter().enumerate() {
         let own = policy.of_set(&format!("spec.backendSets[{index}]"), set, check);
         let mut set = push::BackendSet {
             name: set.name.clone(),
-            connect_timeout_ms: timeouts.connect.as_millis(),
-            idle_timeout_ms: idle.idle_timeout.as_millis(),
-            idle_connections_max: idle_max.unwrap_or_default(),
+            connect_timeout_ms: connect.as_millis(),
             source: source(key, set),
             ..push::BackendSet::default()
         };
         own.put(&mut set);
         compiled.push(set);
     }
+    policy::check_fallbacks(spec, &compiled, check);
     compiled
 }

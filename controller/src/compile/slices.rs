@@ -16,7 +16,7 @@
 //!
 //! What cannot be used is left out with one sentence for each kind of fault, however many endpoints have it.
 
-use super::backends::Fault;
+use super::backends::{Fault, spoken};
 use super::check::quoted;
 use super::pool::key_of;
 use super::{BackendSetContent, ObjectKey, Reason};
@@ -25,7 +25,7 @@ use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use weir_proto::limits::{BACKENDS_PER_SET_MAX, HINTS_MAX, NODE_NAME_BYTES_MAX, ZONE_BYTES_MAX};
-use weir_proto::push::{Backend, BackendState};
+use weir_proto::push::{Backend, BackendState, UpstreamProtocol};
 
 /// An IP family, which a slice is of as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,13 +72,13 @@ struct Oddities {
     has_port: bool,
     /// Whether some endpoint would take requests if it had the port.
     has_endpoint: bool,
-    /// A protocol that a slice's port says, where the Service's says none.
-    app_protocol: Option<(String, ObjectKey)>,
+    /// What slices say is spoken, where the Service's port says nothing; the first slice that says each.
+    app_protocols: BTreeMap<Option<UpstreamProtocol>, (String, ObjectKey)>,
 }
 
 impl Slices<'_> {
-    /// The backends, and what of the slices cannot be used.
-    pub(super) fn read(&self) -> (BackendSetContent, Vec<Fault>) {
+    /// The backends, what they speak as far as slices say it, and what of the slices cannot be used.
+    pub(super) fn read(&self) -> (BackendSetContent, Option<UpstreamProtocol>, Vec<Fault>) {
         let mut oddities = Oddities::default();
         let mut tried = Vec::new();
         let found = self.slices.iter().filter_map(|slice| {
@@ -101,7 +101,7 @@ impl Slices<'_> {
         }
         let mut faults = self.faults(&oddities, backends.is_empty());
         faults.extend(self.cut(&mut backends));
-        (BackendSetContent::new(backends), faults)
+        (BackendSetContent::new(backends), oddities.spoken(), faults)
     }
 
     fn of_family(&self, family: Family, oddities: &mut Oddities) -> Vec<Backend> {
@@ -141,7 +141,8 @@ impl Slices<'_> {
         for port in named {
             oddities.has_port = true;
             if let Some(protocol) = app_protocol(self.port, port) {
-                oddities.app_protocol.get_or_insert_with(|| (protocol.to_owned(), key_of(&slice.metadata)));
+                let said = || (protocol.to_owned(), key_of(&slice.metadata));
+                oddities.app_protocols.entry(spoken(protocol)).or_insert_with(said);
             }
             match port.port.map(u16::try_from) {
                 Some(Ok(number)) if number > 0 => numbers.push(number),
@@ -173,7 +174,9 @@ impl Slices<'_> {
     fn faults(&self, oddities: &Oddities, is_empty: bool) -> Vec<Fault> {
         let Oddities { addresses, ports, types, .. } = oddities;
         let mut faults = Vec::new();
-        if let Some((protocol, slice)) = &oddities.app_protocol {
+        let spoken = oddities.spoken();
+        let unspoken = oddities.app_protocols.iter().filter(|(said, _)| **said != spoken || said.is_none());
+        for (_, (protocol, slice)) in unspoken {
             faults.push(Fault::unspoken(self.port, protocol, &format!("EndpointSlice {slice}")));
         }
         if types.count > 0 {
@@ -211,6 +214,18 @@ impl Slices<'_> {
 
     fn about_port(&self, rule: String, reason: Reason) -> Fault {
         Fault { subfield: "port", value: self.port.port.to_string(), rule, reason }
+    }
+}
+
+impl Oddities {
+    /// HTTP/2 where slices say that and nothing else, for a set is spoken to in one protocol.
+    fn spoken(&self) -> Option<UpstreamProtocol> {
+        let mut said = self.app_protocols.keys();
+        match (said.next(), said.next()) {
+            (Some(only), None) => *only,
+            (None, _) => None,
+            (Some(_), Some(_)) => Some(UpstreamProtocol::Http1),
+        }
     }
 }
 
@@ -273,11 +288,10 @@ impl Tally {
     }
 }
 
-/// The protocol that a slice's port names and backends are not spoken to in. Where the Service's port names one,
-/// that is the one that counts: its author is the one who says what the Service is.
+/// The protocol that a slice's port names. Where the Service's port names one, that is the one that counts: its author
+/// is the one who says what the Service is.
 fn app_protocol<'a>(service: &ServicePort, slice: &'a EndpointPort) -> Option<&'a str> {
-    let named = slice.app_protocol.as_deref()?;
-    (service.app_protocol.is_none() && !super::backends::is_spoken(named)).then_some(named)
+    slice.app_protocol.as_deref().filter(|_| service.app_protocol.is_none())
 }
 
 pub(super) fn is_tcp(protocol: Option<&str>) -> bool {

@@ -6,7 +6,9 @@ mod conflicts;
 mod odd_objects;
 mod policy;
 mod references;
+mod rules;
 mod slices;
+mod upstream;
 
 use super::*;
 use k8s_openapi::api::core::v1::{Secret, Service};

@@ -1,6 +1,6 @@
 //! All pools together.
 
-use super::backends::{self, SetSource};
+use super::backends::{self, Resolved, SetSource};
 use super::certificates::without_revoked;
 use super::conflict::{Claimant, Claims};
 use super::pool::{self, Claim, Plan};
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use weir_crds::LoadBalancerPool;
 use weir_proto::digest;
 use weir_proto::limits::POOLS_MAX;
-use weir_proto::push::PoolConfig;
+use weir_proto::push::{PoolConfig, UpstreamProtocol};
 
 /// What all objects compile to. What did not change shares its memory with the world before.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -52,6 +52,8 @@ pub struct CompiledSet {
     pub content: Arc<BackendSetContent>,
     /// Where the backends come from.
     pub source: Arc<SetSource>,
+    /// What they are spoken to in; the same in the pool's `config`.
+    pub protocol: UpstreamProtocol,
     /// Why the set is empty, where its source does not resolve, what of its endpoints cannot be used, or what its
     /// backends will not get.
     pub warnings: Vec<Warning>,
@@ -141,7 +143,8 @@ impl World {
     }
 
     /// Compiles the sets of one Service again, after it or one of its EndpointSlices changed, and names those
-    /// whose content or warning is different now. Costs what these sets cost, whatever the size of the world.
+    /// whose content, protocol or warning is different now. Costs what these sets cost, whatever the size of the world.
+    /// Another protocol is another configuration of the pool.
     pub fn refresh_service(&mut self, service: &ObjectKey, objects: &Objects) -> Vec<SetKey> {
         let mut changed = Vec::new();
         for key in self.by_service.get(service).into_iter().flatten() {
@@ -154,10 +157,16 @@ impl World {
             };
             let Some(set) = pool.sets.get_mut(&key.set) else { continue };
             let refreshed = CompiledSet::new(&key.pool, &set.source, objects, Some(set));
-            if !Arc::ptr_eq(&refreshed.content, &set.content) || refreshed.warnings != set.warnings {
+            let is_other_protocol = refreshed.protocol != set.protocol;
+            let is_other =
+                !Arc::ptr_eq(&refreshed.content, &set.content) || refreshed.warnings != set.warnings;
+            *set = refreshed;
+            if is_other_protocol {
+                pool.speak();
+            }
+            if is_other || is_other_protocol {
                 changed.push(key.clone());
             }
-            *set = refreshed;
         }
         changed
     }
@@ -183,15 +192,6 @@ impl CompiledPool {
     }
 
     fn new(key: &ObjectKey, plan: &Plan, objects: &Objects, before: Option<&Self>) -> Self {
-        let config_digest = digest::config(&plan.config);
-        let config = match before {
-            Some(before) if before.config_digest == config_digest => Arc::clone(&before.config),
-            _ => Arc::new(plan.config.clone()),
-        };
-        let data_plane = match before {
-            Some(before) if *before.data_plane == plan.data_plane => Arc::clone(&before.data_plane),
-            _ => Arc::new(plan.data_plane.clone()),
-        };
         let set = |(name, source): (&String, &SetSource)| {
             let before = before.and_then(|before| before.sets.get(name));
             let source = match before {
@@ -200,14 +200,38 @@ impl CompiledPool {
             };
             (name.clone(), CompiledSet::new(key, &source, objects, before))
         };
+        let sets = plan.sources.iter().map(set).collect();
+        let config = speaking(&plan.config, &sets);
+        let config_digest = digest::config(&config);
+        let config = match before {
+            Some(before) if before.config_digest == config_digest => Arc::clone(&before.config),
+            _ => Arc::new(config),
+        };
+        let data_plane = match before {
+            Some(before) if *before.data_plane == plan.data_plane => Arc::clone(&before.data_plane),
+            _ => Arc::new(plan.data_plane.clone()),
+        };
         Self {
             config,
             config_digest,
             data_plane,
-            sets: plan.sources.iter().map(set).collect(),
+            sets,
             config_warnings: plan.warnings.clone(),
             claims: plan.claims.clone(),
             lacks_certificate: plan.lacks_certificate,
+        }
+    }
+
+    /// Brings the configuration up to date with the protocols of its sets: their Services say them, and change by
+    /// themselves.
+    fn speak(&mut self) {
+        let is_said = |name: &str, said: UpstreamProtocol| {
+            self.sets.get(name).is_none_or(|compiled| compiled.protocol == said)
+        };
+        if !self.config.backend_sets.iter().all(|set| is_said(&set.name, set.protocol())) {
+            let config = speaking(&self.config, &self.sets);
+            self.config_digest = digest::config(&config);
+            self.config = Arc::new(config);
         }
     }
 
@@ -216,7 +240,8 @@ impl CompiledPool {
             (name.clone(), CompiledSet::new(key, &set.source, objects, Some(set)))
         };
         let mut refreshed = Self { sets: self.sets.iter().map(set).collect(), ..self.clone() };
-        if let Some((config, warnings)) = without_revoked(key, &self.config, objects) {
+        refreshed.speak();
+        if let Some((config, warnings)) = without_revoked(key, &refreshed.config, objects) {
             refreshed.config_digest = digest::config(&config);
             refreshed.config = Arc::new(config);
             refreshed.config_warnings.extend(warnings);
@@ -225,14 +250,23 @@ impl CompiledPool {
     }
 }
 
+/// A configuration with the protocols of its sets.
+fn speaking(config: &PoolConfig, sets: &BTreeMap<String, CompiledSet>) -> PoolConfig {
+    let mut config = config.clone();
+    for set in &mut config.backend_sets {
+        set.set_protocol(sets.get(&set.name).map_or(UpstreamProtocol::Http1, |compiled| compiled.protocol));
+    }
+    config
+}
+
 impl CompiledSet {
     fn new(pool: &ObjectKey, source: &Arc<SetSource>, objects: &Objects, before: Option<&Self>) -> Self {
-        let (content, warnings) = backends::content(pool, source, objects);
+        let Resolved { content, protocol, warnings } = backends::resolve(pool, source, objects);
         let content = match before {
             Some(before) if before.content.digest == content.digest => Arc::clone(&before.content),
             _ => Arc::new(content),
         };
-        Self { content, source: Arc::clone(source), warnings }
+        Self { content, source: Arc::clone(source), protocol, warnings }
     }
 }
 

@@ -1,8 +1,9 @@
 //! Where backends come from.
 
 use super::{
-    BACKEND_WEIGHT_MAX, HOSTNAME_BYTES_MAX, HealthCheck, LoadBalancing, NAME_BYTES_MAX, NAME_PATTERN,
-    OBJECT_NAME_PATTERN, PRIORITY_MAX, STATIC_BACKENDS_MAX,
+    BACKEND_WEIGHT_MAX, CircuitBreaker, Concurrency, ConnectionPool, HOSTNAME_BYTES_MAX, HealthCheck,
+    LoadBalancing, NAME_BYTES_MAX, NAME_PATTERN, OBJECT_NAME_PATTERN, PRIORITY_MAX, RetryBudget,
+    STATIC_BACKENDS_MAX, UpstreamProtocol,
 };
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use schemars::JsonSchema;
@@ -11,11 +12,19 @@ use serde::{Deserialize, Serialize};
 /// A group of backends that can stand in for each other.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-#[schemars(extend("x-kubernetes-validations" = [{
-    "rule": "has(self.service) != has(self.static)",
-    "message": "a backend set must have exactly one of service and static",
-    "reason": "FieldValueInvalid",
-}]))]
+#[schemars(extend("x-kubernetes-validations" = [
+    {
+        "rule": "has(self.service) != has(self.static)",
+        "message": "a backend set must have exactly one of service and static",
+        "reason": "FieldValueInvalid",
+    },
+    {
+        "rule": "!has(self.circuitBreaker) || !has(self.circuitBreaker.fallback) || !has(self.circuitBreaker.fallback.backendSet) || self.circuitBreaker.fallback.backendSet != self.name",
+        "message": "a backend set must not be its own fallback: name another set, or use a response",
+        "reason": "FieldValueInvalid",
+        "fieldPath": ".circuitBreaker.fallback.backendSet",
+    },
+]))]
 pub struct BackendSet {
     /// Name of the set, unique within the pool: a DNS label of 1 to 63 characters.
     #[schemars(length(min = 1, max = NAME_BYTES_MAX), regex(pattern = NAME_PATTERN))]
@@ -36,6 +45,27 @@ pub struct BackendSet {
     /// How backends of this set are checked, in place of spec.healthCheck as a whole; `{}` checks nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health_check: Option<HealthCheck>,
+
+    /// What is spoken to the backends: HTTP (HTTP/1.1), or HTTP2 with prior knowledge, which gRPC needs. Without it:
+    /// HTTP2 where the Service's port has appProtocol kubernetes.io/h2c, h2c or grpc, and else HTTP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<UpstreamProtocol>,
+
+    /// Connections to backends of this set, in place of spec.connectionPool as a whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connection_pool: Option<ConnectionPool>,
+
+    /// How many requests a backend of this set has at a time, in place of spec.concurrency as a whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<Concurrency>,
+
+    /// When requests are kept away from this set, in place of spec.circuitBreaker as a whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub circuit_breaker: Option<CircuitBreaker>,
+
+    /// How many retries this set gets, in place of spec.retryBudget as a whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_budget: Option<RetryBudget>,
 }
 
 /// A Service.

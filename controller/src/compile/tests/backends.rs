@@ -1,6 +1,7 @@
 //! What a set holds, and what is said where its Service gives none.
 
 use super::*;
+use weir_proto::push::UpstreamProtocol;
 
 #[test]
 fn endpoints_become_backends_by_their_conditions() {
@@ -65,28 +66,91 @@ fn a_pod_with_two_families_is_one_backend() {
     assert_eq!(families("[IPv6]", "false"), four);
 }
 
+/// The shop, whose set `web` and its Service's port have these fields more.
+fn speaking(set: &str, port: &str) -> Objects {
+    let mut objects = objects(&SHOP.replacen("port: http}", &format!("port: http}}{set}"), 1));
+    let text = WEB.replacen("port: 80,", &format!("port: 80,{port}"), 1);
+    let web: Service = yaml(&format!("apiVersion: v1\nkind: Service\n{text}"));
+    objects.services.insert(key("web"), Arc::new(web));
+    objects
+}
+
+/// What the backends of `web` are spoken to in: of the set, and of the configuration.
+fn protocols(world: &World) -> [UpstreamProtocol; 2] {
+    let pool = &world.pools[&key("shop")];
+    assert_eq!(pool.config_digest, weir_proto::digest::config(&pool.config));
+    [pool.sets["web"].protocol, pool.config.backend_sets[0].protocol()]
+}
+
 #[test]
-fn a_port_that_speaks_something_else_is_warned_of_and_serves() {
-    for (protocol, is_spoken) in [
-        ("http", true),
-        ("kubernetes.io/ws", true),
-        ("https", false),
-        ("kubernetes.io/h2c", false),
-        ("kubernetes.io/wss", false),
+fn the_service_says_what_its_port_speaks_and_what_cannot_be_spoken_is_warned_of_and_serves() {
+    use UpstreamProtocol::{Http1, Http2};
+    for (protocol, spoken) in [
+        ("http", Some(Http1)),
+        ("ws", Some(Http1)),
+        ("kubernetes.io/ws", Some(Http1)),
+        ("kubernetes.io/h2c", Some(Http2)),
+        ("h2c", Some(Http2)),
+        ("grpc", Some(Http2)),
+        ("https", None),
+        ("kubernetes.io/wss", None),
+        ("GRPC", None),
     ] {
-        let mut objects = objects(SHOP);
-        let text = WEB.replacen("port: 80,", &format!("port: 80, appProtocol: {protocol},"), 1);
-        let web: Service = yaml(&format!("apiVersion: v1\nkind: Service\n{text}"));
-        objects.services.insert(key("web"), Arc::new(web));
-        let world = world(&objects, None);
-        assert_eq!(backends(&world, "web").len(), 2, "{protocol}");
+        let objects = speaking("", &format!(" appProtocol: {protocol},"));
+        let whole = world(&objects, None);
+        assert_eq!(backends(&whole, "web").len(), 2, "{protocol}");
+        assert_eq!(protocols(&whole), [spoken.unwrap_or(Http1); 2], "{protocol}");
         let expected = format!(
             "default/shop: spec.backendSets[0].service.port: 80 has appProtocol \"{protocol}\" in its Service, and backends"
         );
-        let warnings = shown(world.warnings());
-        assert_eq!(warnings.is_empty(), is_spoken, "{warnings:?}");
+        let warnings = shown(whole.warnings());
+        assert_eq!(warnings.is_empty(), spoken.is_some(), "{warnings:?}");
         assert!(warnings.iter().all(|warning| warning.starts_with(&expected)), "{warnings:?}");
+        for (set, written) in [(", protocol: HTTP", Http1), (", protocol: HTTP2", Http2)] {
+            let whole = world(&speaking(set, &format!(" appProtocol: {protocol},")), None);
+            assert_eq!(protocols(&whole), [written; 2], "{protocol}");
+            assert_eq!(shown(whole.warnings()), Vec::<String>::new(), "who writes it down knows it");
+        }
     }
+}
+
+#[test]
+fn another_protocol_of_a_service_is_another_configuration_at_once() {
+    use UpstreamProtocol::{Http1, Http2};
+    let plain = speaking("", "");
+    let mut now = world(&plain, None);
+    let before = now.pools[&key("shop")].clone();
+    let set = SetKey { pool: key("shop"), set: "web".to_owned() };
+    let spoken = speaking("", " appProtocol: h2c,");
+    let mut spoken_now = plain.clone();
+    spoken_now.services.clone_from(&spoken.services);
+    assert_eq!(now.refresh_service(&key("web"), &spoken_now), std::slice::from_ref(&set));
+    assert_eq!(protocols(&now), [Http2; 2]);
+    let after = &now.pools[&key("shop")];
+    assert!(after.config_digest != before.config_digest);
+    assert!(Arc::ptr_eq(&after.sets["web"].content, &before.sets["web"].content));
+    assert_eq!(after.config.backend_sets[0].source, before.config.backend_sets[0].source);
+    assert_eq!(now, world(&spoken_now, None), "as a whole compile has it");
+    assert_eq!(now.refresh_service(&key("web"), &spoken_now), []);
+    let mut gone = spoken_now.clone();
+    gone.services.clear();
+    assert_eq!(now.refresh_service(&key("web"), &gone), [set]);
+    assert_eq!(protocols(&now), [Http1; 2]);
+    assert_eq!(now, world(&gone, None));
+}
+
+#[test]
+fn a_pool_that_serves_what_it_said_before_hears_of_another_protocol_too() {
+    let plain = speaking("", "");
+    let first = world(&plain, None);
+    let mut broken = speaking("", " appProtocol: h2c,");
+    broken.secrets.clone_from(&plain.secrets);
+    let pool: LoadBalancerPool = yaml(&SHOP.replacen("port: 80,", "port: 0,", 1));
+    broken.pools.insert(key("shop"), Arc::new(pool));
+    let second = world(&broken, Some(&first));
+    let kept = &second.last_good[&key("shop")];
+    assert_eq!(kept.config.backend_sets[0].protocol(), UpstreamProtocol::Http2);
+    assert_eq!(kept.config_digest, weir_proto::digest::config(&kept.config));
 }
 
 #[test]

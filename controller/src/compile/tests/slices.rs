@@ -240,8 +240,8 @@ fn what_cannot_be_used_is_said_once_and_the_rest_serves() {
                 .to_owned(),
         ),
         (
-            &[&good.replace("port: 8080", "port: 8080, appProtocol: kubernetes.io/h2c")],
-            "spec.backendSets[0].service.port: 80 has appProtocol \"kubernetes.io/h2c\" in EndpointSlice default/web-0, and \
+            &[&good.replace("port: 8080", "port: 8080, appProtocol: kubernetes.io/wss")],
+            "spec.backendSets[0].service.port: 80 has appProtocol \"kubernetes.io/wss\" in EndpointSlice default/web-0, and \
              backends are spoken to in HTTP/1.1"
                 .to_owned(),
         ),
@@ -343,6 +343,56 @@ fn kinds_of_services_and_who_wrote_their_slices_make_no_difference() {
 }
 
 #[test]
+fn slices_say_the_protocol_where_the_service_does_not_and_all_of_them_say_the_same() {
+    use weir_proto::push::UpstreamProtocol::{self, Http1, Http2};
+    let of = |service: &str, protocols: &[&str]| -> (UpstreamProtocol, Vec<String>) {
+        let slices: Vec<_> = (0..)
+            .zip(protocols)
+            .map(|(n, protocol)| {
+                format!(
+                    "addressType: IPv4\nports: [{{name: http, port: 8080{protocol}}}]\nendpoints: [{{addresses: [10.1.0.{n}]}}]"
+                )
+            })
+            .collect();
+        let slices: Vec<_> = slices.iter().map(String::as_str).collect();
+        let objects = shop(&format!("{{ports: [{{name: http, port: 80{service}}}]}}"), &slices);
+        let world = world(&objects, None);
+        let pool = &world.pools[&key("shop")];
+        assert_eq!(pool.config.backend_sets[0].protocol(), pool.sets["web"].protocol);
+        (pool.sets["web"].protocol, shown(world.warnings()))
+    };
+    let (http, h2c, tls) =
+        (", appProtocol: http", ", appProtocol: kubernetes.io/h2c", ", appProtocol: https");
+    for (service, slices, expected) in [
+        ("", &[""][..], Http1),
+        ("", &[http], Http1),
+        ("", &[h2c], Http2),
+        ("", &["", h2c, ", appProtocol: grpc"], Http2),
+        (http, &[h2c], Http1),
+        (h2c, &[http], Http2),
+        (h2c, &[tls], Http2),
+    ] {
+        assert_eq!(of(service, slices), (expected, Vec::new()), "{service} {slices:?}");
+    }
+    for (slices, said) in [
+        (&[http, h2c][..], &["\"kubernetes.io/h2c\" in EndpointSlice default/web-1"][..]),
+        (&[h2c, http], &["\"kubernetes.io/h2c\" in EndpointSlice default/web-0"]),
+        (&[http, tls], &["\"https\" in EndpointSlice default/web-1"]),
+        (
+            &[h2c, tls],
+            &[
+                "\"https\" in EndpointSlice default/web-1",
+                "\"kubernetes.io/h2c\" in EndpointSlice default/web-0",
+            ],
+        ),
+    ] {
+        let (protocol, warnings) = of("", slices);
+        assert_eq!((protocol, warnings.len()), (Http1, said.len()), "{slices:?}: {warnings:?}");
+        assert!(warnings.iter().zip(said).all(|(warning, said)| warning.contains(said)), "{warnings:?}");
+    }
+}
+
+#[test]
 fn slices_wait_for_their_service() {
     let mut objects = objects(SHOP);
     let service = objects.services.remove(&key("web")).expect("there");
@@ -394,6 +444,7 @@ fn the_page_says_the_limits_and_the_protocols() {
         "At most 20,000 backends",
         "8 zones and 8 nodes",
         "`http`, `ws` and `kubernetes.io/ws`",
+        "`kubernetes.io/h2c`, `h2c` and `grpc`",
         "`InvalidEndpoints`",
     ] {
         assert!(page.contains(said), "{said}");
