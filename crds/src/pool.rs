@@ -138,9 +138,11 @@ pub const PATH_PATTERN: &str = r"^/(?:[-A-Za-z0-9/._~!$&'()*+,;=:@]|%[0-9a-fA-F]
     )
 )]
 #[serde(rename_all = "camelCase")]
+// The list of one list gives the names a name, so that they are taken together once and not for each rule: the API server
+// bounds what a rule may cost.
 #[schemars(extend("x-kubernetes-validations" = [
     {
-        "rule": "!has(self.rules) || self.rules.all(r, sets.contains(self.backendSets.map(s, s.name), r.backendSets.map(b, b.name)))",
+        "rule": "!has(self.rules) || [self.backendSets.map(s, s.name)].all(names, self.rules.all(r, sets.contains(names, r.backendSets.map(b, b.name))))",
         "message": "every name in spec.rules[].backendSets must be a name in spec.backendSets",
         "reason": "FieldValueInvalid",
     },

@@ -1,5 +1,7 @@
 //! The generated definition: equal to the types, described, small, and strict.
 
+mod policies;
+
 use kube_cel::Validator;
 use serde_json::{Value, json};
 use std::path::Path;

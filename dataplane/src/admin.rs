@@ -17,6 +17,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use lb_core::backend::BackendState;
+use lb_core::resilience::{Breaker, BreakerState};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -189,20 +190,37 @@ fn backends(status: &Status, health: &BTreeMap<(u64, Arc<str>), Finding>) -> Val
             },
             "health": health.get(&(set, Arc::clone(&backend.id))).map(finding),
             "in_flight": backend.live.in_flight(),
+            "connections": backend.live.connections(),
             "requests": backend.live.requests(),
             "latency_ms": backend.live.latency().map(milliseconds),
         })
     };
+    let now = status.since_start();
     let pools = status.pools().into_iter().map(|(name, pool)| {
         let sets = pool.sets.iter().map(|(name, set)| {
             let members = set.members();
             let backends = members.backends().iter().map(|member| backend(set.id, member));
             let backends = backends.collect::<Vec<_>>();
-            json!({ "name": name, "ignores_health": members.ignores_health(), "backends": backends })
+            json!({
+                "name": name,
+                "ignores_health": members.ignores_health(),
+                "circuit": set.guard.breaker.as_ref().map(|breaker| circuit(breaker, now)),
+                "queued": set.guard.queue.len(),
+                "backends": backends,
+            })
         });
         json!({ "name": name, "sets": sets.collect::<Vec<_>>() })
     });
     json!({ "pools": pools.collect::<Vec<_>>() })
+}
+
+fn circuit(breaker: &Breaker, now: Duration) -> Value {
+    let (state, closes) = match breaker.state(now) {
+        BreakerState::Closed => ("closed", None),
+        BreakerState::Open { until } => ("open", Some(milliseconds(until.saturating_sub(now)))),
+        BreakerState::HalfOpen => ("half-open", None),
+    };
+    json!({ "state": state, "next_probe_in_ms": closes, "opened": breaker.opened() })
 }
 
 /// What health checks and ejection say of a backend; its check only where it is checked actively.

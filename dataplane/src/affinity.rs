@@ -1,8 +1,8 @@
 //! What of a request says to which backend it belongs.
 
 use crate::connection::Peer;
+use crate::cookie;
 use crate::message::RequestHead;
-use http::header::COOKIE;
 use lb_core::backend::KeySource;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -12,20 +12,9 @@ pub(crate) fn key(source: &KeySource, head: &RequestHead, peer: &Peer) -> Option
         KeySource::SourceIp => Some(xxh3_64(peer.ip.as_bytes())),
         KeySource::Host => head.authority.as_ref().map(|_| xxh3_64(head.host().as_bytes())),
         KeySource::Header(name) => head.headers.get(&**name).map(|value| xxh3_64(value.as_bytes())),
-        KeySource::Cookie(name) => cookie(head, name).map(xxh3_64),
+        KeySource::Cookie(name) => cookie::first(&head.headers, name).map(xxh3_64),
         KeySource::Query(name) => query(head, name).map(|value| xxh3_64(value.as_bytes())),
     }
-}
-
-/// The first cookie of this name (RFC 6265, section 5.4); its value without quotes that may be around it.
-pub(crate) fn cookie<'a>(head: &'a RequestHead, name: &str) -> Option<&'a [u8]> {
-    let fields = head.headers.get_all(COOKIE).iter();
-    let pairs = fields.flat_map(|field| field.as_bytes().split(|byte| *byte == b';'));
-    pairs.map(<[u8]>::trim_ascii).find_map(|pair| {
-        let value = pair.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
-        let unquoted = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\""));
-        Some(unquoted.unwrap_or(value))
-    })
 }
 
 /// The first parameter of this name, as it was sent.

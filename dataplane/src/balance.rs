@@ -6,6 +6,7 @@
 
 use crate::affinity;
 use crate::connection::Peer;
+use crate::cookie;
 use crate::failure::Failure;
 use crate::message::RequestHead;
 use foldhash::HashMap;
@@ -80,6 +81,8 @@ pub(crate) struct Target<'a> {
     pub(crate) choice: Choice,
     /// Of the backend, where what becomes of the request is of interest.
     pub(crate) backend: Option<Arc<str>>,
+    /// Its set stands in for another one.
+    pub(crate) is_fallback: Cell<bool>,
     /// Of a circuit that is half-open: it hangs on this request.
     pub(crate) probe: RefCell<Option<Probe>>,
 }
@@ -146,7 +149,13 @@ impl Turns {
         match &set.fallback {
             None => Err(failure),
             Some(Fallback::Response(response)) => Ok(Place::Response(response)),
-            Some(Fallback::Set(other)) => self.place_in(other, ask),
+            Some(Fallback::Set(other)) => {
+                let place = self.place_in(other, ask)?;
+                if let Place::Backend(target) = &place {
+                    target.is_fallback.set(true);
+                }
+                Ok(place)
+            }
         }
     }
 
@@ -178,6 +187,7 @@ impl Turns {
             slot: Slot { in_flight: Some(in_flight), queue },
             choice: Choice { set: set.tag, backend: backend.tag() },
             backend: set.policy.is_judged.then(|| Arc::clone(&backend.id)),
+            is_fallback: Cell::new(false),
             probe: RefCell::new(probe),
         }))
     }
@@ -222,7 +232,7 @@ impl Turns {
         let of_set = ask.choices.iter().filter(|choice| choice.set == set.tag);
         let home = of_set.filter_map(|choice| at_home(members, choice, ask.tried)).next().or_else(|| {
             let first = ask.session_key.filter(|_| ask.tried.is_empty());
-            first.and_then(|_key| None)
+            first.and_then(|key| lb_core::sessions::rendezvous(key, members))
         });
         if let Some(backend) = home {
             return match backend.live.try_enter(limit) {
@@ -299,7 +309,7 @@ fn is_match(wanted: &SplitMatch, head: &RequestHead) -> bool {
     let is = |found: &[u8]| wanted.value.as_ref().is_none_or(|value| value.as_bytes() == found);
     match &wanted.source {
         SplitSource::Header(name) => head.headers.get_all(&**name).iter().any(|value| is(value.as_bytes())),
-        SplitSource::Cookie(name) => affinity::cookie(head, name).is_some_and(is),
+        SplitSource::Cookie(name) => cookie::first(&head.headers, name).is_some_and(is),
     }
 }
 

@@ -71,7 +71,7 @@ pub struct Counters {
     pub hedges: Count,
     /// Requests that an open circuit refused.
     pub circuits_refused: Count,
-    /// Answers that a fallback response gave.
+    /// Requests that went to a fallback in place of their set.
     pub fallbacks: Count,
     /// Requests that waited for a slot on a backend.
     pub queued: Count,

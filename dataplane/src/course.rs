@@ -46,6 +46,19 @@ impl<'a> Course<'a> {
         }
     }
 
+    /// For an attempt beside another one: with the same limits, on a deadline of its own.
+    pub(crate) fn beside<'b>(&'b self, deadline: &'b Deadline) -> Course<'b> {
+        Course {
+            deadline,
+            timeouts: self.timeouts,
+            total: self.total,
+            request: self.request.clone(),
+            attempt: Cell::new(Until::NEVER),
+            phase: Cell::new(Phase::Sending),
+            waits_for_client: Cell::new(false),
+        }
+    }
+
     pub(crate) fn deadline(&self) -> &'a Deadline {
         self.deadline
     }

@@ -18,6 +18,7 @@ pub mod request;
 
 mod affinity;
 mod balance;
+mod cookie;
 mod course;
 mod failure;
 mod forwarding;
@@ -35,6 +36,12 @@ mod wire;
 mod worker;
 
 pub mod config;
+pub mod ring;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "what the request path is given to keep sessions with, before it does")
+)]
+pub mod sessions;
 pub mod snapshot;
 pub mod tls;
 

@@ -7,6 +7,8 @@ use crate::config::Status;
 use crate::counters::{Count, Counters, LATENCY_BOUNDS_S, sum};
 use crate::health::Counts;
 use crate::readiness::{Phase, Readiness};
+use lb_core::backend::{BackendSet, Live};
+use lb_core::resilience::BreakerState;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, text};
 use prometheus_client::metrics::MetricType;
@@ -43,6 +45,8 @@ enum Value {
     Counters(&'static str, Vec<(&'static str, u64)>),
     /// `None`: there is no value yet.
     Gauge(Option<f64>),
+    /// One gauge for each value of a label.
+    Gauges(&'static str, Vec<(&'static str, f64)>),
     /// A fact of the process, as a label.
     Info(&'static str, &'static str),
     /// Sum, and count in each bucket with its upper bound.
@@ -50,7 +54,7 @@ enum Value {
 }
 
 /// Every metric, in the order in which they are exposed.
-pub static METRICS: [Metric; 28] = [
+pub static METRICS: [Metric; 36] = [
     Metric {
         name: "http_request_duration_seconds",
         help: "Time from the end of a request's head to the end of its response",
@@ -127,6 +131,54 @@ pub static METRICS: [Metric; 28] = [
         name: "weir_upstream_stale_total",
         help: "Kept connections to backends that turned out closed, the request being sent again on another",
         value: |scrape| scrape.counter(|c| &c.upstream_stale),
+    },
+    Metric {
+        name: "weir_upstream_connections",
+        help: "Connections open to backends now, idle ones included",
+        value: |scrape| scrape.of_backends(|live| live.connections()),
+    },
+    Metric {
+        name: "weir_retries_total",
+        help: "Attempts after the first, of requests whose backend failed",
+        value: |scrape| scrape.counter(|c| &c.retries),
+    },
+    Metric {
+        name: "weir_retries_refused_total",
+        help: "Retries and hedges that the retry budget did not allow",
+        value: |scrape| scrape.counter(|c| &c.retries_refused),
+    },
+    Metric {
+        name: "weir_hedges_total",
+        help: "Second attempts beside a first one that took long",
+        value: |scrape| scrape.counter(|c| &c.hedges),
+    },
+    Metric {
+        name: "weir_circuits",
+        help: "Backend sets with a circuit breaker, by its state",
+        value: Scrape::circuits,
+    },
+    Metric {
+        name: "weir_circuit_refusals_total",
+        help: "Requests refused because a circuit was open",
+        value: |scrape| scrape.counter(|c| &c.circuits_refused),
+    },
+    Metric {
+        name: "weir_fallbacks_total",
+        help: "Requests that went to a fallback set or got a fallback response",
+        value: |scrape| scrape.counter(|c| &c.fallbacks),
+    },
+    Metric {
+        name: "weir_limits_reached_total",
+        help: "Requests that met a limit of their backends: waited for a slot, or were refused for want of one or of a connection",
+        value: |scrape| {
+            let by = vec![
+                ("queued", scrape.total(|c| &c.queued)),
+                ("queue_full", scrape.total(|c| &c.queue_full)),
+                ("queue_timeout", scrape.total(|c| &c.queue_timeouts)),
+                ("connection_limit", scrape.total(|c| &c.connection_limits)),
+            ];
+            Value::Counters("limit", by)
+        },
     },
     Metric {
         name: "weir_health_probes_total",
@@ -268,6 +320,33 @@ impl Scrape {
         Value::whole(self.total(of))
     }
 
+    /// Summed over the backends of all sets.
+    fn of_backends(&self, of: impl Fn(&Live) -> u32) -> Value {
+        let pools = self.status.pools();
+        let sets = pools.iter().flat_map(|(_, pool)| &pool.sets);
+        let of_set = |set: &BackendSet| {
+            set.members().backends().iter().map(|backend| u64::from(of(&backend.live))).sum::<u64>()
+        };
+        Value::whole(sets.map(|(_, set)| of_set(set)).sum())
+    }
+
+    fn circuits(&self) -> Value {
+        let now = self.status.since_start();
+        let pools = self.status.pools();
+        let sets = pools.iter().flat_map(|(_, pool)| &pool.sets);
+        let states: Vec<_> = sets
+            .filter_map(|(_, set)| set.guard.breaker.as_ref())
+            .map(|breaker| breaker.state(now))
+            .collect();
+        let count = |is: fn(&BreakerState) -> bool| states.iter().filter(|state| is(state)).count() as f64;
+        let by = vec![
+            ("closed", count(|state| matches!(state, BreakerState::Closed))),
+            ("open", count(|state| matches!(state, BreakerState::Open { .. }))),
+            ("half_open", count(|state| matches!(state, BreakerState::HalfOpen))),
+        ];
+        Value::Gauges("state", by)
+    }
+
     fn latency(&self) -> Value {
         let bounds = LATENCY_BOUNDS_S.into_iter().chain([f64::INFINITY]).enumerate();
         let buckets = bounds.map(|(i, bound)| (bound, self.total(|c| &c.latency[i]))).collect();
@@ -287,7 +366,7 @@ impl Value {
     fn kind(&self) -> MetricType {
         match self {
             Self::Counter(_) | Self::Counters(..) => MetricType::Counter,
-            Self::Gauge(_) => MetricType::Gauge,
+            Self::Gauge(_) | Self::Gauges(..) => MetricType::Gauge,
             Self::Info(..) => MetricType::Info,
             Self::Histogram(..) => MetricType::Histogram,
         }
@@ -305,6 +384,12 @@ impl Value {
                 Ok(())
             }
             Self::Gauge(value) => value.map_or(Ok(()), |value| encoder.encode_gauge(&value)),
+            Self::Gauges(label, values) => {
+                for (value, n) in values {
+                    encoder.encode_family(&[(*label, *value)])?.encode_gauge(n)?;
+                }
+                Ok(())
+            }
             Self::Info(label, value) => encoder.encode_info(&[(*label, *value)]),
             Self::Histogram(sum, buckets) => {
                 let count = buckets.iter().map(|(_, n)| n).sum();

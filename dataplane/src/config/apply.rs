@@ -117,6 +117,7 @@ impl Applier {
     /// checks with others.
     #[must_use]
     pub(crate) fn placed(self, place: Place, started: Instant, exchange: Exchange) -> Self {
+        self.status.started(started);
         Self { place, started, exchange: Arc::new(exchange), ..self }
     }
 

@@ -3,7 +3,7 @@
 use lb_core::backend::BackendSet;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use weir_proto::push::{SetDigest, Version};
 
@@ -22,6 +22,7 @@ pub struct Status {
     nacks: AtomicU64,
     snapshot_requests: AtomicU64,
     connects: AtomicU64,
+    started: OnceLock<Instant>,
 }
 
 /// One pool as this proxy serves it.
@@ -114,6 +115,18 @@ impl Status {
             Link::InStep => Some(Duration::ZERO),
             Link::Renewing(since) | Link::Lost(since) => Some(since.elapsed()),
         }
+    }
+
+    /// The process's zero of time was then: what sets and backends are told the time by.
+    pub(super) fn started(&self, at: Instant) {
+        // Said once, when the proxy is put together.
+        let _ = self.started.set(at);
+    }
+
+    /// Time since the process began.
+    #[must_use]
+    pub fn since_start(&self) -> Duration {
+        self.started.get().map_or(Duration::ZERO, Instant::elapsed)
     }
 
     pub(super) fn committed(&self, version: u64) {

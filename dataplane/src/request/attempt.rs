@@ -30,6 +30,7 @@ pub(crate) struct Tunnel {
 }
 
 /// What an attempt knows of its request.
+#[derive(Clone, Copy)]
 pub(super) struct Attempt<'a> {
     pub(super) worker: &'a Worker,
     pub(super) course: &'a Course<'a>,

@@ -4,6 +4,7 @@
 //! whole; [`attempt`] is what is done again where a backend fails.
 
 mod attempt;
+mod hedge;
 mod waits;
 
 use crate::connection::Peer;
@@ -19,6 +20,7 @@ use crate::worker::Worker;
 use attempt::Attempt;
 pub(crate) use attempt::Tunnel;
 use bytes::Bytes;
+use hedge::Hedge;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use lb_core::route::FallbackResponse;
@@ -153,7 +155,15 @@ async fn forward(
         };
         // 5. One attempt: a connection, the exchange over it, and what came of it.
         let attempt = Attempt { worker, course: &course, attempts: &attempts, is_kept: &is_kept };
-        let (failed, target) = match attempt.run(target, head, &mut body, sink).await {
+        let ended = match hedge::after(route, head, &attempts) {
+            None => attempt.run(target, head, &mut body, sink).await,
+            Some(after) => {
+                body.read_ahead().await?;
+                let hedge = Hedge { attempt, route, head, peer, after };
+                hedge.run(target, || body.copy(), sink).await
+            }
+        };
+        let (failed, target) = match ended {
             Ok(done) => return Ok(done),
             Err(failed) => *failed,
         };

@@ -48,8 +48,9 @@ impl Waits<'_> {
             let now = worker.outcomes.since_start(Instant::now());
             let ask =
                 Ask { head, peer, choices: &[], session_key: None, tried, now, is_waiting: since.is_some() };
-            let (queue, pause) = match worker.turns.place(route, &ask)? {
+            let (queue, pause) = match worker.turns.place(route, &ask).inspect_err(|why| self.count(*why))? {
                 Place::Backend(target) => {
+                    worker.counters.fallbacks.add(u64::from(target.is_fallback.get()));
                     if let Some(place) = place {
                         place.served();
                     }
@@ -116,6 +117,12 @@ impl Waits<'_> {
             () = tokio::time::sleep(pause) => Ok(()),
             () = sink.gone() => Err(Failure::ClientGone),
             () = self.course.deadline().passed() => Err(failure),
+        }
+    }
+
+    fn count(&self, why: Failure) {
+        if matches!(why, Failure::CircuitOpen { .. }) {
+            self.worker.counters.circuits_refused.add(1);
         }
     }
 

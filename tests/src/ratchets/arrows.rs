@@ -42,14 +42,14 @@ const SPINE: &[&str] = &["request", "connection", "worker"];
 /// What is beside the request path and may never be named on it: a request never waits for configuration.
 const BESIDE: &[&str] = &["config", "health", "admin", "proxy", "metrics", "readiness"];
 
-/// Where else the wire is named: limits that the command and ticket keys have to keep too, and certificates, which are
+/// Where else the wire is named: limits that the command and shared keys have to keep too, and certificates, which are
 /// proven where TLS is built so that the proof and its use are in one place; and what proxies tell each other of
 /// health, which is no configuration.
 const WIRE_READERS: &[&str] = &[
     "dataplane/src/health/share.rs",
     "dataplane/src/proxy.rs",
+    "dataplane/src/ring.rs",
     "dataplane/src/tls.rs",
-    "dataplane/src/tls/tickets.rs",
 ];
 
 #[test]

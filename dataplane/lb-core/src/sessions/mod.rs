@@ -3,9 +3,13 @@
 //! What a session remembers is a [`Choice`]: a set and a backend, by hashes that are equal on every proxy. It is kept in
 //! a sealed cookie ([`Token`] is what is sealed), or in a [`SessionTable`] by what the client sends anyway.
 
+mod key;
+mod rendezvous;
 mod table;
 mod token;
 
+pub use key::{pool_tag, session_key};
+pub use rendezvous::rendezvous;
 pub use table::SessionTable;
 pub use token::{CHOICES_MAX, TOKEN_BYTES_MAX, Token, TokenError};
 

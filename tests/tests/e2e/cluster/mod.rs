@@ -7,6 +7,7 @@ mod grants;
 mod identity;
 mod policy;
 mod replicas;
+mod resilience;
 mod site;
 mod slices;
 mod source;

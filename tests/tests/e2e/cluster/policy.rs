@@ -36,7 +36,7 @@ fn with(policy: &Value) -> Value {
 }
 
 /// What the controller says of a pool that no API server has looked at.
-fn compiled(pool: &Value) -> Result<(), Vec<String>> {
+pub(super) fn compiled(pool: &Value) -> Result<(), Vec<String>> {
     let pool = serde_json::from_value(pool.clone()).map_err(|error| vec![error.to_string()])?;
     let mut objects = Objects::default();
     let key = ObjectKey::new("default", "bad");
