@@ -75,7 +75,8 @@ impl AdminState {
     pub fn new(current: Current, seen: Seen, readiness: Arc<Readiness>, applier: &Applier) -> Self {
         let status = applier.status();
         let Seen { workers, health, view } = seen;
-        let metrics = Metrics::new(workers, health, Arc::clone(&status), Arc::clone(&readiness));
+        let metrics =
+            Metrics::new(Arc::clone(&current), workers, health, Arc::clone(&status), Arc::clone(&readiness));
         Self { current, readiness, status, health: view, metrics }
     }
 }

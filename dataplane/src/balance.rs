@@ -125,7 +125,7 @@ impl Turns {
         let first = self.set_for(route, ask).ok_or(Failure::NoBackend)?;
         match self.place_in(&first.set, ask) {
             Err(Failure::NoBackend) => {}
-            Err(failure) => return self.fall_back(first, failure, ask),
+            Err(failure) => return self.fall_back(route, &first.set, failure, ask),
             place => return place,
         }
         // The share of a set without backends goes to the others rather than to an error.
@@ -133,28 +133,35 @@ impl Turns {
         for other in others {
             match self.place_in(&other.set, ask) {
                 Err(Failure::NoBackend) => {}
-                Err(failure) => return self.fall_back(other, failure, ask),
+                Err(failure) => return self.fall_back(route, &other.set, failure, ask),
                 place => return place,
             }
         }
-        self.fall_back(first, Failure::NoBackend, ask)
+        self.fall_back(route, &first.set, Failure::NoBackend, ask)
     }
 
+    /// A place in what stands in for a set, or in what stands in for that, and so on: no set comes back to itself so.
     fn fall_back<'a>(
         &self,
-        set: &'a WeightedSet,
+        route: &'a Route,
+        set: &'a BackendSet,
         failure: Failure,
         ask: &Ask<'_>,
     ) -> Result<Place<'a>, Failure> {
-        match &set.fallback {
-            None => Err(failure),
-            Some(Fallback::Response(response)) => Ok(Place::Response(response)),
-            Some(Fallback::Set(other)) => {
-                let place = self.place_in(other, ask)?;
-                if let Place::Backend(target) = &place {
-                    target.is_fallback.set(true);
-                }
-                Ok(place)
+        let (mut set, mut failure) = (set, failure);
+        loop {
+            match route.fallback_of(set) {
+                None => return Err(failure),
+                Some(Fallback::Response(response)) => return Ok(Place::Response(response)),
+                Some(Fallback::Set(other)) => match self.place_in(other, ask) {
+                    Ok(place) => {
+                        if let Place::Backend(target) = &place {
+                            target.is_fallback.set(true);
+                        }
+                        return Ok(place);
+                    }
+                    Err(of_other) => (set, failure) = (other, of_other),
+                },
             }
         }
     }
@@ -332,28 +339,38 @@ mod tests {
         (0..count).filter_map(|_| target(&turns, &route)).collect()
     }
 
-    /// The port of the backend that the next request goes to.
-    fn target(turns: &Turns, route: &Arc<Route>) -> Option<u16> {
-        let head = RequestHead {
+    fn head() -> RequestHead {
+        RequestHead {
             method: http::Method::GET,
             authority: None,
             target: "/".parse().expect("a target"),
             headers: http::HeaderMap::new(),
             body: crate::message::BodyLength::Empty,
             upgrade: crate::message::Upgrade::No,
-        };
+        }
+    }
+
+    fn peer() -> Peer {
         let ip = http::HeaderValue::from_static("192.0.2.1");
-        let peer = Peer { port: 80, scheme: crate::connection::Scheme::Http, ip };
-        let ask = Ask {
-            head: &head,
-            peer: &peer,
+        Peer { port: 80, scheme: crate::connection::Scheme::Http, ip }
+    }
+
+    fn ask_of<'a>(head: &'a RequestHead, peer: &'a Peer) -> Ask<'a> {
+        Ask {
+            head,
+            peer,
             choices: &[],
             session_key: None,
             tried: &[],
             now: Duration::ZERO,
             is_waiting: false,
-        };
-        match turns.place(route, &ask) {
+        }
+    }
+
+    /// The port of the backend that the next request goes to.
+    fn target(turns: &Turns, route: &Arc<Route>) -> Option<u16> {
+        let (head, peer) = (head(), peer());
+        match turns.place(route, &ask_of(&head, &peer)) {
             Ok(Place::Backend(target)) => Some(target.address.port()),
             _ => None,
         }
@@ -369,6 +386,36 @@ mod tests {
         assert_eq!(ports(vec![set(1, &[], 1), set(2, &[9], 1)], 3), [9, 9, 9]);
         assert!(ports(vec![set(1, &[], 1), set(2, &[9], 0)], 3).is_empty(), "a set of weight 0 takes none");
         assert!(ports(vec![set(1, &[5], 0)], 3).is_empty());
+    }
+
+    #[test]
+    fn what_stands_in_for_a_set_has_what_stands_in_for_it() {
+        let response =
+            FallbackResponse { status: 503, content_type: "a/b".into(), body: b"later".as_slice().into() };
+        let end = Fallback::Response(Arc::new(response));
+        let place = |last: &[u16], end: Option<Fallback>| {
+            let (second, third) = (set(2, &[], 0), set(3, last, 0));
+            let to = |set: &WeightedSet| Some(Fallback::Set(Arc::clone(&set.set)));
+            let first = WeightedSet { fallback: to(&second), ..set(1, &[], 1) };
+            let second = WeightedSet { fallback: to(&third), ..second };
+            let third = WeightedSet { fallback: end, ..third };
+            let route = Route { fallbacks: vec![second, third], ..Route::new(1, "p".into(), 0, vec![first]) };
+            let (turns, route) = (Turns::default(), Arc::new(route));
+            let found = match turns.place(&route, &ask_of(&head(), &peer())) {
+                Ok(Place::Backend(target)) => {
+                    assert!(target.is_fallback.get());
+                    Ok(Some(target.address.port()))
+                }
+                Ok(Place::Response(response)) => Ok(Some(response.status)),
+                Ok(_) => Ok(None),
+                Err(failure) => Err(failure),
+            };
+            found
+        };
+        assert_eq!(place(&[9], None), Ok(Some(9)));
+        assert_eq!(place(&[9], Some(end.clone())), Ok(Some(9)));
+        assert_eq!(place(&[], Some(end)), Ok(Some(503)));
+        assert_eq!(place(&[], None), Err(Failure::NoBackend), "as the last of them failed");
     }
 
     #[test]

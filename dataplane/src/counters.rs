@@ -1,6 +1,7 @@
 //! What the workers count. One [`Counters`] for each worker, written by it alone and summed at a scrape, so that
 //! counting costs a request an increment in its own core's cache.
 
+use crate::sessions::{Refusal, SessionResult};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -81,6 +82,10 @@ pub struct Counters {
     pub queue_timeouts: Count,
     /// Requests that found a backend at the most of its connections, and none free in time.
     pub connection_limits: Count,
+    /// Requests with a session that began with them, that stayed where it was, that moved to another backend.
+    pub sessions: [Count; 3],
+    /// Session cookies that were not believed: forged, of another pool, expired, too long.
+    pub cookies_refused: [Count; 4],
     /// Requests on backends now (gauge).
     pub upstream_in_flight: Count,
     /// Upgraded connections (WebSocket) open now (gauge).
@@ -97,6 +102,30 @@ impl Counters {
             LATENCY_BOUNDS_US.iter().position(|&bound| us <= bound).unwrap_or(LATENCY_BOUNDS_US.len());
         self.latency[bucket].add(1);
         self.latency_sum_us.add(us);
+    }
+}
+
+impl Counters {
+    /// Counts what became of a request's session.
+    pub(crate) fn session(&self, result: Option<SessionResult>) {
+        let at = match result {
+            None => return,
+            Some(SessionResult::New) => 0,
+            Some(SessionResult::Kept) => 1,
+            Some(SessionResult::FailedOver) => 2,
+        };
+        self.sessions[at].add(1);
+    }
+
+    /// Counts a session cookie that was not believed.
+    pub(crate) fn cookie_refused(&self, refusal: Refusal) {
+        let at = match refusal {
+            Refusal::Forged => 0,
+            Refusal::Foreign => 1,
+            Refusal::Expired => 2,
+            Refusal::Oversized => 3,
+        };
+        self.cookies_refused[at].add(1);
     }
 }
 

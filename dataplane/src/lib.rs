@@ -37,10 +37,6 @@ mod worker;
 
 pub mod config;
 pub mod ring;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "what the request path is given to keep sessions with, before it does")
-)]
 pub mod sessions;
 pub mod snapshot;
 pub mod tls;

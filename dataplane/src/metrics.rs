@@ -7,8 +7,10 @@ use crate::config::Status;
 use crate::counters::{Count, Counters, LATENCY_BOUNDS_S, sum};
 use crate::health::Counts;
 use crate::readiness::{Phase, Readiness};
+use crate::snapshot::Current;
 use lb_core::backend::{BackendSet, Live};
 use lb_core::resilience::BreakerState;
+use lb_core::sessions::SessionTable;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, text};
 use prometheus_client::metrics::MetricType;
@@ -54,7 +56,7 @@ enum Value {
 }
 
 /// Every metric, in the order in which they are exposed.
-pub static METRICS: [Metric; 36] = [
+pub static METRICS: [Metric; 40] = [
     Metric {
         name: "http_request_duration_seconds",
         help: "Time from the end of a request's head to the end of its response",
@@ -135,7 +137,7 @@ pub static METRICS: [Metric; 36] = [
     Metric {
         name: "weir_upstream_connections",
         help: "Connections open to backends now, idle ones included",
-        value: |scrape| scrape.of_backends(|live| live.connections()),
+        value: |scrape| scrape.of_backends(Live::connections),
     },
     Metric {
         name: "weir_retries_total",
@@ -179,6 +181,32 @@ pub static METRICS: [Metric; 36] = [
             ];
             Value::Counters("limit", by)
         },
+    },
+    Metric {
+        name: "weir_sessions_total",
+        help: "Requests by what became of their session, and session cookies that were not believed",
+        value: |scrape| {
+            let results = ["new", "kept", "failed_over"].into_iter().enumerate();
+            let refusals = ["forged", "foreign", "expired", "oversized"].into_iter().enumerate();
+            let results = results.map(|(i, result)| (result, scrape.total(|c| &c.sessions[i])));
+            let refusals = refusals.map(|(i, why)| (why, scrape.total(|c| &c.cookies_refused[i])));
+            Value::Counters("result", results.chain(refusals).collect())
+        },
+    },
+    Metric {
+        name: "weir_session_table_entries",
+        help: "Sessions that this proxy remembers now; those in sealed cookies are not among them",
+        value: |scrape| Value::whole(scrape.of_tables(SessionTable::live)),
+    },
+    Metric {
+        name: "weir_session_table_expired_total",
+        help: "Remembered sessions that ended because nobody used them",
+        value: |scrape| Value::Counter(scrape.of_tables(SessionTable::expired)),
+    },
+    Metric {
+        name: "weir_session_table_displaced_total",
+        help: "Remembered sessions that were forgotten because a table was full",
+        value: |scrape| Value::Counter(scrape.of_tables(SessionTable::displaced)),
     },
     Metric {
         name: "weir_health_probes_total",
@@ -276,12 +304,13 @@ impl Metrics {
     /// Metrics over these sources; the process counts as started now.
     #[must_use]
     pub fn new(
+        current: Current,
         workers: Vec<Arc<Counters>>,
         health: Arc<Counts>,
         status: Arc<Status>,
         readiness: Arc<Readiness>,
     ) -> Self {
-        let scrape = Scrape { workers, health, status, readiness, started_at: SystemTime::now() };
+        let scrape = Scrape { current, workers, health, status, readiness, started_at: SystemTime::now() };
         let mut registry = Registry::default();
         registry.register_collector(Box::new(scrape));
         Self(registry)
@@ -300,6 +329,7 @@ impl Metrics {
 
 #[derive(Debug)]
 struct Scrape {
+    current: Current,
     workers: Vec<Arc<Counters>>,
     health: Arc<Counts>,
     status: Arc<Status>,
@@ -323,17 +353,21 @@ impl Scrape {
     /// Summed over the backends of all sets.
     fn of_backends(&self, of: impl Fn(&Live) -> u32) -> Value {
         let pools = self.status.pools();
-        let sets = pools.iter().flat_map(|(_, pool)| &pool.sets);
+        let sets = pools.values().flat_map(|pool| &pool.sets);
         let of_set = |set: &BackendSet| {
             set.members().backends().iter().map(|backend| u64::from(of(&backend.live))).sum::<u64>()
         };
         Value::whole(sets.map(|(_, set)| of_set(set)).sum())
     }
 
+    fn of_tables(&self, of: impl Fn(&SessionTable) -> u64) -> u64 {
+        self.current.load().tables.iter().map(|table| of(table)).sum()
+    }
+
     fn circuits(&self) -> Value {
         let now = self.status.since_start();
         let pools = self.status.pools();
-        let sets = pools.iter().flat_map(|(_, pool)| &pool.sets);
+        let sets = pools.values().flat_map(|pool| &pool.sets);
         let states: Vec<_> = sets
             .filter_map(|(_, set)| set.guard.breaker.as_ref())
             .map(|breaker| breaker.state(now))
@@ -420,7 +454,7 @@ mod tests {
     use std::time::Duration;
 
     fn text_of(workers: &[Arc<Counters>]) -> String {
-        Metrics::new(workers.to_vec(), Arc::default(), Arc::default(), Arc::default())
+        Metrics::new(Current::default(), workers.to_vec(), Arc::default(), Arc::default(), Arc::default())
             .text()
             .expect("strings grow")
     }

@@ -10,6 +10,7 @@ use crate::health::{self, Caretaker, Exchange, View};
 use crate::listener::Sockets;
 use crate::outcomes::{self, Outcomes};
 use crate::readiness::Readiness;
+use crate::sessions::{self, Keeping, Sealer, SealerError};
 use crate::snapshot::{Current, Snapshot};
 use crate::worker::{self, Phase, Seat};
 use arc_swap::ArcSwap;
@@ -66,6 +67,9 @@ pub enum ProxyError {
         /// Why, as the system said it.
         source: io::Error,
     },
+    /// The system gave no randomness for the keys of session cookies.
+    #[error("cannot make keys for session cookies")]
+    Keys(#[from] SealerError),
     /// A worker ended that was not told to.
     #[error("a worker ended by itself: this is a defect, see the log above")]
     WorkerEnded,
@@ -101,12 +105,16 @@ pub async fn run(
     let started = Instant::now();
     let place = Place { zone: options.zone.as_str().into(), node: options.node.as_str().into() };
     let (to_health, judged) = mpsc::channel(outcomes::BATCHES_MAX);
-    let mut workers = start_workers(&options, &current, || Outcomes::new(started, to_health.clone()))?;
+    let sealer = Arc::new(Sealer::new()?);
+    let keeping = Arc::new(Keeping { sealer: Arc::clone(&sealer) });
+    let outcomes = || (Outcomes::new(started, to_health.clone()), Arc::clone(&keeping));
+    let mut workers = start_workers(&options, &current, outcomes)?;
     drop(to_health);
     let readiness = Arc::new(Readiness::default());
     let sockets = Sockets::new(options.bind, std::mem::take(&mut workers.listeners));
     let (exchange, heard) = Exchange::new();
-    let applier = Applier::new(Arc::clone(&current), sockets).placed(place, started, exchange);
+    let applier =
+        Applier::new(Arc::clone(&current), sockets).placed(place, started, exchange).sealing(sealer);
     let counts = Arc::new(health::Counts::default());
     let caretaker = Caretaker::new(applier.surroundings(Arc::clone(&counts)));
     let (view, questions) = View::new();
@@ -120,6 +128,7 @@ pub async fn run(
         Arc::clone(&readiness),
         std::future::pending(),
     ));
+    let sessions = tokio::spawn(sessions::upkeep::run(Arc::clone(&current), started));
     let mut administration = tokio::spawn(admin::serve(admin, state, std::future::pending()));
     tracing::info!(admin = %address, workers = options.workers, "proxy started");
     let ended = tokio::select! {
@@ -134,6 +143,7 @@ pub async fn run(
     configuration.abort();
     administration.abort();
     caretaking.abort();
+    sessions.abort();
     ended
 }
 
@@ -184,7 +194,7 @@ struct Workers {
 fn start_workers(
     options: &Options,
     current: &Current,
-    outcomes: impl Fn() -> Outcomes,
+    keeps: impl Fn() -> (Outcomes, Arc<Keeping>),
 ) -> Result<Workers, ProxyError> {
     let (phase, phases) = watch::channel(Phase::Serve);
     let (alive, all_ended) = mpsc::channel(1);
@@ -192,6 +202,7 @@ fn start_workers(
     for index in 0..options.workers.get() {
         let (sender, listeners) = mpsc::unbounded_channel();
         let counters = Arc::new(Counters::default());
+        let (outcomes, keeping) = keeps();
         let seat = Seat {
             index,
             count: options.workers.get(),
@@ -199,7 +210,8 @@ fn start_workers(
             counters: Arc::clone(&counters),
             listeners,
             phase: phases.clone(),
-            outcomes: outcomes(),
+            outcomes,
+            keeping,
             alive: alive.clone(),
         };
         worker::spawn(seat).map_err(|source| ProxyError::Worker { index, source })?;

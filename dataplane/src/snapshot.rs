@@ -6,6 +6,7 @@
 use arc_swap::ArcSwap;
 use lb_core::backend::BackendSet;
 use lb_core::route::RouteTable;
+use lb_core::sessions::SessionTable;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -18,6 +19,8 @@ pub struct Snapshot {
     pub listeners: BTreeMap<u16, Arc<Listener>>,
     /// Every set that a route sends to, also in place of another one, each once.
     pub sets: Vec<Arc<BackendSet>>,
+    /// Sessions that this process remembers, a table for each pool that has any.
+    pub tables: Vec<Arc<SessionTable>>,
 }
 
 /// One port: pools that share it are merged here.

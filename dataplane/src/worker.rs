@@ -4,23 +4,26 @@
 //! nothing is locked. Configuration, metrics and administration run elsewhere and reach in by atomics.
 
 use crate::balance::Turns;
-use crate::connection;
+use crate::connection::{self, Peer};
 use crate::counters::Counters;
 use crate::listener::ListenerChange;
+use crate::message::RequestHead;
 use crate::outcomes::Outcomes;
 use crate::pool::Pools;
+use crate::sessions::{Keeping, Moment, Seen};
 use crate::snapshot::{Current, Snapshot};
 use crate::timer::{TICK, Timers};
 use crate::warm;
 use crate::wire::poll_once;
 use lb_core::resilience::RetryBudget;
+use lb_core::route::Sessions;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::spawn_local;
@@ -55,6 +58,7 @@ pub(crate) struct Seat {
     pub(crate) listeners: mpsc::UnboundedReceiver<ListenerChange>,
     pub(crate) phase: watch::Receiver<Phase>,
     pub(crate) outcomes: Outcomes,
+    pub(crate) keeping: Arc<Keeping>,
     /// Held until the worker has ended.
     pub(crate) alive: mpsc::Sender<()>,
 }
@@ -72,6 +76,7 @@ pub(crate) struct Worker {
     pub(crate) turns: Turns,
     pub(crate) outcomes: Outcomes,
     pub(crate) pool: Pools,
+    keeping: Arc<Keeping>,
     current: Current,
     held: RefCell<Held>,
     draining: Cell<bool>,
@@ -88,6 +93,22 @@ impl Worker {
             *held = Rc::new(Arc::clone(&current));
         }
         Rc::clone(&held)
+    }
+
+    /// What a request says of its session.
+    pub(crate) fn session<'a>(
+        &'a self,
+        sessions: &'a Sessions,
+        head: &mut RequestHead,
+        peer: &Peer,
+    ) -> Seen<'a> {
+        let of_day = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let since_start = self.outcomes.since_start(Instant::now());
+        let seen = self.keeping.seen(sessions, head, peer, Moment { of_day, since_start });
+        if let Some(refusal) = seen.refusal() {
+            self.counters.cookie_refused(refusal);
+        }
+        seen
     }
 
     /// Takes a retry out of a set's budget, where there is one left.
@@ -133,7 +154,7 @@ pub(crate) fn spawn(seat: Seat) -> io::Result<()> {
 }
 
 async fn run(seat: Seat) {
-    let Seat { index, count, current, counters, mut listeners, mut phase, outcomes, alive } = seat;
+    let Seat { index, count, current, counters, mut listeners, mut phase, outcomes, keeping, alive } = seat;
     let held = RefCell::new(Rc::new(current.load_full()));
     let worker = Rc::new(Worker {
         counters,
@@ -141,6 +162,7 @@ async fn run(seat: Seat) {
         turns: Turns::new(index as u64),
         outcomes,
         pool: Pools::new(index, count),
+        keeping,
         current,
         held,
         draining: Cell::new(false),

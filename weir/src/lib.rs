@@ -11,6 +11,7 @@ pub mod duration;
 pub mod exit;
 pub mod findings;
 pub mod follower;
+pub mod keys;
 pub mod logging;
 pub mod run;
 pub mod serving;

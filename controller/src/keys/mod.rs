@@ -7,11 +7,15 @@
 //! a proxy has sealed with. Every replica watches the Secret, by its name, and gives each proxy a ring of keys
 //! derived for that proxy's kind (its namespace and ServiceAccount), so that a sidecar of one team can do nothing
 //! with the tickets of another team's gateway. Deleting the Secret revokes all three at once.
+//!
+//! Without an API server a file takes the Secret's place ([`FileKeeper`]).
 
+mod file;
 mod keeper;
 mod ring;
 mod secret;
 
+pub use file::{FILE_BYTES_MAX, FileError, FileKeeper};
 pub use keeper::Keeper;
 pub use ring::{Key, RandomError, Ring, scope};
 

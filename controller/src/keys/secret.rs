@@ -11,6 +11,9 @@ use std::time::Duration;
 /// When the current key became the current one, by the clock of the holder of that time.
 const ROTATED_AT: &str = "weir.dev/rotated-at";
 
+/// Of the Secret.
+const TYPE: &str = "weir.dev/keys";
+
 const PREVIOUS: &str = "previous";
 const CURRENT: &str = "current";
 const NEXT: &str = "next";
@@ -21,6 +24,11 @@ const AHEAD_MAX: Duration = Duration::from_secs(600);
 /// The ring, if the Secret holds all of it.
 pub(super) fn ring(secret: &Secret) -> Option<Ring> {
     Some(Ring { previous: key(secret, PREVIOUS)?, current: key(secret, CURRENT)?, next: key(secret, NEXT)? })
+}
+
+/// Whether it is the Secret of this name, of our type.
+pub(super) fn is_ours(secret: &Secret) -> bool {
+    secret.metadata.name.as_deref() == Some(SECRET_NAME) && secret.type_.as_deref() == Some(TYPE)
 }
 
 /// What the holder does.
@@ -87,7 +95,7 @@ fn blank() -> Secret {
             labels: Some([managed_by].into()),
             ..ObjectMeta::default()
         },
-        type_: Some("weir.dev/keys".to_owned()),
+        type_: Some(TYPE.to_owned()),
         ..Secret::default()
     }
 }

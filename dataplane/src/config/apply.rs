@@ -20,6 +20,7 @@ use super::routes::{self, Parts, PoolSessions};
 use super::status::Status;
 use crate::health::{Counts, Exchange, Ids, Orders, Surroundings};
 use crate::listener::Sockets;
+use crate::sessions::Sealer;
 use crate::snapshot::{Current, Listener, Protocol, Snapshot};
 use crate::tls::tickets::{PortTickets, Ring};
 use crate::tls::{self, HostCertificates};
@@ -45,6 +46,8 @@ pub struct Applier {
     tls: BTreeMap<u16, PortTls>,
     /// What proxies share for session tickets; `None` until a controller gives it.
     ring: Option<Ring>,
+    /// `None` in a proxy without workers.
+    sealer: Option<Arc<Sealer>>,
     /// Ports whose listener is to be built again at the next commit.
     touched: BTreeSet<u16>,
     /// When ports close that no pool wants any more. Until then their listeners stay in the snapshot as they were.
@@ -98,6 +101,7 @@ impl Applier {
             pools: BTreeMap::new(),
             tls: BTreeMap::new(),
             ring: None,
+            sealer: None,
             touched: BTreeSet::new(),
             retiring: BTreeMap::new(),
             members: Vec::new(),
@@ -119,6 +123,12 @@ impl Applier {
     pub(crate) fn placed(self, place: Place, started: Instant, exchange: Exchange) -> Self {
         self.status.started(started);
         Self { place, started, exchange: Arc::new(exchange), ..self }
+    }
+
+    /// Session cookies are sealed by this, with the keys that proxies share.
+    #[must_use]
+    pub(crate) fn sealing(self, sealer: Arc<Sealer>) -> Self {
+        Self { sealer: Some(sealer), ..self }
     }
 
     /// What the health of the sets is kept by.
@@ -261,6 +271,7 @@ impl Applier {
     /// Seals and opens session tickets with these keys, at once and without another snapshot.
     pub fn use_ring(&mut self, ring: Ring) {
         self.tls.values().for_each(|tls| tls.tickets.use_ring(&ring));
+        self.sealer.iter().for_each(|sealer| sealer.use_ring(&ring));
         self.ring = Some(ring);
     }
 
@@ -274,7 +285,8 @@ impl Applier {
         let version = self.current.load().version + 1;
         let ports = listeners.keys().copied().collect();
         let sets = routes::once(listeners.values().flat_map(|listener| &listener.sets));
-        self.current.store(Arc::new(Snapshot { version, listeners, sets }));
+        let tables = routes::tables(self.pools.values().filter_map(|pool| pool.sessions.as_ref()));
+        self.current.store(Arc::new(Snapshot { version, listeners, sets, tables }));
         self.sockets.open_exactly(&ports);
         self.status.committed(version);
     }

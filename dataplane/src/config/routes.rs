@@ -44,6 +44,11 @@ impl PoolSessions {
     }
 }
 
+/// The tables of these pools.
+pub(super) fn tables<'a>(pools: impl Iterator<Item = &'a PoolSessions>) -> Vec<Arc<SessionTable>> {
+    pools.map(|sessions| Arc::clone(&sessions.table)).collect()
+}
+
 fn is_remembered(policy: &SessionPolicy) -> bool {
     !matches!(policy.source, SessionSource::Sealed(_))
 }

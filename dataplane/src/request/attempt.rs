@@ -10,12 +10,13 @@ use crate::message::{RequestBody, RequestHead, ResponseHead, ResponseSink, Upgra
 use crate::outcomes;
 use crate::pool::{Connection, Freshness, Opened};
 use crate::retry::{Attempts, Failed, Harm};
+use crate::sessions::Seen;
 use crate::upstream::{self, Broken, Exchanged, Reach, Then, Verdict};
 use crate::warm;
 use crate::worker::Worker;
 use lb_core::backend::{Connected, UpstreamProtocol};
 use lb_core::balance::{Outcome as Came, OutcomeKind};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
 
 /// Between two looks at whether a connection to a backend that has its fill was given up.
@@ -31,15 +32,17 @@ pub(crate) struct Tunnel {
 
 /// What an attempt knows of its request.
 #[derive(Clone, Copy)]
-pub(super) struct Attempt<'a> {
+pub(super) struct Attempt<'a, 's> {
     pub(super) worker: &'a Worker,
     pub(super) course: &'a Course<'a>,
     pub(super) attempts: &'a Attempts<'a>,
     /// Whether the body can be sent again.
     pub(super) is_kept: &'a Cell<bool>,
+    /// Of the request, until an answer is passed on.
+    pub(super) session: &'a RefCell<Option<Seen<'s>>>,
 }
 
-impl Attempt<'_> {
+impl Attempt<'_, '_> {
     /// Sends the request to the backend and passes the answer on.
     pub(super) async fn run<'t>(
         &self,
@@ -109,7 +112,11 @@ impl Attempt<'_> {
                 && self.is_kept.get()
                 && !self.course.is_over()
                 && self.worker.may_retry(&target.set.guard.budget);
-            if is_repeated { Verdict::TryAgain } else { Verdict::PassOn }
+            if is_repeated {
+                return Verdict::TryAgain;
+            }
+            self.remember(target, answer);
+            Verdict::PassOn
         };
         match connection {
             Connection::Http1(connection) => {
@@ -175,6 +182,14 @@ impl Attempt<'_> {
                 worker.counters.upstream_connect_failures.add(1);
                 Err(failure)
             }
+        }
+    }
+
+    /// The session stays with the backend that answers. A set that stands in for another is nobody's home.
+    fn remember(&self, target: &Target<'_>, answer: &mut ResponseHead) {
+        let session = self.session.borrow_mut().take().filter(|_| !target.is_fallback.get());
+        if let Some(session) = session {
+            self.worker.counters.session(session.keep(target.choice, &mut answer.headers));
         }
     }
 

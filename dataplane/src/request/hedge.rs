@@ -30,12 +30,13 @@ pub(super) fn after(route: &Route, head: &RequestHead, attempts: &Attempts<'_>) 
         BodyLength::Unknown | BodyLength::Announced(_) => false,
     };
     let is_simple = is_small && head.upgrade == Upgrade::No && attempts.is_idempotent();
-    route.retry.hedge_after.filter(|_| is_simple)
+    // A session has one backend: another one would answer in its place.
+    route.retry.hedge_after.filter(|_| is_simple && route.sessions.is_none())
 }
 
 /// What both attempts know of their request.
-pub(super) struct Hedge<'a, 't> {
-    pub(super) attempt: Attempt<'a>,
+pub(super) struct Hedge<'a, 's, 't> {
+    pub(super) attempt: Attempt<'a, 's>,
     pub(super) route: &'t Arc<Route>,
     pub(super) head: &'a RequestHead,
     pub(super) peer: &'a Peer,
@@ -44,7 +45,7 @@ pub(super) struct Hedge<'a, 't> {
 
 type Failing<'t> = Box<(Failed, Target<'t>)>;
 
-impl<'t> Hedge<'_, 't> {
+impl<'t> Hedge<'_, '_, 't> {
     /// Runs an attempt on `target`, and a second one elsewhere where it takes long. `body` gives the request's body to each.
     pub(super) async fn run<S: ResponseSink>(
         &self,

@@ -24,7 +24,7 @@ use hedge::Hedge;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use lb_core::route::FallbackResponse;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
 use waits::{Placed, Waits};
 
@@ -141,20 +141,23 @@ async fn forward(
     let route = listener.routes.find(&head.host(), head.path()).ok_or(Failure::NoRoute)?;
     // 3. Policy: the backend learns who asks, and the client's own claims end here.
     forwarding::describe_client(head, peer);
+    // 4. Session: what the request says of where it is at home. A backend does not see our cookie.
+    let session = RefCell::new(route.sessions.as_ref().map(|sessions| worker.session(sessions, head, peer)));
     let course = Course::new(deadline, &route.timeouts);
     let is_kept = Cell::new(true);
     let mut body = Replay::new(forwarding::Disclaimed(body), &course, &is_kept);
     let mut attempts = Attempts::new(&route.retry, head);
     loop {
         course.begin_attempt();
-        // 4. Balance: the set by match, session or share, the backend by the set's algorithm, a free slot on it.
+        // 5. Balance: the set by match, session or share, the backend by the set's algorithm, a free slot on it.
         let waits = Waits { worker, course: &course };
-        let target = match waits.place(route, head, peer, &attempts.tried, sink).await? {
+        let target = match waits.place(route, (head, peer), &session, &attempts.tried, sink).await? {
             Placed::Backend(target) => target,
             Placed::Response(response) => return say(sink, response, &head.method, &course).await,
         };
-        // 5. One attempt: a connection, the exchange over it, and what came of it.
-        let attempt = Attempt { worker, course: &course, attempts: &attempts, is_kept: &is_kept };
+        // 6. One attempt: a connection, the exchange over it, and what came of it.
+        let attempt =
+            Attempt { worker, course: &course, attempts: &attempts, is_kept: &is_kept, session: &session };
         let ended = match hedge::after(route, head, &attempts) {
             None => attempt.run(target, head, &mut body, sink).await,
             Some(after) => {
@@ -167,7 +170,7 @@ async fn forward(
             Ok(done) => return Ok(done),
             Err(failed) => *failed,
         };
-        // 6. Retry: what does no harm twice, while there is time, and budget for it.
+        // 7. Retry: what does no harm twice, while there is time, and budget for it.
         if course.is_over() {
             return Err(failed.failure);
         }

@@ -7,17 +7,16 @@ use crate::course::Course;
 use crate::failure::Failure;
 use crate::message::{RequestHead, ResponseSink};
 use crate::retry::Next;
+use crate::sessions::Seen;
 use lb_core::backend::Live;
 use lb_core::resilience::{Queue, Waiting};
 use lb_core::route::{FallbackResponse, Route};
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Between two looks at whether a session's backend has room: nobody is woken for one backend alone.
 const HOME_WAIT: Duration = Duration::from_millis(5);
-
-/// Whoever is in a queue looks by itself after this, woken or not.
-const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(50);
 
 /// A request that may have to wait.
 pub(super) struct Waits<'a> {
@@ -36,8 +35,8 @@ impl Waits<'_> {
     pub(super) async fn place<'a>(
         &self,
         route: &'a Arc<Route>,
-        head: &RequestHead,
-        peer: &Peer,
+        (head, peer): (&RequestHead, &Peer),
+        session: &RefCell<Option<Seen<'_>>>,
         tried: &[Arc<Live>],
         sink: &mut impl ResponseSink,
     ) -> Result<Placed<'a>, Failure> {
@@ -46,9 +45,20 @@ impl Waits<'_> {
         let mut since = None;
         loop {
             let now = worker.outcomes.since_start(Instant::now());
-            let ask =
-                Ask { head, peer, choices: &[], session_key: None, tried, now, is_waiting: since.is_some() };
-            let (queue, pause) = match worker.turns.place(route, &ask).inspect_err(|why| self.count(*why))? {
+            let place_now = {
+                let session = session.borrow();
+                let ask = Ask {
+                    head,
+                    peer,
+                    choices: session.as_ref().map_or(&[], Seen::choices),
+                    session_key: session.as_ref().and_then(Seen::key),
+                    tried,
+                    now,
+                    is_waiting: since.is_some(),
+                };
+                worker.turns.place(route, &ask).inspect_err(|why| self.count(*why))?
+            };
+            let (queue, is_home) = match place_now {
                 Place::Backend(target) => {
                     worker.counters.fallbacks.add(u64::from(target.is_fallback.get()));
                     if let Some(place) = place {
@@ -60,21 +70,25 @@ impl Waits<'_> {
                     worker.counters.fallbacks.add(1);
                     return Ok(Placed::Response(response));
                 }
-                Place::Queue(queue) => (queue, LOOK_AGAIN_AFTER),
-                Place::Home(queue) => (queue, HOME_WAIT),
+                Place::Queue(queue) => (queue, false),
+                Place::Home(queue) => (queue, true),
             };
             let since = *since.get_or_insert(now);
             let left = queue.timeout().saturating_sub(now.saturating_sub(since));
             if left.is_zero() {
                 return Err(self.refused(queue));
             }
-            if place.is_none() && pause != HOME_WAIT {
+            if is_home {
+                // A wake is for any backend: whoever waits for one alone would swallow it.
+                place = None;
+            } else if place.is_none() {
                 worker.counters.queued.add(1);
                 place = Some(queue.join().ok_or_else(|| self.full())?);
             }
+            let pause = if is_home { left.min(HOME_WAIT) } else { left };
             tokio::select! { biased;
                 () = woken(place.as_mut()) => {}
-                () = tokio::time::sleep(left.min(pause)) => {}
+                () = tokio::time::sleep(pause) => {}
                 () = sink.gone() => return Err(Failure::ClientGone),
                 () = self.course.deadline().passed() => return Err(self.late()),
             }

@@ -8,6 +8,7 @@
 //! Reads no clock: [`Moment`] is an argument.
 
 mod seal;
+pub(crate) mod upkeep;
 
 pub use seal::{Sealer, SealerError};
 

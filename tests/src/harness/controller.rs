@@ -39,7 +39,10 @@ impl ControllerCommand {
     }
 
     fn new() -> Self {
-        Self { command: Command::new(binaries::path("weir-controller")), push: ports::free() }
+        let mut command = Command::new(binaries::path("weir-controller"));
+        // It keeps no keys in a file unless a flag says where: tests leave nothing with who runs them.
+        command.env_remove("HOME").env_remove("XDG_STATE_HOME");
+        Self { command, push: ports::free() }
     }
 
     /// As a pod of this namespace: where its Lease and keys are, and whose proxies are gateways.

@@ -67,7 +67,8 @@ pub struct Service {
 }
 
 impl Service {
-    /// `weir run FOLDER` with one worker, ready.
+    /// `weir run FOLDER` with one worker, ready. It keeps no keys unless a flag says where: tests leave nothing with who
+    /// runs them.
     ///
     /// # Panics
     /// When it does not become ready.
@@ -75,6 +76,7 @@ impl Service {
     pub fn standalone(folder: &Path, flags: &[&str]) -> Self {
         let admin = ports::free();
         let mut command = Command::new(binaries::path("weir"));
+        command.env_remove("HOME").env_remove("XDG_STATE_HOME");
         command.arg("run").arg(folder).args(["--workers", "1", "--admin", &format!("127.0.0.1:{admin}")]);
         let process = Process::start(command.args(flags));
         let service = Self { process, admin };

@@ -10,7 +10,9 @@ use weir_tests::harness::services::{Samples, Service, controller, wait_for_backe
 use weir_tests::harness::{binaries, client, ports, wait};
 
 fn run(binary: &str, arguments: &[&str]) -> Ended {
-    Process::start(Command::new(binaries::path(binary)).args(arguments)).wait()
+    let mut command = Command::new(binaries::path(binary));
+    // It keeps no keys with who runs the tests.
+    Process::start(command.args(arguments).env_remove("HOME").env_remove("XDG_STATE_HOME")).wait()
 }
 
 #[test]

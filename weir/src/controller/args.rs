@@ -2,6 +2,7 @@
 
 use super::ReplicaArgs;
 use super::security::SecurityArgs;
+use crate::keys::KeysArgs;
 use crate::logging::LogArgs;
 use clap::Parser;
 use std::net::SocketAddr;
@@ -22,6 +23,9 @@ pub struct Args {
     #[command(flatten)]
     #[allow(missing_docs, reason = "a doc comment here would become the text of --help")]
     pub replica: ReplicaArgs,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "a doc comment here would become the text of --help")]
+    pub keys: KeysArgs,
     /// Address that proxies dial
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9901", env = "WEIR_LISTEN")]
     pub listen: SocketAddr,

@@ -58,6 +58,11 @@ pub async fn run(args: Args) -> Result<ExitCode, Failure> {
     let source = Source::open(&args).await.map_err(Failure::Usage)?;
     let security = args.security.security(args.listen, source.cluster())?;
 
+    let keys = match &args.source.folder {
+        Some(folder) => args.keys.open(folder)?,
+        None => None,
+    };
+
     // Both ports before any work, so that one that is taken is a start that failed and not half a controller.
     let proxies = bind(args.listen, "--listen").await?;
     let administration = bind(args.admin, "--admin").await?;
@@ -78,7 +83,12 @@ pub async fn run(args: Args) -> Result<ExitCode, Failure> {
         tasks.spawn(write_status(cluster.clone(), Arc::clone(&board), Arc::clone(&store), may_write, asked));
         replica = Some(tokio::spawn(campaign.run(until(stop.clone(), Stop::Gently))));
     }
-    // The only writer of the store. Proxies wait on their streams until it has seen everything once.
+    if let Some((keeper, ring)) = keys {
+        store.use_ring(ring);
+        let store = Arc::clone(&store);
+        tasks.spawn(keeper.run(move |ring| store.use_ring(ring)));
+    }
+    // The only writer of the store's pools. Proxies wait on their streams until it has seen everything once.
     let sinks = source::Sinks { store: Arc::clone(&store), board, readiness, metrics };
     tasks.spawn(source.follow(sinks, args.log.log_format));
 

@@ -12,6 +12,7 @@ mod summary;
 
 use crate::exit::{self, Failure};
 use crate::follower::Follower;
+use crate::keys::KeysArgs;
 use crate::logging::{self, LogArgs};
 use crate::serving::ServingArgs;
 use anyhow::Context as _;
@@ -38,6 +39,8 @@ pub struct Args {
     #[arg(long, value_name = "ADDR", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
     bind: IpAddr,
     #[command(flatten)]
+    keys: KeysArgs,
+    #[command(flatten)]
     serving: ServingArgs,
     #[command(flatten)]
     log: LogArgs,
@@ -60,6 +63,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
 async fn serve(args: &Args) -> Result<ExitCode, Failure> {
     let stop = signals::stop_on_signals().context("cannot handle signals")?;
     let source = FolderSource::open(&args.folder).map_err(|error| Failure::Usage(error.into()))?;
+    let keys = args.keys.open(&args.folder)?;
     let store = Store::new(random_epoch());
     let (service, channel) = push::in_process(Arc::clone(&store), std::future::pending());
     let mut follower = Follower::with_samples(Arc::clone(&store), args.log.log_format);
@@ -72,6 +76,12 @@ async fn serve(args: &Args) -> Result<ExitCode, Failure> {
             tracing::error!("the push service ended: {error}");
         }
     });
+    if let Some((keeper, ring)) = keys {
+        // Before the first request: what was sealed by the process before this one opens.
+        store.use_ring(ring);
+        let store = Arc::clone(&store);
+        controller.spawn(keeper.run(move |ring| store.use_ring(ring)));
+    }
     controller.spawn(source.run(move |loaded| follower.take(loaded)));
     controller.spawn(summary::print_once_served(
         store,

@@ -135,6 +135,14 @@ impl Drop for Connected {
 #[derive(Debug)]
 pub struct Wanted(Arc<Live>);
 
+impl Wanted {
+    /// The backend's live state.
+    #[must_use]
+    pub fn live(&self) -> &Arc<Live> {
+        &self.0
+    }
+}
+
 impl Drop for Wanted {
     fn drop(&mut self) {
         self.0.wanted.fetch_sub(1, Ordering::SeqCst);

@@ -89,12 +89,16 @@ impl<C> Shared<C> {
     /// Of several the one that was opened first, so that the others may become idle. `streams_max_of` says how many one
     /// may have: the less of our own limit and its peer's, 0 where it takes none. O(n).
     pub fn take(&mut self, streams_max_of: impl Fn(&C) -> usize) -> Option<(ConnectionId, &C)> {
-        let has_room = |entry: &&mut Entry<C>| {
-            entry.state != State::Closing && entry.streams < streams_max_of(&entry.connection)
-        };
+        let has_room = |entry: &&mut Entry<C>| entry.has_room(&streams_max_of);
         let entry = self.open.iter_mut().filter(has_room).min_by_key(|entry| entry.streams)?;
         entry.streams += 1;
         Some((entry.id, &entry.connection))
+    }
+
+    /// Whether [`Self::take`] would find one. O(n).
+    pub fn has_room(&self, streams_max_of: impl Fn(&C) -> usize) -> bool {
+        let has_room = |entry: &Entry<C>| entry.has_room(&streams_max_of);
+        self.open.iter().any(has_room)
     }
 
     /// A stream has ended. A connection that is closing is dropped with the last of its streams. One that is gone
@@ -174,6 +178,10 @@ impl<C> Shared<C> {
 }
 
 impl<C> Entry<C> {
+    fn has_room(&self, streams_max_of: impl Fn(&C) -> usize) -> bool {
+        self.state != State::Closing && self.streams < streams_max_of(&self.connection)
+    }
+
     /// Since when it has had no stream.
     fn idle(&self) -> Option<(Duration, ConnectionId)> {
         match self.state {

@@ -157,6 +157,7 @@ proptest! {
                 Step::Take => {
                     let room = known.values().filter(|one| !one.is_closing && one.streams < one.streams_max);
                     let fewest = room.map(|one| one.streams).min();
+                    prop_assert_eq!(shared.has_room(|max| *max), fewest.is_some());
                     let taken = take(&mut shared);
                     prop_assert_eq!(taken.map(|id| known[&id].streams), fewest);
                     if let Some(id) = taken {
