@@ -11,6 +11,7 @@ mod kubernetes_manifests;
 mod live_changes;
 mod quickstart;
 mod readiness;
+mod resilience;
 mod secured_stream;
 mod separate_processes;
 mod shared_ports;
