@@ -3,6 +3,7 @@
 mod backends;
 mod chaos;
 mod circuit;
+mod connections;
 mod http2;
 mod load;
 mod retries;
