@@ -11,6 +11,7 @@ mod reuse;
 mod slots;
 mod split;
 mod stale;
+mod timeouts;
 
 use weir_tests::harness::client::{self, Answer, Connection};
 use weir_tests::harness::folder::Folder;
