@@ -12,6 +12,7 @@ mod kubernetes_manifests;
 mod live_changes;
 mod quickstart;
 mod readiness;
+mod resilience;
 mod secured_stream;
 mod separate_processes;
 mod sessions;
