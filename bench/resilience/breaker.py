@@ -12,6 +12,8 @@ RATE = 100
 BEFORE_SECONDS, FAIL_SECONDS, AFTER_SECONDS = 4, 10, 8
 FAILURE = {"status": 500, "after": 1.0}
 IN_TIME_SECONDS = 0.1
+# The end of the failure, by which a circuit has long opened.
+LATE_SECONDS = 5
 # A window and a reset that are short beside the ten seconds, so that the circuit's work is seen in them.
 CIRCUIT = """  circuitBreaker:
     failurePercent: 50
@@ -48,6 +50,10 @@ def lines(name, answers, arrivals, failed_at, recovered_at):
     yield figures.line(f"{name}.requests", len(during), "requests")
     yield figures.line(f"{name}.reached", sum(failed_at <= at < recovered_at for at in arrivals), "requests")
     yield figures.line(f"{name}.in-time", figures.share(during, is_in_time), "%", 2)
+    late_at = recovered_at - LATE_SECONDS
+    late = figures.within(answers, late_at, recovered_at)
+    yield figures.line(f"{name}.late.reached", sum(late_at <= at < recovered_at for at in arrivals), "requests")
+    yield figures.line(f"{name}.late.in-time", figures.share(late, is_in_time), "%", 2)
     yield figures.line(f"{name}.p99", 1000 * figures.percentile([answer.took for answer in during], 99), "ms")
     for what, judged in (("first-good", figures.first_good), ("steady", figures.until_steady)):
         seconds = judged(answers, recovered_at, is_good)

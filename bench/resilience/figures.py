@@ -11,6 +11,8 @@ DOCS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../docs/benc
 BEGIN, END = "<!-- resilience:begin -->", "<!-- resilience:end -->"
 # Requests over which "99 % of the answers are good" is judged, as seconds.
 STEADY_SECONDS = 1.0
+# Of the moments at which a window could begin, every so many is tried.
+WINDOW_STEP = 10
 
 
 def line(name, value, unit, places=0):
@@ -58,6 +60,17 @@ def until_steady(answers, since, is_good, percent=99):
     return steady
 
 
+def worst_window(arrivals, answers, seconds):
+    """Most attempts for each request that was sent, over all windows of so many seconds that lie within the load."""
+    begins = [answer.sent for answer in answers]
+    last = max(begins) - seconds
+    windows = [(begin, begin + seconds) for begin in begins if begin <= last]
+    ratios = [
+        sum(begin <= at < end for at in arrivals) / len(within(answers, begin, end)) for begin, end in windows[::WINDOW_STEP]
+    ]
+    return max(ratios, default=0.0)
+
+
 def reused(before, after):
     """Percent of the requests to backends that went over a kept connection, between two looks at the metrics."""
     reuses, connects = (
@@ -69,8 +82,8 @@ def reused(before, after):
 
 
 def parse_metrics(text):
-    """Metrics without labels, by name."""
-    found = re.findall(r"(?m)^([a-z_]+) ([0-9.e+-]+)$", text)
+    """Metrics by name, and labels where they have some: `http_requests_total{protocol="http1"}`."""
+    found = re.findall(r"(?m)^([a-z_]+(?:\{[^}]*\})?) ([0-9.e+-]+)$", text)
     return {name: float(value) for name, value in found}
 
 
@@ -79,13 +92,16 @@ BREAKER_ROWS = (
     ("requests sent while the backends failed", "requests"),
     ("of these reached a backend", "reached"),
     ("of these answered within 100 ms", "in-time"),
-    ("p99 of all their answers", "p99"),
+    ("in the last five seconds, reached a backend", "late.reached"),
+    ("in the last five seconds, answered within 100 ms", "late.in-time"),
+    ("p99 of all answers while the backends failed", "p99"),
     ("from recovery to the first good answer", "first-good"),
     ("from recovery until 99 % are good", "steady"),
 )
 STORM_ROWS = (
     ("attempts per request, whole run", "attempts"),
     ("while the backends are out", "outage.attempts"),
+    ("in the worst ten seconds", "window.attempts"),
     ("in the last five seconds", "after.attempts"),
     ("answered well, whole run", "good"),
     ("in the last five seconds", "after.good"),

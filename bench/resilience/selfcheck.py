@@ -41,7 +41,9 @@ def manifests_use_what_is_defined():
         expect(used <= defined, f"the definition of LoadBalancerPool has no {', '.join(sorted(used - defined))}")
         ports = tuple(int(port) for port in re.findall(r"address: \S+, port: (\d+)", text))
         expect(ports == stage.ORIGIN_PORTS, f"a manifest has other backends: {ports}")
-    expect(len(set(all_of_them)) == 5, "two experiments that should differ have one manifest")
+    modes = {name: " ".join(re.findall(r"attempts: \d+|percent: \d+", text)) for name, text in storm.MANIFESTS.items()}
+    expect(list(modes.values()) == ["", "attempts: 10 percent: 100", "attempts: 0"], f"a storm retries otherwise: {modes}")
+    expect(len(set(all_of_them)) == 6, "two experiments that should differ have one manifest")
     expect(len(set(stage.PORTS)) == len(stage.PORTS), "a port is used twice")
 
 
@@ -57,10 +59,13 @@ def figures_are_right():
     late = [answer._replace(status=500) if answer.sent > 3.5 else answer for answer in answers]
     expect(figures.until_steady(late, 1.0, good) is None, "a steady state that did not last counts")
     expect(figures.first_good(answers[:100], 0.0, good) is None, "a good answer was found where none is")
-    expect([figures.percentile(range(1, 101), percent) for percent in (1, 50, 99, 100)] == [1, 50, 99, 100], "a percentile is wrong")
-    text = "# TYPE x counter\nweir_upstream_reuses_total 9990\nweir_upstream_connects_total 20\nhttp_x{a=\"b\"} 1\n"
+    ranks = [figures.percentile(range(1, 101), percent) for percent in (1, 50, 99, 100)]
+    expect(ranks == [1, 50, 99, 100], "a percentile is wrong")
+    retried = sorted([answer.sent for answer in answers] + [2 + n / 100 for n in range(50)])
+    expect(figures.worst_window(retried, answers, 1) == 1.5, "the worst window is not found")
+    text = "# TYPE x counter\nweir_upstream_reuses_total 9990\nweir_upstream_connects_total 20\nx{a=\"b\"} 1\n"
     after = figures.parse_metrics(text)
-    expect(len(after) == 2, f"metrics are misread: {after}")
+    expect(len(after) == 3 and after['x{a="b"}'] == 1, f"metrics are misread: {after}")
     before = {"weir_upstream_reuses_total": 0.0, "weir_upstream_connects_total": 10.0}
     expect(figures.reused(before, after) == 99.9, "the share of reuse is wrong")
 
@@ -77,6 +82,8 @@ def experiments_print_their_figures():
     for line in (
         "figure breaker.on.reached 1 requests",
         "figure breaker.on.in-time 100.00 %",
+        "figure breaker.on.late.reached 1 requests",
+        "figure breaker.on.late.in-time 100.00 %",
         "figure breaker.on.p99 50 ms",
         "figure breaker.on.first-good 0.050 s",
         "figure breaker.on.steady 0.000 s",
@@ -143,7 +150,8 @@ def page_is_rewritten():
         page.flush()
         figures.write_docs(["figure breaker.on.reached 12 requests"], page.name)
         text = open(page.name).read()
-    expect(text.startswith("before ") and text.endswith(" after") and "12 requests" in text and " old " not in text, "the page is not rewritten")
+    expect(text.startswith("before ") and text.endswith(" after"), "what is around the results is not left alone")
+    expect("12 requests" in text and " old " not in text, "the results are not rewritten")
 
 
 def expect(holds, otherwise):

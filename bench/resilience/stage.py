@@ -37,14 +37,14 @@ class Stage:
 
     @contextlib.contextmanager
     def proxy(self, manifest):
-        """One worker, with nothing but this manifest."""
+        """One worker, with nothing but this manifest; gives the process."""
         pool = f"{self.folder}/pool"
         os.makedirs(pool, exist_ok=True)
         with open(f"{pool}/pool.yaml", "w") as file:
             file.write(manifest)
         command = [self.weir, "run", pool, "--workers", "1", "--admin", f"127.0.0.1:{ADMIN_PORT}"]
-        with self.running("weir", command, (POOL_PORT, ADMIN_PORT)):
-            yield
+        with self.running("weir", command, (POOL_PORT, ADMIN_PORT)) as process:
+            yield process
 
     @contextlib.contextmanager
     def running(self, name, command, ports):

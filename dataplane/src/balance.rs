@@ -231,7 +231,7 @@ impl Turns {
             let picker = Picker::new(set.policy.algorithm, self.seed);
             (Arc::downgrade(set), Turn { picker, requests: 0 })
         });
-        if ask.tried.is_empty() {
+        if ask.tried.is_empty() && !ask.is_waiting {
             turn.requests += 1;
             self.has_uncounted.set(true);
         }
@@ -401,7 +401,7 @@ mod tests {
             let third = WeightedSet { fallback: end, ..third };
             let route = Route { fallbacks: vec![second, third], ..Route::new(1, "p".into(), 0, vec![first]) };
             let (turns, route) = (Turns::default(), Arc::new(route));
-            let found = match turns.place(&route, &ask_of(&head(), &peer())) {
+            match turns.place(&route, &ask_of(&head(), &peer())) {
                 Ok(Place::Backend(target)) => {
                     assert!(target.is_fallback.get());
                     Ok(Some(target.address.port()))
@@ -409,8 +409,7 @@ mod tests {
                 Ok(Place::Response(response)) => Ok(Some(response.status)),
                 Ok(_) => Ok(None),
                 Err(failure) => Err(failure),
-            };
-            found
+            }
         };
         assert_eq!(place(&[9], None), Ok(Some(9)));
         assert_eq!(place(&[9], Some(end.clone())), Ok(Some(9)));

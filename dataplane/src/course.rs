@@ -63,6 +63,14 @@ impl<'a> Course<'a> {
         self.deadline
     }
 
+    /// A place is looked for: the time for it is the request's, and no attempt's.
+    pub(crate) fn begin_wait(&self) {
+        self.attempt.set(Until::NEVER);
+        self.waits_for_client.set(false);
+        self.phase.set(Phase::Waiting);
+        self.arm();
+    }
+
     /// Another attempt begins: its own limit begins, and no other.
     pub(crate) fn begin_attempt(&self) {
         self.attempt.set(self.deadline.after(self.timeouts.attempt));
@@ -74,8 +82,14 @@ impl<'a> Course<'a> {
     /// For a step of an attempt that has a limit of its own, such as connecting.
     pub(crate) fn step(&self, limit: Duration) -> Step<'a> {
         let limit = self.deadline.after(Some(limit));
-        self.deadline.set_until(limit.min(self.total).min(self.request.get()));
+        let limit = limit.min(self.total).min(self.request.get()).min(self.attempt.get());
+        self.deadline.set_until(limit);
         Step(self.deadline)
+    }
+
+    /// The exchange begins: the limits of the step before are over.
+    pub(crate) fn begin_exchange(&self) {
+        self.arm();
     }
 
     /// Something of the request came from the client, or something of the answer from the backend.

@@ -138,7 +138,7 @@ pub static METRICS: [Metric; 41] = [
     Metric {
         name: "weir_upstream_connections",
         help: "Connections open to backends now, idle ones included",
-        value: |scrape| scrape.of_backends(|live| live.connections()),
+        value: |scrape| scrape.of_backends(Live::connections),
     },
     Metric {
         name: "weir_retries_total",
@@ -362,7 +362,7 @@ impl Scrape {
     /// Summed over the backends of all sets.
     fn of_backends(&self, of: impl Fn(&Live) -> u32) -> Value {
         let pools = self.status.pools();
-        let sets = pools.iter().flat_map(|(_, pool)| &pool.sets);
+        let sets = pools.values().flat_map(|pool| &pool.sets);
         let of_set = |set: &BackendSet| {
             set.members().backends().iter().map(|backend| u64::from(of(&backend.live))).sum::<u64>()
         };
@@ -376,7 +376,7 @@ impl Scrape {
     fn circuits(&self) -> Value {
         let now = self.status.since_start();
         let pools = self.status.pools();
-        let sets = pools.iter().flat_map(|(_, pool)| &pool.sets);
+        let sets = pools.values().flat_map(|pool| &pool.sets);
         let states: Vec<_> = sets
             .filter_map(|(_, set)| set.guard.breaker.as_ref())
             .map(|breaker| breaker.state(now))

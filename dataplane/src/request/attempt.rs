@@ -137,25 +137,24 @@ impl Attempt<'_, '_> {
         let Self { worker, attempts, course, .. } = self;
         let freshness = if attempts.is_idempotent() { Freshness::Any } else { Freshness::Certain };
         let (policy, live) = (&target.set.policy, target.slot.live());
-        let until = Instant::now() + policy.connect_timeout;
-        let mut wanted = None;
+        let (mut until, mut wanted) = (None, None);
+        // One of HTTP/2 that is over says so; it is new ones that all who were on it would open at once.
+        let only_new = attempts.only_new && policy.protocol == UpstreamProtocol::Http1;
         let connected = loop {
-            if !attempts.only_new
-                && let Some(kept) = worker.pool.take(live, policy, freshness)
-            {
+            if !only_new && let Some(kept) = worker.pool.take(live, policy, freshness) {
                 worker.counters.upstream_reuses.add(1);
                 return Ok((kept, true));
             }
             // Requests that come while a connection is opened that they can share wait for it.
             let is_shared = policy.protocol == UpstreamProtocol::Http2 && worker.pool.is_opening(live);
-            if !is_shared || attempts.only_new {
+            if !is_shared || only_new {
                 if let Some(connected) = live.try_connect(policy.connections.max) {
                     break connected;
                 }
                 // Some other worker may keep one that it does not need.
                 wanted.get_or_insert_with(|| live.want());
             }
-            if Instant::now() >= until {
+            if Instant::now() >= *until.get_or_insert_with(|| Instant::now() + policy.connect_timeout) {
                 worker.counters.connection_limits.add(1);
                 return Err(Failure::ConnectionLimit);
             }

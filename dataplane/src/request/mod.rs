@@ -152,7 +152,7 @@ async fn forward(
     let mut body = Replay::new(forwarding::Disclaimed(body), &course, &is_kept);
     let mut attempts = Attempts::new(&route.retry, head);
     loop {
-        course.begin_attempt();
+        course.begin_wait();
         // 5. Balance: the set by match, session or share, the backend by the set's algorithm, a free slot on it.
         let waits = Waits { worker, course: &course };
         let target = match waits.place(route, (head, peer), &session, &attempts.tried, sink).await? {
@@ -160,6 +160,7 @@ async fn forward(
             Placed::Response(response) => return say(sink, response, &head.method, &course).await,
         };
         // 6. One attempt: a connection, the exchange over it, and what came of it.
+        course.begin_attempt();
         let attempt =
             Attempt { worker, course: &course, attempts: &attempts, is_kept: &is_kept, session: &session };
         let ended = match hedge::after(route, head, &attempts) {

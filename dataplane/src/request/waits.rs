@@ -18,9 +18,6 @@ use std::time::{Duration, Instant};
 /// Between two looks at whether a session's backend has room: nobody is woken for one backend alone.
 const HOME_WAIT: Duration = Duration::from_millis(5);
 
-/// Whoever is in a queue looks by itself after this, woken or not.
-const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(50);
-
 /// A request that may have to wait.
 pub(super) struct Waits<'a> {
     pub(super) worker: &'a Worker,
@@ -61,7 +58,7 @@ impl Waits<'_> {
                 };
                 worker.turns.place(route, &ask).inspect_err(|why| self.count(*why))?
             };
-            let (queue, pause) = match place_now {
+            let (queue, is_home) = match place_now {
                 Place::Backend(target) => {
                     worker.counters.fallbacks.add(u64::from(target.is_fallback.get()));
                     if let Some(place) = place {
@@ -73,21 +70,25 @@ impl Waits<'_> {
                     worker.counters.fallbacks.add(1);
                     return Ok(Placed::Response(response));
                 }
-                Place::Queue(queue) => (queue, LOOK_AGAIN_AFTER),
-                Place::Home(queue) => (queue, HOME_WAIT),
+                Place::Queue(queue) => (queue, false),
+                Place::Home(queue) => (queue, true),
             };
             let since = *since.get_or_insert(now);
             let left = queue.timeout().saturating_sub(now.saturating_sub(since));
             if left.is_zero() {
                 return Err(self.refused(queue));
             }
-            if place.is_none() && pause != HOME_WAIT {
+            if is_home {
+                // A wake is for any backend: whoever waits for one alone would swallow it.
+                place = None;
+            } else if place.is_none() {
                 worker.counters.queued.add(1);
                 place = Some(queue.join().ok_or_else(|| self.full())?);
             }
+            let pause = if is_home { left.min(HOME_WAIT) } else { left };
             tokio::select! { biased;
                 () = woken(place.as_mut()) => {}
-                () = tokio::time::sleep(left.min(pause)) => {}
+                () = tokio::time::sleep(pause) => {}
                 () = sink.gone() => return Err(Failure::ClientGone),
                 () = self.course.deadline().passed() => return Err(self.late()),
             }

@@ -1,5 +1,8 @@
 //! Services, EndpointSlices and Secrets in a folder mean what they mean in a cluster.
 
+use std::io::Read as _;
+use std::net::TcpListener;
+use std::sync::mpsc;
 use weir_tests::harness::folder::Folder;
 use weir_tests::harness::load::{Clients, Load};
 use weir_tests::harness::manifest::PoolText;
@@ -61,6 +64,56 @@ fn requests_stay_in_the_zone_that_the_proxy_is_told_it_runs_in() {
     };
     assert_eq!(answers(&["--zone", "a"]).into_iter().collect::<Vec<_>>(), ["\"near\""]);
     assert_eq!(answers(&[]).len(), 2, "nowhere in particular, all are alike");
+}
+
+/// Answers nothing, and tells how each connection to it begins.
+fn first_words() -> (u16, mpsc::Receiver<[u8; 3]>) {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+    let port = listener.local_addr().expect("bound").port();
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut words = [0; 3];
+            if stream.and_then(|mut stream| stream.read_exact(&mut words)).is_ok()
+                && sender.send(words).is_err()
+            {
+                break;
+            }
+        }
+    });
+    (port, receiver)
+}
+
+#[test]
+fn what_a_service_says_its_port_speaks_is_what_its_backends_are_spoken_to_in() {
+    let (backend, words) = first_words();
+    let port = ports::free();
+    let folder = Folder::new();
+    folder.write("pool.yaml", &pool_of_service(port));
+    folder.write("service.yaml", SERVICE);
+    folder.write("slice.yaml", &slice("web", backend, "ready: true"));
+    let _weir = Service::standalone(folder.path(), &[]);
+    let spoken = |expected: &[u8; 3], why: &str| {
+        // Asked for again until the change is in force.
+        wait::until(why, || {
+            let _ = client::fetch(port, "/");
+            words.try_iter().last().filter(|words| words == expected)
+        });
+    };
+    spoken(b"GET", "HTTP/1.1, where nobody says anything");
+    folder.write("service.yaml", &SERVICE.replace("port: 80,", "port: 80, appProtocol: kubernetes.io/h2c,"));
+    spoken(b"PRI", "HTTP/2, as the Service says");
+    folder.write(
+        "pool.yaml",
+        &pool_of_service(port).replace("      service:", "      protocol: HTTP\n      service:"),
+    );
+    spoken(b"GET", "HTTP/1.1, as the pool says");
+    folder.write("service.yaml", SERVICE);
+    folder.write("pool.yaml", &pool_of_service(port));
+    let said =
+        slice("web", backend, "ready: true").replace("protocol: TCP", "protocol: TCP, appProtocol: grpc");
+    folder.write("slice.yaml", &said);
+    spoken(b"PRI", "HTTP/2, as the slice says");
 }
 
 #[test]

@@ -23,13 +23,13 @@ struct Entry<C> {
     since: Duration,
 }
 
-/// Where a connection comes from that is to be kept.
+/// What a connection that is to be kept has behind it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
-    /// It was opened, for a request or to be warm. That its backend closes it while it was never taken says nothing: a
-    /// limit on the wait for a first request is another one than that on the wait between two.
+    /// It was opened to be warm, and no request had it yet. That its backend closes it then says nothing: a limit on the
+    /// wait for a first request is another one than that on the wait between two.
     Opened,
-    /// It was taken from the pool.
+    /// A request had it.
     Taken,
 }
 
@@ -143,8 +143,8 @@ impl<C> Pool<C> {
         self.life.observe(now, idle);
     }
 
-    /// The shortest idle time after which a connection that had been taken before was found closed, of late: it doubles
-    /// with each minute in which that is not seen again, and is forgotten past an hour.
+    /// The shortest idle time after which a connection that a request had had was found closed, of late: it doubles with
+    /// each minute in which that is not seen again, and is forgotten past an hour.
     #[must_use]
     pub fn life(&self, now: Duration) -> Option<Duration> {
         self.life.at(now)

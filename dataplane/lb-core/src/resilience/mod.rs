@@ -3,6 +3,9 @@
 //!
 //! State is of the process and carried over by set name while its settings are the same. Times are a
 //! [`std::time::Duration`] since the process began.
+//!
+//! `tests/resilience/` simulates a process with seeds: circuit, budget, slots, queue, connections and sessions together,
+//! over backends that misbehave, come and go.
 
 mod breaker;
 mod budget;

@@ -1,9 +1,10 @@
 //! One process sends requests over backends that are slow, fail, refuse, freeze, close connections, come and go, with all
-//! that keeps failures small as in production: circuit, retry budget, slots, queue and connection pools.
+//! that keeps failures small as in production: circuit, retry budget, slots, queue, connection pools and sessions.
 //!
 //! A seed that failed is named in the failure; `WEIR_RESILIENCE_SEED=17 cargo test -p lb-core --test resilience` runs it
 //! alone.
 
+mod homes;
 mod met;
 mod request;
 mod rules;
@@ -103,13 +104,14 @@ fn simulate(seed: u64) -> (u64, BTreeSet<Met>) {
     assert!(world.successes > successes, "nothing is answered although all is well");
     world.finish();
     rules::check_ended(&world);
+    world.homes.check_ended(world.now);
     (world.history(), std::mem::take(&mut world.met))
 }
 
 /// One thing happens to the world.
 fn disturb(world: &mut World<'_>) {
     let number = world.below(world.settings.replicas);
-    match world.below(22) {
+    match world.below(28) {
         0..=1 => world.behave(number, Behaviour::Slow),
         2..=3 => world.behave(number, Behaviour::Failing),
         4..=5 => world.behave(number, Behaviour::Refusing),
@@ -122,6 +124,7 @@ fn disturb(world: &mut World<'_>) {
         }
         18..=19 => world.go_away(number),
         20 => world.join_or_leave(number),
+        21..=24 => world.leave_all_but(number),
         _ => world.join_all(),
     }
 }

@@ -24,10 +24,14 @@ pub(crate) enum Met {
     Warmed,
     WentAway,
     SharedConnection,
+    SessionKept,
+    SessionMoved,
+    SessionForgotten,
+    HomeFull,
 }
 
 impl Met {
-    pub(crate) const ALL: [Self; 21] = [
+    pub(crate) const ALL: [Self; 25] = [
         Self::Retried,
         Self::RetryRefused,
         Self::Opened,
@@ -49,5 +53,9 @@ impl Met {
         Self::Warmed,
         Self::WentAway,
         Self::SharedConnection,
+        Self::SessionKept,
+        Self::SessionMoved,
+        Self::SessionForgotten,
+        Self::HomeFull,
     ];
 }

@@ -1,5 +1,6 @@
 //! One request, from its arrival to its end: circuit, queue, backend, slot, connection, and again.
 
+use super::homes::Home;
 use super::met::Met;
 use super::rules::{self, Said};
 use super::settings::ATTEMPT_TIMEOUT;
@@ -30,6 +31,8 @@ enum Tried {
     Started,
     /// All are full, or have no connection: these.
     Wait(Vec<Arc<Live>>),
+    /// The one backend where it is at home is.
+    Home,
     NoBackend,
 }
 
@@ -40,11 +43,19 @@ impl<'a> World<'a> {
         let worker = self.below(WORKERS);
         let is_repeatable = self.below(3) > 0;
         let key = Some(self.dice.bits()).filter(|key| key % 4 > 0);
+        // Some clients come often, some hardly ever.
+        let client = match self.below(8) {
+            0..=1 => Some(self.below(12) as u64),
+            2 => Some(100 + self.below(30) as u64),
+            _ => None,
+        };
         self.workers[worker].arrived += 1;
         let request = Request {
             worker,
             is_repeatable,
             key,
+            client,
+            home_until: None,
             tried: Vec::new(),
             retries: 0,
             is_replaced: false,
@@ -68,19 +79,30 @@ impl<'a> World<'a> {
             return self.end(id, End::CircuitOpen);
         }
         let mut wanted = Vec::new();
-        if self.queue().is_empty() {
+        let has_home = self.requests[&id].client.is_some() && self.requests[&id].tried.is_empty();
+        if has_home || self.queue().is_empty() {
             match self.attempt(id) {
                 Tried::Started => return,
                 Tried::NoBackend => return self.end(id, End::NoBackend),
                 Tried::Wait(lacking) => wanted = lacking,
+                Tried::Home => return self.leave_or_look_again(id),
             }
         }
         self.request(id).stage = Stage::Joining(wanted);
-        if self.below(4) == 0 {
-            let after = self.milliseconds(0, 3);
+        if self.below(2) == 0 {
+            let after = self.milliseconds(0, 5);
             return self.schedule(after, Event::Join { request: id });
         }
         self.join(id);
+    }
+
+    fn leave_or_look_again(&mut self, id: u64) {
+        if let Some(probe) = self.request(id).probe.take() {
+            self.end_probe(probe, Said::Nothing);
+        }
+        if !self.wait_for_home(id) {
+            self.end(id, End::QueueTimeout);
+        }
     }
 
     pub(crate) fn join(&mut self, id: u64) {
@@ -160,6 +182,7 @@ impl<'a> World<'a> {
                 drop(waiting);
                 self.end(id, End::NoBackend);
             }
+            Tried::Home => panic!("{id} has a home and is in the queue"),
         }
         None
     }
@@ -208,6 +231,14 @@ impl<'a> World<'a> {
     fn attempt(&mut self, id: u64) -> Tried {
         assert!(!self.circuit.is_open(self.now) || self.requests[&id].probe.is_some(), "the circuit is open");
         let members = Arc::clone(&self.set.members());
+        match self.home(id, &members) {
+            Home::Nowhere => {}
+            Home::Full => return Tried::Home,
+            Home::Backend(number) => {
+                self.start(id, number);
+                return Tried::Started;
+            }
+        }
         let (worker, key, tried) = {
             let request = &self.requests[&id];
             (request.worker, request.key, request.tried.clone())
@@ -249,6 +280,7 @@ impl<'a> World<'a> {
     fn start(&mut self, id: u64, number: usize) {
         let live = Arc::clone(&self.hosts[number].live);
         let entered = live.try_enter(self.settings.policy.requests_max).expect("it was picked for its room");
+        self.settle_at(id, number);
         let slot = Slot { in_flight: Some(entered), queue: self.queue() };
         let (line, is_new) = self.connection(id, number);
         let quick = self.milliseconds(1, 8);

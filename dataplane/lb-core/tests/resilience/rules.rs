@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Two counts over a sliding window of ten buckets, each count kept by itself.
+/// Two counts over a sliding window of ten buckets, with all the time there is in their numbers.
 struct Ledger {
     bucket: u128,
     entries: VecDeque<(u128, u64, u64)>,
@@ -21,7 +21,11 @@ impl Ledger {
     }
 
     fn add(&mut self, now: Duration, a: u64, b: u64) {
-        self.entries.push_back((now.as_nanos() / self.bucket, a, b));
+        let tick = now.as_nanos() / self.bucket;
+        match self.entries.back_mut() {
+            Some(last) if last.0 == tick => *last = (tick, last.1 + a, last.2 + b),
+            _ => self.entries.push_back((tick, a, b)),
+        }
     }
 
     fn sums(&mut self, now: Duration) -> (u64, u64) {

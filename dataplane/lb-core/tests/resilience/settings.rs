@@ -15,6 +15,8 @@ pub(crate) struct Settings {
     pub(crate) replicas: usize,
     pub(crate) retries_max: u32,
     pub(crate) backoff: Duration,
+    /// Of sessions.
+    pub(crate) idle_secs: u64,
 }
 
 impl Settings {
@@ -61,7 +63,7 @@ impl Settings {
             ..SetPolicy::new(algorithm)
         };
         let (replicas, retries_max) = (1 + below(4) as usize, below(4));
-        Self { policy, replicas, retries_max, backoff: ms(below(10)) }
+        Self { policy, replicas, retries_max, backoff: ms(below(10)), idle_secs: 1 + u64::from(below(2)) }
     }
 
     /// From when all is well to when the circuit is closed for good: what was on its way has failed, has left the window,

@@ -192,7 +192,7 @@ impl<'a> Wires<'a> {
                 }
                 if came == Came::Whole && wire.epoch == host.epoch {
                     wire.idle_since = Some(now);
-                    pool.keep(now, wire, origin, keep);
+                    pool.keep(now, wire, Origin::Taken, keep);
                 }
             }
             (Self::Http2(shared, _), Line::Stream(id)) => {

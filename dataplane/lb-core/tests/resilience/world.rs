@@ -3,6 +3,7 @@
 //! Here is what goes on by itself: time, backends that change, and what each worker does every 10 ms. What becomes of
 //! requests is in [`super::request`].
 
+use super::homes::Homes;
 use super::met::Met;
 use super::rules::{self, Allowance, Circuit};
 use super::settings::Settings;
@@ -136,6 +137,10 @@ pub(crate) struct Request<'a> {
     pub(crate) worker: usize,
     pub(crate) is_repeatable: bool,
     pub(crate) key: Option<u64>,
+    /// Whose requests stay on a backend.
+    pub(crate) client: Option<u64>,
+    /// Until when it waits for room there.
+    pub(crate) home_until: Option<Duration>,
     pub(crate) tried: Vec<Arc<Live>>,
     pub(crate) retries: u32,
     pub(crate) is_replaced: bool,
@@ -149,7 +154,8 @@ pub(crate) struct World<'a> {
     pub(crate) settings: &'a Settings,
     pub(crate) set: &'a BackendSet,
     pub(crate) hosts: Vec<Host>,
-    backends: Vec<Backend>,
+    pub(crate) backends: Vec<Backend>,
+    pub(crate) homes: Homes,
     behaviours: Vec<Behaviour>,
     pub(crate) members: BTreeSet<usize>,
     pub(crate) workers: Vec<Worker<'a>>,
@@ -208,6 +214,7 @@ impl<'a> World<'a> {
             behaviours: vec![Behaviour::Well; settings.replicas],
             members: (0..settings.replicas).collect(),
             backends,
+            homes: Homes::new(settings.idle_secs),
             workers: (0..).take(WORKERS).map(worker).collect(),
             requests: BTreeMap::new(),
             arrived: 0,
@@ -303,6 +310,11 @@ impl<'a> World<'a> {
         self.follow_members();
     }
 
+    pub(crate) fn leave_all_but(&mut self, number: usize) {
+        self.members = [number].into();
+        self.follow_members();
+    }
+
     pub(crate) fn join_all(&mut self) {
         self.members = (0..self.settings.replicas).collect();
         self.follow_members();
@@ -356,7 +368,7 @@ impl<'a> World<'a> {
             }
         }
         for request in due {
-            let after = self.milliseconds(0, 3);
+            let after = self.milliseconds(0, 5);
             self.schedule(after, Event::Wake { request });
         }
         rules::check(self);

@@ -105,7 +105,7 @@ fn the_shortest_idle_time_of_what_its_backend_closed_is_learnt() {
 }
 
 #[test]
-fn of_what_was_never_taken_nothing_is_learnt() {
+fn of_what_no_request_had_nothing_is_learnt() {
     let mut pool = kept(Origin::Opened, &["a", "b"]);
     pool.expire(secs(5), &KEEP, |name| *name != "a");
     assert!(pool.take(secs(6), |_| false).is_none());
@@ -181,6 +181,8 @@ fn any_step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
     #[test]
     fn limits_hold_and_no_connection_is_lost_or_taken_twice(
         steps in prop::collection::vec(any_step(), 1..200),

@@ -138,6 +138,8 @@ fn any_of(at: usize, ids: &[ConnectionId]) -> Option<ConnectionId> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
     #[test]
     fn no_connection_has_more_streams_than_it_may_and_none_with_streams_is_lost(
         steps in prop::collection::vec(any_step(), 1..200),
