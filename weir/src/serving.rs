@@ -31,8 +31,8 @@ pub struct ServingArgs {
     /// Node that this proxy runs on, for the same
     #[arg(long, value_name = "NODE", env = "NODE_NAME")]
     node: Option<String>,
-    /// Redis that proxies share sessions by: redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE], or rediss:// for TLS
-    /// [default: each proxy knows those that began there]
+    /// Redis that proxies share sessions by, as redis://USER:PASSWORD@HOST:PORT/DATABASE, or rediss:// for TLS; the host
+    /// is enough [default: each proxy knows those that began there]
     // A text here, since clap shows a value that it refuses, and this one may hold a password.
     #[arg(long, value_name = "URL", env = "WEIR_SESSION_STORE", hide_env_values = true)]
     session_store: Option<String>,
