@@ -258,7 +258,7 @@ fn validate_tells_a_stranger_what_is_wrong_with_a_policy_and_what_to_write() {
         let path = folder.path().to_str().expect("text").to_owned();
         let ended = run("weir", &["validate", &path]);
         assert_eq!(ended.status.code(), Some(1), "{policy}: {}{}", ended.stdout, ended.stderr);
-        assert!(ended.stdout.contains("pool.yaml:16:"), "{policy}: {}", ended.stdout);
+        assert!(ended.stdout.contains("pool.yaml:15:"), "{policy}: {}", ended.stdout);
         assert!(ended.stdout.contains(sentence), "{policy}: {}", ended.stdout);
     }
 }
@@ -327,7 +327,7 @@ fn validate_reads_standard_input_for_pipelines() {
         let ended = ended.expect("it was built");
         let said = String::from_utf8_lossy(&ended.stdout).into_owned();
         assert_eq!(ended.status.code(), Some(code), "{said}");
-        assert_eq!(said.contains("-:11:7: spec.listeners[0].port: 0"), code == 1, "{said}");
+        assert_eq!(said.contains("-:10:7: spec.listeners[0].port: 0"), code == 1, "{said}");
     }
 }
 
@@ -357,7 +357,7 @@ fn every_line_of_a_json_log_is_json_and_a_problem_has_its_place() {
     let lines: Vec<_> = lines.collect::<Result<_, _>>().expect("JSON");
     let problem = lines.iter().find(|line| line["level"] == "ERROR").expect("a problem");
     assert_eq!(problem["field"], "spec.listeners[0].port", "{problem}");
-    assert_eq!(problem["line"], 11, "{problem}");
+    assert_eq!(problem["line"], 10, "{problem}");
 }
 
 #[test]
