@@ -24,6 +24,7 @@ mod certificates;
 mod check;
 mod conflict;
 mod data_plane;
+mod index;
 mod objects;
 mod policy;
 pub mod pool;
@@ -31,6 +32,8 @@ mod references;
 mod rejection;
 mod rules;
 mod slices;
+mod touched;
+mod update;
 mod world;
 
 pub use backends::BackendSetContent;
@@ -39,6 +42,7 @@ pub use data_plane::DataPlane;
 pub use objects::{ObjectKey, Objects, Unread};
 pub use references::{GrantFrom, GrantTo, ReferenceGrant, ReferenceGrantSpec, secret_references};
 pub use rejection::{Reason, Rejection, Warning};
+pub use touched::Touched;
 pub use world::{CompiledPool, CompiledSet, SetKey, World, world};
 
 /// The namespace of an object that names none.
