@@ -40,7 +40,9 @@ pub use backends::BackendSetContent;
 pub(crate) use check::is_object_name;
 pub use data_plane::DataPlane;
 pub use objects::{ObjectKey, Objects, Unread};
-pub use references::{GrantFrom, GrantTo, ReferenceGrant, ReferenceGrantSpec, secret_references};
+pub use references::{
+    GrantFrom, GrantTo, ReferenceGrant, ReferenceGrantSpec, secret_namespaces, secret_references,
+};
 pub use rejection::{Reason, Rejection, Warning};
 pub use touched::Touched;
 pub use world::{CompiledPool, CompiledSet, SetKey, World, world};

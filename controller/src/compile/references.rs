@@ -9,6 +9,7 @@
 use super::{ObjectKey, Objects, is_object_name, pool};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
+use std::collections::BTreeSet;
 use std::fmt;
 use weir_crds::LoadBalancerPool;
 
@@ -81,6 +82,14 @@ pub fn secret_references(pool: &LoadBalancerPool, objects: &Objects) -> Vec<Obje
     let is_permitted =
         |secret: &ObjectKey| is_named(secret) && is_permitted(own, Target::Secret, secret, objects);
     pool::secrets_of(&key, pool).into_iter().filter(is_permitted).collect()
+}
+
+/// The other namespaces in which a pool's listeners name Secrets, whether or not it may use them.
+#[must_use]
+pub fn secret_namespaces(pool: &LoadBalancerPool) -> BTreeSet<String> {
+    let key = pool::key_of(&pool.metadata);
+    let namespaces = pool::secrets_of(&key, pool).into_iter().map(|secret| secret.namespace);
+    namespaces.filter(|namespace| *namespace != key.namespace).collect()
 }
 
 /// Whether pools of the namespace `from` may use this object: it is in the same one, or a grant says so.

@@ -104,6 +104,12 @@ impl World {
         self.pools.iter().chain(&self.last_good)
     }
 
+    /// How many pools are served.
+    #[must_use]
+    pub fn serving_count(&self) -> usize {
+        self.pools.len() + self.last_good.len()
+    }
+
     /// Pools of which the world has less than they ask for, and nothing of before that could stand in: rejected ones,
     /// and those that lack a certificate. Proxies may have more of them than this.
     pub fn lacking(&self) -> impl Iterator<Item = &ObjectKey> {
