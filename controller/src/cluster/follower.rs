@@ -2,7 +2,7 @@
 
 use super::Kind;
 use super::cache::{Cache, Changes, Message, SecretWatches};
-use crate::compile::{ObjectKey, Rejection, Touched, World, world};
+use crate::compile::{CompiledPool, ObjectKey, Rejection, Touched, World, world};
 use crate::metrics::{Metrics, Scope};
 use crate::readiness::Readiness;
 use crate::status::{Board, Verdict};
@@ -219,7 +219,7 @@ impl Follower {
         let world = self.world.as_ref();
         let rejected = world.and_then(|world| world.rejections.get(key)).into_iter().flatten().cloned();
         let served = world.and_then(|world| world.serving(key)).into_iter();
-        let warnings = served.flat_map(|pool| pool.warnings()).cloned().map(Finding::Warning);
+        let warnings = served.flat_map(CompiledPool::warnings).cloned().map(Finding::Warning);
         malformed.into_iter().chain(rejected).map(Finding::Problem).chain(warnings).collect()
     }
 
@@ -341,5 +341,51 @@ mod tests {
 
         say(&mut follower, Kind::LoadBalancerPool, Event::Delete(key.clone()));
         assert_eq!(board.verdict(&key), None);
+    }
+
+    fn named_pool(name: &str, host: &str, created: &str) -> Event {
+        let spec = json!({
+            "listeners": [{ "name": "l", "port": 80, "protocol": "HTTP", "hostnames": [host] }],
+            "backendSets": [{ "name": "s", "static": { "backends": [] } }],
+        });
+        let (version, kind) = ("weir.dev/v1alpha1", "LoadBalancerPool");
+        let mut pool: Value = object(name, json!({ "apiVersion": version, "kind": kind, "spec": spec }));
+        pool["metadata"]["creationTimestamp"] = json!(created);
+        Event::Apply(read::pool(serde_json::from_value(pool).expect("an object")))
+    }
+
+    #[test]
+    fn a_claim_that_is_given_up_goes_to_the_oldest_of_those_that_wait_and_each_is_judged() {
+        let board = Arc::new(Board::default());
+        let mut follower = follower(&board);
+        let day = |day: u8| format!("2026-01-0{day}T00:00:00Z");
+        for (name, created) in [("first", day(1)), ("third", day(3)), ("second", day(2))] {
+            say(&mut follower, Kind::LoadBalancerPool, named_pool(name, "shop.org", &created));
+        }
+        say(&mut follower, Kind::LoadBalancerPool, named_pool("other", "other.org", &day(1)));
+        let key = |name: &str| ObjectKey::new("ns", name);
+        let is_accepted =
+            |name: &str| board.verdict(&key(name)).expect("there is such a pool").rejections.is_empty();
+        assert_eq!(["first", "second", "third"].map(is_accepted), [true, false, false]);
+        let in_store = |name: &str| follower.store.pool(&key(name).to_string()).map(|pool| pool.version);
+        let other = in_store("other");
+        assert!(other.is_some() && in_store("second").is_none());
+
+        say(&mut follower, Kind::LoadBalancerPool, named_pool("first", "moved.org", &day(1)));
+        assert_eq!(["first", "second", "third"].map(is_accepted), [true, true, false]);
+        let in_store = |name: &str| follower.store.pool(&key(name).to_string()).map(|pool| pool.version);
+        assert_eq!(in_store("other"), other, "it has nothing to do with it");
+        assert!(in_store("second").is_some() && in_store("third").is_none());
+        assert!(
+            follower.store.knowledge().may_exist("ns/third"),
+            "it is there, and asks for more than it has"
+        );
+        assert!(!follower.store.knowledge().may_exist("ns/second-that-never-was"));
+
+        say(&mut follower, Kind::LoadBalancerPool, Event::Delete(key("third")));
+        assert!(!follower.store.knowledge().may_exist("ns/third"));
+        assert_eq!(board.verdict(&key("third")), None);
+        let said: Vec<_> = follower.said.keys().collect();
+        assert_eq!(said, Vec::<&ObjectKey>::new(), "nothing is wrong any more");
     }
 }

@@ -548,3 +548,20 @@ fn assert_connected_watches_are_exact(cache: &Cache, server: &Server, seed: u64,
         }
     }
 }
+
+#[test]
+fn a_secret_past_the_limit_is_watched_once_there_is_room_and_its_pool_hears_of_it() {
+    let mut cache = Cache::synced();
+    let pools = everywhere(Kind::LoadBalancerPool);
+    let item = |n: usize| pool(&format!("p-{n:04}"), 1, &format!("s-{n:04}"));
+    cache.list(&pools, (0..=SECRETS_MAX).map(item).collect());
+    cache.follow();
+    let past = key(&format!("s-{SECRETS_MAX:04}"));
+    assert_eq!(cache.objects().unread_secrets.get(&past), Some(&Unread::TooMany));
+    let mut changes = cache.say(&pools, Event::Delete(key("p-0000")));
+    let watches = cache.follow_references(&mut changes);
+    let ids = |name: &ObjectKey| vec![WatchId::secret(name.clone())];
+    assert_eq!(watches, SecretWatches { needed: ids(&past), unneeded: ids(&key("s-0000")) });
+    assert_eq!((cache.unwatched(), cache.objects().unread_secrets.len()), (0, 0));
+    assert!(changes.touched.secrets.contains(&past));
+}
