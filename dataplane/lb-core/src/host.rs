@@ -6,7 +6,7 @@
 //! A clone shares everything with its original, and a change of a host copies the few hosts beside it and a list of
 //! pointers: so a reader keeps its own while a writer goes on, and an edit costs the same whatever the number of hosts.
 
-use foldhash::fast::RandomState;
+use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 use std::fmt;
 use std::hash::BuildHasher as _;
@@ -97,7 +97,8 @@ impl<T: fmt::Debug> fmt::Debug for HostMap<T> {
 /// A hash table in parts that clones share. One hash finds the part, by its upper half, and the place in it.
 #[derive(Clone)]
 struct Shards<T> {
-    hasher: RandomState,
+    /// Without a secret: what is in the table was written by who configures, and a client only asks.
+    hasher: FixedState,
     /// A power of two of them; none while there never was a name.
     shards: Arc<[Shard<T>]>,
     len: usize,
@@ -167,7 +168,7 @@ fn position(hash: u64, shards: usize) -> usize {
 
 impl<T> Default for Shards<T> {
     fn default() -> Self {
-        Self { hasher: RandomState::default(), shards: Arc::new([]), len: 0 }
+        Self { hasher: FixedState::default(), shards: Arc::new([]), len: 0 }
     }
 }
 
