@@ -10,7 +10,7 @@ use crate::health::{self, Caretaker, Exchange, View};
 use crate::listener::Sockets;
 use crate::outcomes::{self, Outcomes};
 use crate::readiness::Readiness;
-use crate::sessions::{self, Keeping, Sealer, SealerError};
+use crate::sessions::{self, Keeping, Sealer, SealerError, Store, StoreAddress};
 use crate::snapshot::{Current, Snapshot};
 use crate::worker::{self, Phase, Seat};
 use arc_swap::ArcSwap;
@@ -46,6 +46,8 @@ pub struct Options {
     pub accept_floor: Duration,
     /// Time after [`Self::accept_floor`] in which requests may finish; what is left is cut.
     pub drain_limit: Duration,
+    /// What proxies share the sessions of their tables by, if they do.
+    pub session_store: Option<StoreAddress>,
 }
 
 /// Why a proxy could not start or go on.
@@ -106,7 +108,8 @@ pub async fn run(
     let place = Place { zone: options.zone.as_str().into(), node: options.node.as_str().into() };
     let (to_health, judged) = mpsc::channel(outcomes::BATCHES_MAX);
     let sealer = Arc::new(Sealer::new()?);
-    let keeping = Arc::new(Keeping { sealer: Arc::clone(&sealer) });
+    let (store, storing) = options.session_store.clone().map(Store::open).unzip();
+    let keeping = Arc::new(Keeping { sealer: Arc::clone(&sealer), store: store.clone() });
     let outcomes = || (Outcomes::new(started, to_health.clone()), Arc::clone(&keeping));
     let mut workers = start_workers(&options, &current, outcomes)?;
     drop(to_health);
@@ -118,7 +121,7 @@ pub async fn run(
     let counts = Arc::new(health::Counts::default());
     let caretaker = Caretaker::new(applier.surroundings(Arc::clone(&counts)));
     let (view, questions) = View::new();
-    let seen = Seen { workers: workers.counters.clone(), health: counts, view };
+    let seen = Seen { workers: workers.counters.clone(), health: counts, view, store };
     let state = AdminState::new(Arc::clone(&current), seen, Arc::clone(&readiness), &applier);
     let mut caretaking = tokio::spawn(caretaker.run(judged, questions, heard));
     let mut configuration = tokio::spawn(client::run(
@@ -129,6 +132,7 @@ pub async fn run(
         std::future::pending(),
     ));
     let sessions = tokio::spawn(sessions::upkeep::run(Arc::clone(&current), started));
+    let storing = storing.map(tokio::spawn);
     let mut administration = tokio::spawn(admin::serve(admin, state, std::future::pending()));
     tracing::info!(admin = %address, workers = options.workers, "proxy started");
     let ended = tokio::select! {
@@ -144,6 +148,7 @@ pub async fn run(
     administration.abort();
     caretaking.abort();
     sessions.abort();
+    storing.inspect(JoinHandle::abort);
     ended
 }
 

@@ -52,7 +52,7 @@ async fn run(args: Args) -> Result<ExitCode, Failure> {
         let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "proxy".to_owned());
         format!("{host}-{}", std::process::id())
     });
-    let options = args.serving.options(id, args.bind);
+    let options = args.serving.options(id, args.bind)?;
     proxy::run(options, dialer, stop.clone()).await.map_err(anyhow::Error::from)?;
     let is_forced = *stop.borrow() == Stop::Now;
     Ok(ExitCode::from(if is_forced { exit::FORCED } else { exit::GOOD }))
