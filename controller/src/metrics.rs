@@ -24,6 +24,8 @@ const COMPILE_BOUNDS_S: [f64; 9] = [0.000_1, 0.000_3, 0.001, 0.003, 0.01, 0.03, 
 pub enum Scope {
     /// Everything.
     World,
+    /// The pools that a change of a pool, a Secret or a ReferenceGrant makes a difference to.
+    Pool,
     /// The backend sets of Services that changed.
     Endpoints,
 }

@@ -146,6 +146,21 @@ impl Store {
         outcome
     }
 
+    /// The same after [`World::update`], with what is known now.
+    pub fn apply_update<'a>(
+        &self,
+        world: &World,
+        pools: impl IntoIterator<Item = &'a ObjectKey>,
+        completeness: Completeness,
+    ) -> Outcome {
+        if self.loaded.borrow().is_none() {
+            return Outcome::default();
+        }
+        let outcome = self.apply_pools(world, pools);
+        self.know(Knowledge::new(completeness, world.lacking().map(ToString::to_string)));
+        outcome
+    }
+
     /// What [`Self::apply`] does, for pools from anywhere, by their `namespace/name`.
     pub fn replace_all(
         &self,
@@ -173,15 +188,19 @@ impl Store {
             self.fleet.forget_pool(&name);
             outcome.removed += 1;
         }
-        let subscribers: Vec<_> = state.subscribers.values().cloned().collect();
         drop(state);
-        let is_news = self.loaded.borrow().as_ref() != Some(&knowledge);
-        self.loaded.send_replace(Some(knowledge));
-        if is_news {
-            // What streams left alone may have to go now.
-            subscribers.iter().for_each(|mailbox| mailbox.notify.notify_one());
-        }
+        self.know(knowledge);
         outcome
+    }
+
+    fn know(&self, knowledge: Knowledge) {
+        if self.loaded.borrow().as_ref() == Some(&knowledge) {
+            return;
+        }
+        self.loaded.send_replace(Some(knowledge));
+        // What streams left alone may have to go now.
+        let subscribers: Vec<_> = self.state().subscribers.values().cloned().collect();
+        subscribers.iter().for_each(|mailbox| mailbox.notify.notify_one());
     }
 
     /// The pool's newest version.

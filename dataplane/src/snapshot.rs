@@ -18,7 +18,7 @@ pub struct Snapshot {
     /// By port.
     pub listeners: BTreeMap<u16, Arc<Listener>>,
     /// Every set that a route sends to, also in place of another one, each once.
-    pub sets: Vec<Arc<BackendSet>>,
+    pub sets: Arc<[Arc<BackendSet>]>,
     /// Sessions that this process remembers, a table for each pool that has any.
     pub tables: Vec<Arc<SessionTable>>,
 }
@@ -33,7 +33,7 @@ pub struct Listener {
     /// Routes of all pools on this port.
     pub routes: RouteTable,
     /// The sets of those routes and their fallbacks. Not always each once.
-    pub sets: Vec<Arc<BackendSet>>,
+    pub sets: Arc<[Arc<BackendSet>]>,
 }
 
 /// What a listener speaks.

@@ -127,7 +127,10 @@ impl PartialEq for HostCertificates {
 ///
 /// With the same `tickets` as before, sessions outlive a change of certificates.
 #[must_use]
-pub fn server_config(listeners: &[HostCertificates], tickets: Arc<dyn ProducesTickets>) -> Arc<ServerConfig> {
+pub fn server_config<'a>(
+    listeners: impl Iterator<Item = &'a HostCertificates>,
+    tickets: Arc<dyn ProducesTickets>,
+) -> Arc<ServerConfig> {
     let mut config = ServerConfig::builder_with_provider(Arc::clone(&PROVIDER))
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
         .expect("the provider has cipher suites for both versions")
@@ -159,7 +162,7 @@ struct BySni {
 }
 
 impl BySni {
-    fn new(listeners: &[HostCertificates]) -> Self {
+    fn new<'a>(listeners: impl IntoIterator<Item = &'a HostCertificates>) -> Self {
         let mut by_sni = Self::default();
         for listener in listeners {
             let by_name = Arc::new(ByName::new(&listener.certificates));

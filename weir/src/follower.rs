@@ -6,7 +6,7 @@ use crate::run::samples::Samples;
 use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::sync::Arc;
-use weir_controller::compile::{World, world};
+use weir_controller::compile::{Objects, Touched, World, world};
 use weir_controller::source::Loaded;
 use weir_controller::store::{Completeness, Store};
 
@@ -15,7 +15,8 @@ use weir_controller::store::{Completeness, Store};
 pub struct Follower {
     store: Arc<Store>,
     samples: Option<Samples>,
-    world: Option<World>,
+    /// With what it was compiled from.
+    compiled: Option<(Objects, World)>,
     /// What was said about the state before, so that a change says what is new and not everything again.
     said: BTreeSet<Finding>,
     format: logging::Format,
@@ -25,7 +26,7 @@ impl Follower {
     /// Puts what it compiles into `store`, and says what is wrong on standard error.
     #[must_use]
     pub fn new(store: Arc<Store>, format: logging::Format) -> Self {
-        Self { store, samples: None, world: None, said: BTreeSet::new(), format }
+        Self { store, samples: None, compiled: None, said: BTreeSet::new(), format }
     }
 
     /// The same, with the samples that manifests ask for.
@@ -39,13 +40,24 @@ impl Follower {
         if let Some(samples) = &mut self.samples {
             samples.supply(&mut loaded.objects);
         }
-        let world = world(&loaded.objects, self.world.as_ref());
-        let findings = findings::all(&loaded, &world);
         // In a document that cannot be read may be any pool; what cannot be compiled is known by its name.
         let is_whole = loaded.problems.is_empty();
-        let outcome = self.store.apply(&world, if is_whole { Completeness::All } else { Completeness::Part });
+        let completeness = if is_whole { Completeness::All } else { Completeness::Part };
+        let (world, outcome) = match self.compiled.take() {
+            None => {
+                let world = world(&loaded.objects, None);
+                let outcome = self.store.apply(&world, completeness);
+                (world, outcome)
+            }
+            Some((before, mut world)) => {
+                let looked_at = world.update(&loaded.objects, &Touched::between(&before, &loaded.objects));
+                let outcome = self.store.apply_update(&world, &looked_at, completeness);
+                (world, outcome)
+            }
+        };
+        let findings = findings::all(&loaded, &world);
         self.say(findings);
-        let served = world.all_serving().count();
+        let served = world.serving_count();
         tracing::info!(
             pools = served,
             changed = outcome.changed,
@@ -53,7 +65,7 @@ impl Follower {
             problems = self.said.iter().filter(|finding| finding.severity == Severity::Problem).count(),
             "manifests read"
         );
-        self.world = Some(world);
+        self.compiled = Some((loaded.objects, world));
     }
 
     fn say(&mut self, all: Vec<Finding>) {

@@ -6,8 +6,9 @@
 
 use super::failure::{Failure, FailureReason};
 use super::read::{Item, Malformed};
+use super::references::References;
 use super::{Extent, Kind, WatchId};
-use crate::compile::{ObjectKey, Objects, Unread, secret_references};
+use crate::compile::{ObjectKey, Objects, Touched, Unread};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use weir_crds::LoadBalancerPool;
@@ -48,12 +49,18 @@ pub(crate) enum Event {
 /// What is different, for who compiles.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Changes {
-    /// A pool, a Secret or a grant.
-    pub(crate) world: bool,
-    /// Services with a difference in themselves or in one of their slices.
-    pub(crate) services: BTreeSet<ObjectKey>,
+    /// What compiles to something else, or is read or not otherwise than before.
+    pub(crate) touched: Touched,
     /// Pools that say the same, and of which something beside it is different: a generation, a status.
     pub(crate) pools: BTreeSet<ObjectKey>,
+}
+
+impl Changes {
+    /// Whether a pool, a Secret or a grant is among them: what decides which Secrets are watched.
+    pub(crate) fn is_of_pools(&self) -> bool {
+        let Touched { pools, services: _, secrets, grants } = &self.touched;
+        !(pools.is_empty() && secrets.is_empty() && grants.is_empty())
+    }
 }
 
 /// Watches of Secrets to start and to stop.
@@ -72,6 +79,11 @@ pub(crate) struct Cache {
     /// Grants that cannot be read. What such a one permits is not known, and so it permits nothing.
     malformed_grants: BTreeMap<ObjectKey, Arc<Malformed>>,
     watches: BTreeMap<WatchId, Watch>,
+    /// Watches that are waited for.
+    unsettled: BTreeSet<WatchId>,
+    /// Watches of each kind but Secrets.
+    extents: usize,
+    references: References,
     /// Secrets past [`SECRETS_MAX`].
     unwatched: usize,
 }
@@ -89,17 +101,21 @@ struct Watch {
 impl Cache {
     /// Knows nothing yet, of these namespaces or (none named) of all.
     pub(crate) fn new(namespaces: &[String]) -> Self {
-        let mut cache = Self::default();
+        let mut cache = Self { extents: namespaces.len().max(1), ..Self::default() };
         for kind in Kind::NAMESPACED {
             if namespaces.is_empty() {
-                cache.watches.insert(WatchId { kind, extent: Extent::Everywhere }, Watch::default());
+                cache.wait_for(WatchId { kind, extent: Extent::Everywhere });
             }
             for namespace in namespaces {
-                let extent = Extent::Namespace(namespace.clone());
-                cache.watches.insert(WatchId { kind, extent }, Watch::default());
+                cache.wait_for(WatchId { kind, extent: Extent::Namespace(namespace.clone()) });
             }
         }
         cache
+    }
+
+    fn wait_for(&mut self, id: WatchId) {
+        self.unsettled.insert(id.clone());
+        self.watches.insert(id, Watch::default());
     }
 
     pub(crate) fn objects(&self) -> &Objects {
@@ -120,7 +136,11 @@ impl Cache {
 
     /// How many watches of a kind have settled.
     pub(crate) fn settled(&self, kind: Kind) -> usize {
-        self.watches.iter().filter(|(id, watch)| id.kind == kind && watch.is_settled).count()
+        let all = match kind {
+            Kind::Secret => self.watches.len() - Kind::NAMESPACED.len() * self.extents,
+            _ => self.extents,
+        };
+        all - self.unsettled.iter().filter(|id| id.kind == kind).count()
     }
 
     /// Secrets that are named by pools and not watched, since there are too many.
@@ -131,18 +151,18 @@ impl Cache {
     /// Whether nothing is waited for: what is known is all that can be known now. A pool that names another Secret
     /// waits here for that Secret, instead of losing its listener for the moment in between.
     pub(crate) fn is_settled(&self) -> bool {
-        self.watches.values().all(|watch| watch.is_settled)
+        self.unsettled.is_empty()
     }
 
     /// What is waited for, for a person.
     pub(crate) fn waiting_for(&self) -> String {
-        let waiting: Vec<_> = self.watches.iter().filter(|(_, watch)| !watch.is_settled).collect();
-        let named = waiting.iter().take(NAMED_MAX).map(|(id, watch)| match watch.failure {
+        let named = self.unsettled.iter().take(NAMED_MAX);
+        let named = named.map(|id| match self.watches.get(id).and_then(|watch| watch.failure) {
             Some(reason) => format!("{id} ({reason})"),
             None => id.to_string(),
         });
         let named = named.collect::<Vec<_>>().join(", ");
-        match waiting.len().saturating_sub(NAMED_MAX) {
+        match self.unsettled.len().saturating_sub(NAMED_MAX) {
             0 => format!("waiting for {named}"),
             more => format!("waiting for {named} and {more} more"),
         }
@@ -159,8 +179,11 @@ impl Cache {
             Event::InitDone => {
                 let listed = watch.listing.take().unwrap_or_default();
                 watch.settle();
-                if let Extent::Object(key) = &id.extent {
-                    changes.world |= self.objects.unread_secrets.remove(key).is_some();
+                self.unsettled.remove(&id);
+                if let Extent::Object(key) = &id.extent
+                    && self.objects.unread_secrets.remove(key).is_some()
+                {
+                    changes.touched.secrets.insert(key.clone());
                 }
                 self.replace(&id, listed, changes);
             }
@@ -169,6 +192,9 @@ impl Cache {
             Event::Failed(failure) => {
                 watch.fail(&id, &failure);
                 let is_settled = watch.is_settled;
+                if is_settled {
+                    self.unsettled.remove(&id);
+                }
                 if failure.is_absence(id.kind) {
                     self.replace(&id, BTreeMap::new(), changes);
                 } else if let Extent::Object(key) = &id.extent
@@ -191,32 +217,60 @@ impl Cache {
                 Unread::Unanswered
             }
         };
-        changes.world |= self.objects.unread_secrets.insert(key.clone(), unread) != Some(unread);
+        if self.objects.unread_secrets.insert(key.clone(), unread) != Some(unread) {
+            changes.touched.secrets.insert(key.clone());
+        }
     }
 
     /// Brings the watches of Secrets in line with what pools name and may use. A Secret whose watch ends is forgotten.
+    /// Costs what pools and grants that changed name; while pools name too many Secrets, what all of them name.
     pub(crate) fn follow_references(&mut self, changes: &mut Changes) -> SecretWatches {
-        let mut named: BTreeSet<_> =
-            self.objects.pools.values().flat_map(|pool| secret_references(pool, &self.objects)).collect();
-        let past = named.iter().nth(SECRETS_MAX).cloned();
-        let past = past.map(|first| named.split_off(&first)).unwrap_or_default();
-        self.unwatched = past.len();
-        let unread = &mut self.objects.unread_secrets;
-        unread.retain(|secret, why| *why != Unread::TooMany && named.contains(secret));
-        unread.extend(past.into_iter().map(|secret| (secret, Unread::TooMany)));
-        let wanted: BTreeSet<_> = named.into_iter().map(WatchId::secret).collect();
-        let running: BTreeSet<_> =
-            self.watches.keys().filter(|id| id.kind == Kind::Secret).cloned().collect();
-        let watches = SecretWatches {
-            needed: wanted.difference(&running).cloned().collect(),
-            unneeded: running.difference(&wanted).cloned().collect(),
+        let moved = self.references.follow(&changes.touched, &self.objects);
+        if moved.is_empty() {
+            return SecretWatches::default();
+        }
+        let is_crowded = self.unwatched > 0 || self.references.named().len() > SECRETS_MAX;
+        let moved = if is_crowded { self.leave_out(changes) } else { moved };
+        let named = |secret: &&ObjectKey| {
+            let is_left_out = self.objects.unread_secrets.get(*secret) == Some(&Unread::TooMany);
+            self.references.named().contains_key(*secret) && !is_left_out
         };
+        let (wanted, unwanted): (Vec<_>, Vec<_>) = moved.iter().partition(named);
+        let ids = |secrets: Vec<&ObjectKey>, is_running: bool| -> Vec<WatchId> {
+            let ids = secrets.into_iter().cloned().map(WatchId::secret);
+            ids.filter(|id| self.watches.contains_key(id) == is_running).collect()
+        };
+        let watches = SecretWatches { needed: ids(wanted, false), unneeded: ids(unwanted, true) };
+        for secret in moved.iter().filter(|secret| !self.references.named().contains_key(*secret)) {
+            if self.objects.unread_secrets.remove(secret).is_some() {
+                changes.touched.secrets.insert(secret.clone());
+            }
+        }
         for id in &watches.unneeded {
             self.watches.remove(id);
+            self.unsettled.remove(id);
             self.replace(id, BTreeMap::new(), changes);
         }
-        self.watches.extend(watches.needed.iter().map(|id| (id.clone(), Watch::default())));
+        watches.needed.iter().for_each(|id| self.wait_for(id.clone()));
         watches
+    }
+
+    /// Says which Secrets are past [`SECRETS_MAX`], and returns every one that has to do with the limit.
+    fn leave_out(&mut self, changes: &mut Changes) -> BTreeSet<ObjectKey> {
+        let named = self.references.named();
+        let past: BTreeSet<_> = named.keys().skip(SECRETS_MAX).cloned().collect();
+        let unread = &mut self.objects.unread_secrets;
+        let before: BTreeSet<_> =
+            unread.extract_if(.., |_, why| *why == Unread::TooMany).map(|(secret, _)| secret).collect();
+        changes.touched.secrets.extend(before.symmetric_difference(&past).cloned());
+        self.unwatched = past.len();
+        let watched = self.watches.keys().filter_map(|id| match &id.extent {
+            Extent::Object(key) => Some(key),
+            Extent::Everywhere | Extent::Namespace(_) => None,
+        });
+        let all = named.keys().chain(watched).cloned().collect();
+        unread.extend(past.into_iter().map(|secret| (secret, Unread::TooMany)));
+        all
     }
 
     fn replace(&mut self, id: &WatchId, listed: BTreeMap<ObjectKey, Item>, changes: &mut Changes) {
@@ -253,36 +307,44 @@ impl Cache {
                         changes.pools.insert(key);
                     }
                     // Nothing to compile, and yet more or less is known of what there is.
-                    _ => changes.world = true,
+                    _ => {
+                        changes.touched.pools.insert(key);
+                    }
                 }
             }
             Item::Malformed(malformed) => {
                 self.objects.grants.remove(&key);
-                let before = self.malformed_grants.insert(key, Arc::clone(&malformed));
-                changes.world |= before.is_none_or(|before| !before.is_as_wrong_as(&malformed));
+                let before = self.malformed_grants.insert(key.clone(), Arc::clone(&malformed));
+                if before.is_none_or(|before| !before.is_as_wrong_as(&malformed)) {
+                    changes.touched.grants.insert(key.namespace);
+                }
             }
             Item::Service(service) => {
                 if self.objects.services.get(&key) != Some(&service) {
                     self.objects.services.insert(key.clone(), service);
-                    changes.services.insert(key);
+                    changes.touched.services.insert(key);
                 }
             }
             Item::Slice(slice) => {
                 if self.objects.slice(&key) != Some(&slice) {
-                    changes.services.extend(self.objects.insert_slice(key, slice));
+                    changes.touched.services.extend(self.objects.insert_slice(key, slice));
                 }
             }
             Item::Grant(grant) => {
-                changes.world |= self.malformed_grants.remove(&key).is_some();
-                let before = self.objects.grants.insert(key, Arc::clone(&grant));
-                changes.world |= before.is_none_or(|before| before.spec != grant.spec);
+                let was_malformed = self.malformed_grants.remove(&key).is_some();
+                let before = self.objects.grants.insert(key.clone(), Arc::clone(&grant));
+                if was_malformed || before.is_none_or(|before| before.spec != grant.spec) {
+                    changes.touched.grants.insert(key.namespace);
+                }
             }
             Item::Secret(secret) => {
-                let before = self.objects.secrets.insert(key, Arc::clone(&secret));
+                let before = self.objects.secrets.insert(key.clone(), Arc::clone(&secret));
                 let is_same = |before: Arc<k8s_openapi::api::core::v1::Secret>| {
                     before.data == secret.data && before.type_ == secret.type_
                 };
-                changes.world |= !before.is_some_and(is_same);
+                if !before.is_some_and(is_same) {
+                    changes.touched.secrets.insert(key);
+                }
             }
         }
     }
@@ -297,7 +359,7 @@ impl Cache {
             .as_ref()
             .is_some_and(|before| before.spec == pool.spec && compiles_as(before) == compiles_as(&pool));
         if !is_same || was_malformed {
-            changes.world = true;
+            changes.touched.pools.insert(key);
         } else if before != Some(pool) {
             changes.pools.insert(key);
         }
@@ -307,19 +369,27 @@ impl Cache {
         match kind {
             Kind::LoadBalancerPool => {
                 let was_malformed = self.malformed.remove(key).is_some();
-                changes.world |= self.objects.pools.remove(key).is_some() || was_malformed;
+                if self.objects.pools.remove(key).is_some() || was_malformed {
+                    changes.touched.pools.insert(key.clone());
+                }
             }
             Kind::Service => {
                 if self.objects.services.remove(key).is_some() {
-                    changes.services.insert(key.clone());
+                    changes.touched.services.insert(key.clone());
                 }
             }
-            Kind::EndpointSlice => changes.services.extend(self.objects.remove_slice(key)),
+            Kind::EndpointSlice => changes.touched.services.extend(self.objects.remove_slice(key)),
             Kind::ReferenceGrant => {
                 let was_malformed = self.malformed_grants.remove(key).is_some();
-                changes.world |= self.objects.grants.remove(key).is_some() || was_malformed;
+                if self.objects.grants.remove(key).is_some() || was_malformed {
+                    changes.touched.grants.insert(key.namespace.clone());
+                }
             }
-            Kind::Secret => changes.world |= self.objects.secrets.remove(key).is_some(),
+            Kind::Secret => {
+                if self.objects.secrets.remove(key).is_some() {
+                    changes.touched.secrets.insert(key.clone());
+                }
+            }
         }
     }
 }

@@ -2,12 +2,12 @@
 
 use super::Kind;
 use super::cache::{Cache, Changes, Message, SecretWatches};
-use crate::compile::{ObjectKey, Rejection, World, world};
+use crate::compile::{CompiledPool, ObjectKey, Rejection, Touched, World, world};
 use crate::metrics::{Metrics, Scope};
 use crate::readiness::Readiness;
 use crate::status::{Board, Verdict};
 use crate::store::{Completeness, Store};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -16,10 +16,15 @@ pub(super) struct Follower {
     cache: Cache,
     /// `None` before everything has been seen once.
     world: Option<World>,
-    /// Something changed that only compiling the world puts in force.
-    is_world_due: bool,
-    /// What was said before, so that a change says what is new and not everything again.
-    said: BTreeSet<Finding>,
+    /// What changed and waits for all watches to settle.
+    due: Touched,
+    /// What was said before, so that a change says what is new and not everything again. Of grants, and by pool.
+    said_of_grants: BTreeSet<Finding>,
+    said: BTreeMap<ObjectKey, BTreeSet<Finding>>,
+    /// Pools of which there may be something else to say.
+    unsaid: BTreeSet<ObjectKey>,
+    /// Secrets that were said to be too many.
+    said_unwatched: usize,
     /// Pools on which there may be another verdict than the board has.
     unjudged: BTreeSet<ObjectKey>,
     store: Arc<Store>,
@@ -52,8 +57,11 @@ impl Follower {
         Self {
             cache,
             world: None,
-            is_world_due: true,
-            said: BTreeSet::new(),
+            due: Touched::default(),
+            said_of_grants: BTreeSet::new(),
+            said: BTreeMap::new(),
+            unsaid: BTreeSet::new(),
+            said_unwatched: 0,
             unjudged: BTreeSet::new(),
             store,
             board,
@@ -70,13 +78,16 @@ impl Follower {
     pub(super) fn take(&mut self, messages: impl Iterator<Item = Message>) -> SecretWatches {
         let mut changes = Changes::default();
         messages.for_each(|message| self.cache.step(message, &mut changes));
-        let secrets =
-            if changes.world { self.cache.follow_references(&mut changes) } else { SecretWatches::default() };
-        // First what costs little, so that endpoints never wait for a world that is compiled for another reason.
-        self.refresh(&changes);
+        let secrets = if changes.is_of_pools() {
+            self.cache.follow_references(&mut changes)
+        } else {
+            SecretWatches::default()
+        };
+        // First what costs little, so that endpoints never wait for pools that wait for a Secret.
+        self.refresh(&std::mem::take(&mut changes.touched.services));
         self.unjudged.extend(changes.pools);
-        self.is_world_due |= changes.world;
-        if self.is_world_due && self.cache.is_settled() {
+        self.due.extend(changes.touched);
+        if self.cache.is_settled() {
             self.compile();
         } else if self.world.is_none() {
             self.readiness.waiting(self.cache.waiting_for());
@@ -86,28 +97,33 @@ impl Follower {
     }
 
     /// The sets of the Services that changed. Nothing where no pool uses them.
-    fn refresh(&mut self, changes: &Changes) {
+    fn refresh(&mut self, services: &BTreeSet<ObjectKey>) {
         let Some(world) = &mut self.world else { return };
-        if changes.services.is_empty() {
+        if services.is_empty() {
             return;
         }
         let begun = Instant::now();
         let mut pools = BTreeSet::new();
-        for service in &changes.services {
+        for service in services {
             let changed = world.refresh_service(service, self.cache.objects());
             pools.extend(changed.into_iter().map(|set| set.pool));
         }
         let outcome = self.store.apply_pools(world, &pools);
         self.metrics.compiled(Scope::Endpoints, begun.elapsed());
-        tracing::debug!(services = changes.services.len(), changed = outcome.changed, "endpoints changed");
+        tracing::debug!(services = services.len(), changed = outcome.changed, "endpoints changed");
+        // Said with the next change of a pool: endpoints come and go too often for a line each time.
+        self.unsaid.extend(pools.iter().cloned());
         self.unjudged.append(&mut pools);
     }
 
     /// Brings the board up to date. Apart from [`Self::take`], so that proxies hear of a change first.
     pub(super) fn judge(&mut self) {
-        // A pool may be newer than the world then; compiling it is a reason to judge every pool.
-        let Some(world) = self.world.as_ref().filter(|_| !self.is_world_due) else { return };
-        for key in std::mem::take(&mut self.unjudged) {
+        let Some(world) = &self.world else { return };
+        // A pool that waits is newer than the world.
+        let (waiting, unjudged) =
+            std::mem::take(&mut self.unjudged).into_iter().partition(|key| self.due.pools.contains(key));
+        self.unjudged = waiting;
+        for key in unjudged {
             // What a malformed pool said before is among the objects too.
             let verdict = match (self.cache.malformed().get(&key), self.cache.objects().pools.get(&key)) {
                 (Some(malformed), _) => malformed.verdict(world),
@@ -121,56 +137,90 @@ impl Follower {
         }
     }
 
+    /// Puts in force what is due, at the cost of that; the first time everything.
     fn compile(&mut self) {
+        if self.world.is_some() && self.due.is_empty() {
+            return;
+        }
         let begun = Instant::now();
-        let world = world(self.cache.objects(), self.world.as_ref());
-        let malformed = self.cache.malformed().keys();
-        let unread =
-            malformed.filter(|pool| world.serving(pool).is_none()).map(ToString::to_string).collect();
-        let outcome = self.store.apply(&world, Completeness::AllBut(unread));
-        self.is_world_due = false;
-        self.metrics.compiled(Scope::World, begun.elapsed());
+        let due = std::mem::take(&mut self.due);
+        let objects = self.cache.objects();
+        let (scope, looked_at, outcome) = match &mut self.world {
+            None => {
+                let world = self.world.insert(world(objects, None));
+                let outcome = self.store.apply(world, completeness(&self.cache, world));
+                let all = objects.pools.keys().chain(self.cache.malformed().keys());
+                (Scope::World, all.cloned().collect(), outcome)
+            }
+            Some(world) => {
+                let mut looked_at = world.update(objects, &due);
+                looked_at.extend(due.pools);
+                let completeness = completeness(&self.cache, world);
+                let outcome = self.store.apply_update(world, &looked_at, completeness);
+                (Scope::Pool, looked_at, outcome)
+            }
+        };
+        self.metrics.compiled(scope, begun.elapsed());
+        let world = self.world.as_ref().expect("it was made or updated above");
         tracing::info!(
-            pools = world.all_serving().count(),
+            pools = world.serving_count(),
+            looked_at = looked_at.len(),
             changed = outcome.changed,
             removed = outcome.removed,
             malformed = self.cache.malformed().len(),
             rejected = world.rejections.len(),
             "compiled"
         );
-        self.say(&world);
-        self.unjudged.extend(self.board.keys());
-        self.unjudged.extend(self.cache.objects().pools.keys().chain(self.cache.malformed().keys()).cloned());
-        self.world = Some(world);
+        self.unsaid.extend(looked_at.iter().cloned());
+        self.unjudged.extend(looked_at);
+        self.say();
         self.readiness.ready();
     }
 
     /// Logs what is wrong and was not said before.
-    fn say(&mut self, world: &World) {
-        let malformed = self.cache.malformed().iter().map(|(key, malformed)| Rejection {
+    fn say(&mut self) {
+        let grants = self.cache.malformed_grants().iter().map(|(key, malformed)| {
+            let (field, sentence) = (malformed.field.clone(), malformed.sentence.clone());
+            Finding::Grant { key: key.clone(), field, sentence }
+        });
+        let grants: BTreeSet<_> = grants.collect();
+        grants.difference(&self.said_of_grants).for_each(Finding::say);
+        self.said_of_grants = grants;
+        for key in std::mem::take(&mut self.unsaid) {
+            let findings = self.findings(&key);
+            let said = if findings.is_empty() {
+                self.said.remove(&key)
+            } else {
+                self.said.insert(key.clone(), findings)
+            };
+            let findings = self.said.get(&key).into_iter().flatten();
+            let is_new = |finding: &&Finding| said.as_ref().is_none_or(|said| !said.contains(*finding));
+            findings.filter(is_new).for_each(Finding::say);
+        }
+        let unwatched = self.cache.unwatched();
+        if unwatched > 0 && unwatched != self.said_unwatched {
+            tracing::error!(
+                "{unwatched} Secrets that pools name are not read, since {} are: name fewer of them",
+                super::SECRETS_MAX
+            );
+        }
+        self.said_unwatched = unwatched;
+    }
+
+    /// Everything that is wrong with one pool.
+    fn findings(&self, key: &ObjectKey) -> BTreeSet<Finding> {
+        let malformed = self.cache.malformed().get(key).map(|malformed| Rejection {
             pool: key.clone(),
             field: malformed.field.clone(),
             value: String::new(),
             rule: malformed.sentence.clone(),
             reason: crate::compile::Reason::Invalid,
         });
-        let grants = self.cache.malformed_grants().iter().map(|(key, malformed)| {
-            let (field, sentence) = (malformed.field.clone(), malformed.sentence.clone());
-            Finding::Grant { key: key.clone(), field, sentence }
-        });
-        let rejected = world.rejections.values().flatten().cloned();
-        let problems = malformed.chain(rejected).map(Finding::Problem);
-        let warnings = world.warnings().cloned().map(Finding::Warning);
-        let all: BTreeSet<_> = grants.chain(problems).chain(warnings).collect();
-        all.difference(&self.said).for_each(Finding::say);
-        self.said = all;
-        let unwatched = self.cache.unwatched();
-        if unwatched > 0 {
-            tracing::error!(
-                "{unwatched} Secrets that pools name are not read, since {} are: name fewer of them",
-                super::SECRETS_MAX
-            );
-        }
+        let world = self.world.as_ref();
+        let rejected = world.and_then(|world| world.rejections.get(key)).into_iter().flatten().cloned();
+        let served = world.and_then(|world| world.serving(key)).into_iter();
+        let warnings = served.flat_map(CompiledPool::warnings).cloned().map(Finding::Warning);
+        malformed.into_iter().chain(rejected).map(Finding::Problem).chain(warnings).collect()
     }
 
     fn measure(&self) {
@@ -188,6 +238,12 @@ impl Follower {
         }
         self.metrics.set_malformed(self.cache.malformed().len());
     }
+}
+
+/// A pool that cannot be read, and of which nothing is known from before, is there nevertheless.
+fn completeness(cache: &Cache, world: &World) -> Completeness {
+    let unread = cache.malformed().keys().filter(|pool| world.serving(pool).is_none());
+    Completeness::AllBut(unread.map(ToString::to_string).collect())
 }
 
 impl Finding {
@@ -285,5 +341,51 @@ mod tests {
 
         say(&mut follower, Kind::LoadBalancerPool, Event::Delete(key.clone()));
         assert_eq!(board.verdict(&key), None);
+    }
+
+    fn named_pool(name: &str, host: &str, created: &str) -> Event {
+        let spec = json!({
+            "listeners": [{ "name": "l", "port": 80, "protocol": "HTTP", "hostnames": [host] }],
+            "backendSets": [{ "name": "s", "static": { "backends": [] } }],
+        });
+        let (version, kind) = ("weir.dev/v1alpha1", "LoadBalancerPool");
+        let mut pool: Value = object(name, json!({ "apiVersion": version, "kind": kind, "spec": spec }));
+        pool["metadata"]["creationTimestamp"] = json!(created);
+        Event::Apply(read::pool(serde_json::from_value(pool).expect("an object")))
+    }
+
+    #[test]
+    fn a_claim_that_is_given_up_goes_to_the_oldest_of_those_that_wait_and_each_is_judged() {
+        let board = Arc::new(Board::default());
+        let mut follower = follower(&board);
+        let day = |day: u8| format!("2026-01-0{day}T00:00:00Z");
+        for (name, created) in [("first", day(1)), ("third", day(3)), ("second", day(2))] {
+            say(&mut follower, Kind::LoadBalancerPool, named_pool(name, "shop.org", &created));
+        }
+        say(&mut follower, Kind::LoadBalancerPool, named_pool("other", "other.org", &day(1)));
+        let key = |name: &str| ObjectKey::new("ns", name);
+        let is_accepted =
+            |name: &str| board.verdict(&key(name)).expect("there is such a pool").rejections.is_empty();
+        assert_eq!(["first", "second", "third"].map(is_accepted), [true, false, false]);
+        let in_store = |name: &str| follower.store.pool(&key(name).to_string()).map(|pool| pool.version);
+        let other = in_store("other");
+        assert!(other.is_some() && in_store("second").is_none());
+
+        say(&mut follower, Kind::LoadBalancerPool, named_pool("first", "moved.org", &day(1)));
+        assert_eq!(["first", "second", "third"].map(is_accepted), [true, true, false]);
+        let in_store = |name: &str| follower.store.pool(&key(name).to_string()).map(|pool| pool.version);
+        assert_eq!(in_store("other"), other, "it has nothing to do with it");
+        assert!(in_store("second").is_some() && in_store("third").is_none());
+        assert!(
+            follower.store.knowledge().may_exist("ns/third"),
+            "it is there, and asks for more than it has"
+        );
+        assert!(!follower.store.knowledge().may_exist("ns/second-that-never-was"));
+
+        say(&mut follower, Kind::LoadBalancerPool, Event::Delete(key("third")));
+        assert!(!follower.store.knowledge().may_exist("ns/third"));
+        assert_eq!(board.verdict(&key("third")), None);
+        let said: Vec<_> = follower.said.keys().collect();
+        assert_eq!(said, Vec::<&ObjectKey>::new(), "nothing is wrong any more");
     }
 }

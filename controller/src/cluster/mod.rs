@@ -9,7 +9,8 @@
 //! watch has listed once, since "no Services yet" would empty every set.
 //!
 //! A change of a Service or an EndpointSlice compiles the sets that name the Service and nothing else, at once. A
-//! change of a pool, a Secret or a ReferenceGrant compiles the world, once for all that waits at that moment.
+//! change of a pool, a Secret or a ReferenceGrant compiles the pools that it makes a difference to, once for all that
+//! waits at that moment.
 //!
 //! Secrets are watched one by one, by the names that pools mention: a controller that may list Secrets may read
 //! every password of the cluster.
@@ -19,6 +20,7 @@ mod connect;
 mod failure;
 mod follower;
 mod read;
+mod references;
 mod watch;
 
 pub use cache::SECRETS_MAX;

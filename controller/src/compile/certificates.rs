@@ -139,7 +139,8 @@ fn absent(secret: &ObjectKey, unread: Option<Unread>) -> String {
     format!("names a Secret in namespace {namespace:?} that the controller {fault}")
 }
 
-fn certificates_of(config: Option<&PoolConfig>) -> impl Iterator<Item = &push::Certificate> {
+/// Those that a configuration holds, listener by listener.
+pub(super) fn certificates_of(config: Option<&PoolConfig>) -> impl Iterator<Item = &push::Certificate> {
     let listeners = config.into_iter().flat_map(|config| &config.listeners);
     listeners.filter_map(|listener| listener.tls.as_ref()).flat_map(|tls| &tls.certificates)
 }

@@ -6,83 +6,175 @@
 //! protocols, whatever the hosts.
 //!
 //! Pools that no proxy can serve both ([`DataPlane::may_share_a_proxy`]) have nothing to fight for.
+//!
+//! Claims are kept by class, port and host, so that a pool finds who is in its way, and for whom it makes way, at the
+//! cost of those alone.
 
 use super::pool::Claim;
 use super::{DataPlane, ObjectKey, Reason, Rejection};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+use std::sync::Arc;
+use weir_crds::LoadBalancerPool;
 use weir_proto::push::Protocol;
 
-/// Claims of the pools that won so far.
-#[derive(Default)]
-pub(super) struct Claims<'a> {
-    /// By class and port.
-    ports: BTreeMap<(&'a str, u16), Port<'a>>,
+/// A pool's place in the order in which claims are granted: first the oldest, then the smallest name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Turn {
+    /// A missing time of creation (a folder) is younger than any and equal to its like.
+    age: (bool, Option<i128>),
+    /// Whose turn it is.
+    pub(super) pool: ObjectKey,
 }
 
-/// Mostly one claimant for each host; more where pools ask for different proxies of one class.
-#[derive(Default)]
-struct Port<'a> {
-    by_protocol: BTreeMap<Protocol, Vec<Claimant<'a>>>,
-    by_host: BTreeMap<Option<&'a str>, Vec<Claimant<'a>>>,
+/// Claims of any number of pools. What is empty is not kept.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Claims {
+    by_class: BTreeMap<String, BTreeMap<u16, Port>>,
 }
+
+/// Mostly one claimant for each host; more where pools ask for different proxies of one class, or wait for one another.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Port {
+    by_protocol: BTreeMap<Protocol, Claimants>,
+    by_host: BTreeMap<String, Claimants>,
+    of_every_host: Claimants,
+}
+
+/// Who claims something, the first one first.
+type Claimants = BTreeMap<Arc<Turn>, Arc<DataPlane>>;
 
 /// A pool and who serves it.
 #[derive(Clone, Copy)]
 pub(super) struct Claimant<'a> {
-    pub(super) pool: &'a ObjectKey,
+    pub(super) turn: &'a Arc<Turn>,
     pub(super) data_plane: &'a DataPlane,
 }
 
-impl<'a> Claims<'a> {
-    /// Grants all claims of a pool, or none where one of them conflicts.
+impl Turn {
+    pub(super) fn new(key: &ObjectKey, pool: &LoadBalancerPool) -> Self {
+        let created = pool.metadata.creation_timestamp.as_ref().map(|time| time.0.as_nanosecond());
+        Self { age: (created.is_none(), created), pool: key.clone() }
+    }
+}
+
+impl Claims {
+    /// Whether claims can all be granted: none conflicts with one that is here and whose turn is before.
     ///
     /// # Errors
     /// One rejection for each claim that another pool has.
-    pub(super) fn grant(&mut self, of: Claimant<'a>, claims: &'a [Claim]) -> Result<(), Vec<Rejection>> {
+    pub(super) fn check(&self, of: Claimant<'_>, claims: &[Claim]) -> Result<(), Vec<Rejection>> {
         let mut conflicts: Vec<_> = claims.iter().filter_map(|claim| self.conflict(of, claim)).collect();
         // One protocol of one listener is one conflict, whatever its hosts.
         conflicts.dedup();
-        if !conflicts.is_empty() {
-            return Err(conflicts);
-        }
+        if conflicts.is_empty() { Ok(()) } else { Err(conflicts) }
+    }
+
+    pub(super) fn insert(&mut self, turn: &Arc<Turn>, data_plane: &Arc<DataPlane>, claims: &[Claim]) {
         for claim in claims {
-            let port = self.ports.entry((of.data_plane.class.as_str(), claim.port)).or_default();
-            let speakers = port.by_protocol.entry(claim.protocol).or_default();
-            if speakers.last().is_none_or(|last| last.pool != of.pool) {
-                speakers.push(of);
+            let ports = self.by_class.entry(data_plane.class.clone()).or_default();
+            let port = ports.entry(claim.port).or_default();
+            let put = |claimants: &mut Claimants| {
+                claimants.insert(Arc::clone(turn), Arc::clone(data_plane));
+            };
+            put(port.by_protocol.entry(claim.protocol).or_default());
+            match &claim.hostname {
+                Some(host) => put(port.by_host.entry(host.clone()).or_default()),
+                None => put(&mut port.of_every_host),
             }
-            port.by_host.entry(claim.hostname.as_deref()).or_default().push(of);
         }
-        Ok(())
+    }
+
+    pub(super) fn remove(&mut self, of: Claimant<'_>, claims: &[Claim]) {
+        let Some(ports) = self.by_class.get_mut(&of.data_plane.class) else { return };
+        for claim in claims {
+            let Some(port) = ports.get_mut(&claim.port) else { continue };
+            take(&mut port.by_protocol, &claim.protocol, of.turn);
+            match &claim.hostname {
+                Some(host) => take(&mut port.by_host, host, of.turn),
+                None => {
+                    port.of_every_host.remove(of.turn);
+                }
+            }
+            if port.by_protocol.is_empty() {
+                ports.remove(&claim.port);
+            }
+        }
+        if ports.is_empty() {
+            self.by_class.remove(&of.data_plane.class);
+        }
+    }
+
+    /// Adds the turns after this one for which it makes a difference whether these claims are granted to it.
+    pub(super) fn add_rivals(&self, of: Claimant<'_>, claims: &[Claim], rivals: &mut BTreeSet<Arc<Turn>>) {
+        let mut add = |claimants: &Claimants| {
+            let after = claimants.range::<Turn, _>((Bound::Excluded(&**of.turn), Bound::Unbounded));
+            let after = after.filter(|(_, theirs)| theirs.may_share_a_proxy(of.data_plane));
+            rivals.extend(after.map(|(turn, _)| Arc::clone(turn)));
+        };
+        for claim in claims {
+            let Some(port) = self.port(of, claim) else { continue };
+            port.other_speakers(claim).for_each(&mut add);
+            port.of_host(claim).into_iter().for_each(&mut add);
+        }
+    }
+
+    fn port(&self, of: Claimant<'_>, claim: &Claim) -> Option<&Port> {
+        self.by_class.get(&of.data_plane.class)?.get(&claim.port)
     }
 
     fn conflict(&self, of: Claimant<'_>, claim: &Claim) -> Option<Rejection> {
-        let port = self.ports.get(&(of.data_plane.class.as_str(), claim.port))?;
-        let rival = |there: &&Claimant<'_>| there.data_plane.may_share_a_proxy(of.data_plane);
+        let port = self.port(of, claim)?;
+        let rival = |claimants: &Claimants| {
+            let mut before = claimants.range::<Turn, _>(..&**of.turn);
+            let rival = before.find(|(_, theirs)| theirs.may_share_a_proxy(of.data_plane));
+            rival.map(|(turn, _)| turn.pool.clone())
+        };
         let rejection = |field: String, value: String, rule: String| Rejection {
-            pool: of.pool.clone(),
+            pool: of.turn.pool.clone(),
             field,
             value,
             rule,
             reason: Reason::Conflicted,
         };
-        let others = port.by_protocol.iter().filter(|(protocol, _)| **protocol != claim.protocol);
-        if let Some(winner) = others.flat_map(|(_, speakers)| speakers).find(rival) {
+        if let Some(winner) = port.other_speakers(claim).find_map(rival) {
             let rule = format!(
-                "speaks another protocol in LoadBalancerPool {}, which is older or has the smaller name: use another port",
-                winner.pool
+                "speaks another protocol in LoadBalancerPool {winner}, which is older or has the smaller name: use another port"
             );
             return Some(rejection(format!("{}.port", claim.listener), claim.port.to_string(), rule));
         }
-        let winner = port.by_host.get(&claim.hostname.as_deref())?.iter().find(rival)?;
+        let winner = port.of_host(claim).and_then(rival)?;
         let claimed = format!(
-            "is claimed on port {} by LoadBalancerPool {}, which is older or has the smaller name: use another port or hostname",
-            claim.port, winner.pool
+            "is claimed on port {} by LoadBalancerPool {winner}, which is older or has the smaller name: use another port or hostname",
+            claim.port
         );
         let host = match &claim.hostname {
             Some(hostname) => format!("{hostname:?}"),
             None => "every host".to_owned(),
         };
         Some(rejection(format!("{}.hostnames", claim.field), host, claimed))
+    }
+}
+
+impl Port {
+    /// Who speaks something else than a claim.
+    fn other_speakers(&self, claim: &Claim) -> impl Iterator<Item = &Claimants> {
+        let protocol = claim.protocol;
+        self.by_protocol.iter().filter(move |(theirs, _)| **theirs != protocol).map(|(_, speakers)| speakers)
+    }
+
+    fn of_host(&self, claim: &Claim) -> Option<&Claimants> {
+        match &claim.hostname {
+            Some(host) => self.by_host.get(host),
+            None => Some(&self.of_every_host),
+        }
+    }
+}
+
+fn take<K: Ord>(of: &mut BTreeMap<K, Claimants>, key: &K, turn: &Arc<Turn>) {
+    let Some(claimants) = of.get_mut(key) else { return };
+    claimants.remove(turn);
+    if claimants.is_empty() {
+        of.remove(key);
     }
 }

@@ -24,6 +24,7 @@ mod certificates;
 mod check;
 mod conflict;
 mod data_plane;
+mod index;
 mod objects;
 mod policy;
 pub mod pool;
@@ -31,14 +32,19 @@ mod references;
 mod rejection;
 mod rules;
 mod slices;
+mod touched;
+mod update;
 mod world;
 
 pub use backends::BackendSetContent;
 pub(crate) use check::is_object_name;
 pub use data_plane::DataPlane;
 pub use objects::{ObjectKey, Objects, Unread};
-pub use references::{GrantFrom, GrantTo, ReferenceGrant, ReferenceGrantSpec, secret_references};
+pub use references::{
+    GrantFrom, GrantTo, ReferenceGrant, ReferenceGrantSpec, secret_namespaces, secret_references,
+};
 pub use rejection::{Reason, Rejection, Warning};
+pub use touched::Touched;
 pub use world::{CompiledPool, CompiledSet, SetKey, World, world};
 
 /// The namespace of an object that names none.

@@ -109,6 +109,12 @@ impl Objects {
         self.slices.get(key)
     }
 
+    /// The Service that a slice is of; `None` where there is no such slice, or it names none.
+    #[must_use]
+    pub fn service_of_slice(&self, key: &ObjectKey) -> Option<ObjectKey> {
+        service_of(key, self.slices.get(key)?)
+    }
+
     /// Every slice, in the order of their keys.
     pub fn slices(&self) -> impl ExactSizeIterator<Item = (&ObjectKey, &Arc<EndpointSlice>)> {
         self.slices.iter()

@@ -75,16 +75,21 @@ impl fmt::Display for Target {
 /// watched, and no other is ever asked for: a Secret that nobody permits is not read.
 #[must_use]
 pub fn secret_references(pool: &LoadBalancerPool, objects: &Objects) -> Vec<ObjectKey> {
-    let own = pool::key_of(&pool.metadata).namespace;
-    let references = pool.spec.listeners.iter().filter_map(|listener| listener.tls.as_ref());
-    let secrets = references.flat_map(|tls| &tls.certificate_refs).map(|reference| {
-        ObjectKey::new(reference.namespace.as_deref().unwrap_or(&own), reference.name.as_str())
-    });
+    let key = pool::key_of(&pool.metadata);
+    let own = &key.namespace;
     // What is no name would be part of a path in a request to the API server.
     let is_named = |secret: &ObjectKey| is_object_name(&secret.name) && is_object_name(&secret.namespace);
-    let permitted =
-        secrets.filter(|secret| is_named(secret) && is_permitted(&own, Target::Secret, secret, objects));
-    permitted.collect::<BTreeSet<_>>().into_iter().collect()
+    let is_permitted =
+        |secret: &ObjectKey| is_named(secret) && is_permitted(own, Target::Secret, secret, objects);
+    pool::secrets_of(&key, pool).into_iter().filter(is_permitted).collect()
+}
+
+/// The other namespaces in which a pool's listeners name Secrets, whether or not it may use them.
+#[must_use]
+pub fn secret_namespaces(pool: &LoadBalancerPool) -> BTreeSet<String> {
+    let key = pool::key_of(&pool.metadata);
+    let namespaces = pool::secrets_of(&key, pool).into_iter().map(|secret| secret.namespace);
+    namespaces.filter(|namespace| *namespace != key.namespace).collect()
 }
 
 /// Whether pools of the namespace `from` may use this object: it is in the same one, or a grant says so.

@@ -3,6 +3,7 @@
 mod backends;
 mod certificates;
 mod conflicts;
+mod incremental;
 mod odd_objects;
 mod policy;
 mod references;

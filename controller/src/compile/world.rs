@@ -2,12 +2,12 @@
 
 use super::backends::{self, Resolved, SetSource};
 use super::certificates::without_revoked;
-use super::conflict::{Claimant, Claims};
+use super::conflict::{Claimant, Turn};
+use super::index::{Awaited, Index, Outcome};
 use super::pool::{self, Claim, Plan};
 use super::{BackendSetContent, DataPlane, ObjectKey, Objects, Reason, Rejection, Warning};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use weir_crds::LoadBalancerPool;
 use weir_proto::digest;
 use weir_proto::limits::POOLS_MAX;
 use weir_proto::push::{PoolConfig, UpstreamProtocol};
@@ -23,8 +23,7 @@ pub struct World {
     pub last_good: BTreeMap<ObjectKey, CompiledPool>,
     /// Everything that is wrong with each pool that is not in `pools`; never empty lists.
     pub rejections: BTreeMap<ObjectKey, Vec<Rejection>>,
-    /// Sets whose backends come from each Service.
-    by_service: BTreeMap<ObjectKey, Vec<SetKey>>,
+    pub(super) index: Index,
 }
 
 /// One pool as the proxies get it.
@@ -70,41 +69,17 @@ pub struct SetKey {
 
 /// Compiles everything. Depends on `previous` only for what is rejected or cannot be resolved now.
 ///
-/// Each pool is compiled on its own; only conflicts look at two of them.
+/// Each pool is compiled on its own, in the order of age and then name; only conflicts and the number of pools look at
+/// those before it. [`World::update`] gives the same at the cost of what changed.
 #[must_use]
 pub fn world(objects: &Objects, previous: Option<&World>) -> World {
-    let before = |key: &ObjectKey| previous.and_then(|world| world.serving(key));
-    let mut pools: Vec<_> = objects.pools.iter().collect();
-    pools.sort_by_key(|(key, pool)| (age(pool), *key));
-    let plans: Vec<(&ObjectKey, Result<Plan, Vec<Rejection>>)> = pools
-        .into_iter()
-        .map(|(key, pool)| (key, pool::plan(key, pool, objects, before(key).map(|pool| &*pool.config))))
-        .collect();
-
-    let mut claims = Claims::default();
-    let mut world = World::default();
-    for (key, plan) in &plans {
-        let has_place = world.pools.len() + world.last_good.len() < POOLS_MAX;
-        let granted = plan.as_ref().map_err(Clone::clone).and_then(|plan| {
-            has_place.then_some(()).ok_or_else(|| vec![too_many(key)])?;
-            claims.grant(Claimant { pool: key, data_plane: &plan.data_plane }, &plan.claims)?;
-            Ok(plan)
-        });
-        match granted {
-            Ok(plan) => {
-                world.pools.insert((*key).clone(), CompiledPool::new(key, plan, objects, before(key)));
-            }
-            Err(rejections) => {
-                world.rejections.insert((*key).clone(), rejections);
-                let kept = before(key).filter(|pool| {
-                    let claimant = Claimant { pool: key, data_plane: &pool.data_plane };
-                    has_place && claims.grant(claimant, &pool.claims).is_ok()
-                });
-                world.last_good.extend(kept.map(|pool| ((*key).clone(), pool.refreshed(key, objects))));
-            }
-        }
+    let places_max = previous.map_or(POOLS_MAX, |previous| previous.index.places_max());
+    let mut world = World { index: Index::new(places_max), ..World::default() };
+    let turns: BTreeSet<_> = objects.pools.iter().map(|(key, pool)| Turn::new(key, pool)).collect();
+    for turn in turns {
+        let before = previous.and_then(|previous| previous.serving(&turn.pool));
+        world.admit(&Arc::new(turn), objects, before);
     }
-    world.index();
     world
 }
 
@@ -129,12 +104,16 @@ impl World {
         self.pools.iter().chain(&self.last_good)
     }
 
+    /// How many pools are served.
+    #[must_use]
+    pub fn serving_count(&self) -> usize {
+        self.pools.len() + self.last_good.len()
+    }
+
     /// Pools of which the world has less than they ask for, and nothing of before that could stand in: rejected ones,
     /// and those that lack a certificate. Proxies may have more of them than this.
     pub fn lacking(&self) -> impl Iterator<Item = &ObjectKey> {
-        let rejected = self.rejections.keys().filter(|key| self.serving(key).is_none());
-        let served = self.all_serving().filter(|(_, pool)| pool.lacks_certificate);
-        rejected.chain(served.map(|(key, _)| key))
+        self.index.lacking.iter()
     }
 
     /// Every warning of every pool that is served, pool by pool.
@@ -147,7 +126,7 @@ impl World {
     /// Another protocol is another configuration of the pool.
     pub fn refresh_service(&mut self, service: &ObjectKey, objects: &Objects) -> Vec<SetKey> {
         let mut changed = Vec::new();
-        for key in self.by_service.get(service).into_iter().flatten() {
+        for key in self.index.sets_of(service) {
             let pool = match self.pools.get_mut(&key.pool) {
                 Some(pool) => pool,
                 None => match self.last_good.get_mut(&key.pool) {
@@ -171,17 +150,46 @@ impl World {
         changed
     }
 
-    fn index(&mut self) {
-        let mut by_service: BTreeMap<ObjectKey, Vec<SetKey>> = BTreeMap::new();
-        for (pool, compiled) in self.all_serving() {
-            for (name, set) in &compiled.sets {
-                if let SetSource::Service { service, .. } = &*set.source {
-                    let key = SetKey { pool: pool.clone(), set: name.clone() };
-                    by_service.entry(service.clone()).or_default().push(key);
-                }
+    /// Compiles the pool of this turn, and gives it what it asks for where none of those before it has it; a rejected
+    /// one what it had. `before` is what was served of it. The pool is not part of the world yet.
+    pub(super) fn admit(&mut self, turn: &Arc<Turn>, objects: &Objects, before: Option<&CompiledPool>) {
+        let key = &turn.pool;
+        let Some(pool) = objects.pools.get(key) else { return };
+        let plan = pool::plan(key, pool, objects, before.map(|before| &*before.config));
+        let has_place = self.index.has_place(turn);
+        let granted = plan.as_ref().map_err(Clone::clone).and_then(|plan| {
+            has_place.then_some(()).ok_or_else(|| vec![too_many(key)])?;
+            self.index.granted.check(Claimant { turn, data_plane: &plan.data_plane }, &plan.claims)?;
+            Ok(CompiledPool::new(key, plan, objects, before))
+        });
+        let (serving, rejections) = match granted {
+            Ok(compiled) => (Some(compiled), None),
+            Err(rejections) => {
+                let kept = before.filter(|before| {
+                    let claimant = Claimant { turn, data_plane: &before.data_plane };
+                    has_place && self.index.granted.check(claimant, &before.claims).is_ok()
+                });
+                (kept.map(|before| before.refreshed(key, objects)), Some(rejections))
             }
-        }
-        self.by_service = by_service;
+        };
+        let is_lacking = serving.as_ref().map_or(rejections.is_some(), |serving| serving.lacks_certificate);
+        let is_denied = has_place && rejections.is_some();
+        let awaited = plan
+            .ok()
+            .filter(|_| is_denied)
+            .map(|plan| Awaited { data_plane: Arc::new(plan.data_plane), claims: plan.claims });
+        self.index.insert(turn, pool, Outcome { serving: serving.as_ref(), awaited, is_lacking });
+        let served = if rejections.is_some() { &mut self.last_good } else { &mut self.pools };
+        served.extend(serving.map(|serving| (key.clone(), serving)));
+        self.rejections.extend(rejections.map(|rejections| (key.clone(), rejections)));
+    }
+
+    /// Takes a pool out, and returns what was served of it.
+    pub(super) fn expel(&mut self, pool: &ObjectKey) -> Option<CompiledPool> {
+        self.rejections.remove(pool);
+        let serving = self.pools.remove(pool).or_else(|| self.last_good.remove(pool));
+        self.index.remove(pool, serving.as_ref());
+        serving
     }
 }
 
@@ -189,6 +197,11 @@ impl CompiledPool {
     /// Every warning: those of the configuration, then those of the sets.
     pub fn warnings(&self) -> impl Iterator<Item = &Warning> {
         self.config_warnings.iter().chain(self.sets.values().flat_map(|set| &set.warnings))
+    }
+
+    /// Ports and hosts that it was granted.
+    pub(super) fn claims(&self) -> &[Claim] {
+        &self.claims
     }
 
     fn new(key: &ObjectKey, plan: &Plan, objects: &Objects, before: Option<&Self>) -> Self {
@@ -268,10 +281,4 @@ impl CompiledSet {
         };
         Self { content, source: Arc::clone(source), protocol, warnings }
     }
-}
-
-/// Orders pools by age. A missing time of creation (a folder) is younger than any and equal to its like.
-fn age(pool: &LoadBalancerPool) -> (bool, Option<i128>) {
-    let created = pool.metadata.creation_timestamp.as_ref().map(|time| time.0.as_nanosecond());
-    (created.is_none(), created)
 }

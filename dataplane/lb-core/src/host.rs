@@ -2,26 +2,37 @@
 //!
 //! One precedence for routes and for certificates, the Gateway API's: an exact host, then the longest wildcard, then
 //! what takes every host. A star stands for one label or more.
+//!
+//! A clone shares everything with its original, and a change of a host copies the few hosts beside it and a list of
+//! pointers: so a reader keeps its own while a writer goes on, and an edit costs the same whatever the number of hosts.
 
-use foldhash::HashMap;
+use foldhash::fast::FixedState;
+use hashbrown::HashTable;
 use std::fmt;
+use std::hash::BuildHasher as _;
+use std::sync::Arc;
+
+/// Names in one shard, on average: what a change copies.
+const SHARD_NAMES: usize = 8;
 
 /// Values by host.
+#[derive(Clone)]
 pub struct HostMap<T> {
-    exact: HashMap<Box<str>, T>,
-    /// Keys are what follows the star: `.example.com`.
-    wildcard: HashMap<Box<str>, T>,
+    exact: Shards<T>,
+    /// Names are what follows the star: `.example.com`.
+    wildcard: Shards<T>,
     any: Option<T>,
 }
 
 impl<T> HostMap<T> {
-    /// The value of a host as configuration writes it, `None` for every host; made where there is none yet.
-    pub fn ensure(&mut self, hostname: Option<&str>, make: impl FnOnce() -> T) -> &mut T {
+    /// The value of a host as configuration writes it, `None` for every host.
+    #[must_use]
+    pub fn get(&self, hostname: Option<&str>) -> Option<&T> {
         match hostname {
-            None => self.any.get_or_insert_with(make),
+            None => self.any.as_ref(),
             Some(name) => match name.strip_prefix('*') {
-                Some(suffix) => self.wildcard.entry(suffix.into()).or_insert_with(make),
-                None => self.exact.entry(name.into()).or_insert_with(make),
+                Some(suffix) => self.wildcard.get(suffix),
+                None => self.exact.get(name),
             },
         }
     }
@@ -33,7 +44,7 @@ impl<T> HostMap<T> {
     }
 
     fn wildcards(&self, host: &str) -> impl Iterator<Item = &T> {
-        let mut rest = if self.wildcard.is_empty() { "" } else { host };
+        let mut rest = if self.wildcard.len == 0 { "" } else { host };
         std::iter::from_fn(move || {
             loop {
                 let dot = rest.get(1..)?.find('.')? + 1;
@@ -46,9 +57,33 @@ impl<T> HostMap<T> {
     }
 }
 
+impl<T: Clone> HostMap<T> {
+    /// The value of a host, made where there is none yet.
+    pub fn ensure(&mut self, hostname: Option<&str>, make: impl FnOnce() -> T) -> &mut T {
+        match hostname {
+            None => self.any.get_or_insert_with(make),
+            Some(name) => match name.strip_prefix('*') {
+                Some(suffix) => self.wildcard.ensure(suffix, make),
+                None => self.exact.ensure(name, make),
+            },
+        }
+    }
+
+    /// Without effect where the host has no value.
+    pub fn remove(&mut self, hostname: Option<&str>) {
+        match hostname {
+            None => self.any = None,
+            Some(name) => match name.strip_prefix('*') {
+                Some(suffix) => self.wildcard.remove(suffix),
+                None => self.exact.remove(name),
+            },
+        }
+    }
+}
+
 impl<T> Default for HostMap<T> {
     fn default() -> Self {
-        Self { exact: HashMap::default(), wildcard: HashMap::default(), any: None }
+        Self { exact: Shards::default(), wildcard: Shards::default(), any: None }
     }
 }
 
@@ -56,6 +91,92 @@ impl<T: fmt::Debug> fmt::Debug for HostMap<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { exact, wildcard, any } = self;
         f.debug_struct("HostMap").field("exact", exact).field("wildcard", wildcard).field("any", any).finish()
+    }
+}
+
+/// A hash table in parts that clones share. One hash finds the part, by its upper half, and the place in it.
+#[derive(Clone)]
+struct Shards<T> {
+    /// Without a secret: what is in the table was written by who configures, and a client only asks.
+    hasher: FixedState,
+    /// A power of two of them; none while there never was a name.
+    shards: Arc<[Shard<T>]>,
+    len: usize,
+}
+
+type Shard<T> = Arc<HashTable<(Arc<str>, T)>>;
+
+impl<T> Shards<T> {
+    fn get(&self, name: &str) -> Option<&T> {
+        let hash = self.hasher.hash_one(name);
+        let shard = self.shards.get(position(hash, self.shards.len()))?;
+        shard.find(hash, |(known, _)| **known == *name).map(|(_, value)| value)
+    }
+}
+
+impl<T: Clone> Shards<T> {
+    fn ensure(&mut self, name: &str, make: impl FnOnce() -> T) -> &mut T {
+        let hash = self.hasher.hash_one(name);
+        if self.get(name).is_none() {
+            self.len += 1;
+            if self.len > SHARD_NAMES * self.shards.len() {
+                self.grow();
+            }
+        }
+        let at = position(hash, self.shards.len());
+        let shard = Arc::make_mut(&mut Arc::make_mut(&mut self.shards)[at]);
+        let hasher = &self.hasher;
+        let entry = shard.entry(hash, |(known, _)| **known == *name, |(known, _)| hasher.hash_one(&**known));
+        &mut entry.or_insert_with(|| (name.into(), make())).into_mut().1
+    }
+
+    fn remove(&mut self, name: &str) {
+        if self.get(name).is_none() {
+            return;
+        }
+        let hash = self.hasher.hash_one(name);
+        let at = position(hash, self.shards.len());
+        let shard = Arc::make_mut(&mut Arc::make_mut(&mut self.shards)[at]);
+        if let Ok(found) = shard.find_entry(hash, |(known, _)| **known == *name) {
+            found.remove();
+            self.len -= 1;
+        }
+    }
+
+    /// Twice as many shards. Looks at every name, and so seldom that it is little for each.
+    fn grow(&mut self) {
+        let mut shards = vec![HashTable::new(); (2 * self.shards.len()).max(1)];
+        let hasher = &self.hasher;
+        for (name, value) in self.shards.iter().flat_map(|shard| shard.iter()) {
+            let hash = hasher.hash_one(&**name);
+            let at = position(hash, shards.len());
+            shards[at].insert_unique(hash, (Arc::clone(name), value.clone()), |(known, _)| {
+                hasher.hash_one(&**known)
+            });
+        }
+        self.shards = shards.into_iter().map(Arc::new).collect();
+    }
+}
+
+/// Of a hash, among a power of two of shards. The tables themselves go by the lowest and the highest bits.
+fn position(hash: u64, shards: usize) -> usize {
+    // Cut off on purpose: what is left are more bits than there are shards.
+    #[allow(clippy::cast_possible_truncation, reason = "only some bits are of use")]
+    let bits = (hash >> 32) as usize;
+    bits & shards.wrapping_sub(1)
+}
+
+impl<T> Default for Shards<T> {
+    fn default() -> Self {
+        Self { hasher: FixedState::default(), shards: Arc::new([]), len: 0 }
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for Shards<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map()
+            .entries(self.shards.iter().flat_map(|shard| shard.iter()).map(|(name, value)| (name, value)))
+            .finish()
     }
 }
 
@@ -89,5 +210,33 @@ mod tests {
         for (host, expected) in cases {
             assert_eq!(map.matching(host).copied().collect::<Vec<_>>(), expected, "{host}");
         }
+    }
+
+    #[test]
+    fn a_clone_keeps_what_it_has_and_shares_what_is_the_same() {
+        let mut map = HostMap::default();
+        let name = |at: usize| format!("host-{at}.example.com");
+        for at in 0..1000 {
+            map.ensure(Some(&name(at)), || at);
+        }
+        let before = map.clone();
+        *map.ensure(Some(&name(7)), || 0) = 1007;
+        map.remove(Some(&name(8)));
+        map.remove(Some("nobody"));
+        map.ensure(Some("new"), || 2000);
+        for at in 0..1000 {
+            assert_eq!(before.get(Some(&name(at))), Some(&at));
+            let now = match at {
+                7 => Some(&1007),
+                8 => None,
+                _ => Some(&at),
+            };
+            assert_eq!(map.get(Some(&name(at))), now);
+        }
+        assert_eq!((before.get(Some("new")), map.get(Some("new")), map.exact.len), (None, Some(&2000), 1000));
+        let pairs = || map.exact.shards.iter().zip(before.exact.shards.iter());
+        assert!(pairs().len() >= 1000 / SHARD_NAMES);
+        let copied = pairs().filter(|(now, before)| !Arc::ptr_eq(now, before)).count();
+        assert!((1..=3).contains(&copied), "{copied}");
     }
 }

@@ -4,6 +4,10 @@
 //! prefix; then whoever was added first. A host whose routes do not match the path does not hide the routes of a less
 //! specific host.
 
+mod parts;
+
+pub use parts::{Entry, RouteParts};
+
 use crate::backend::BackendSet;
 use crate::host::HostMap;
 use crate::resilience::RetryPolicy;
@@ -146,16 +150,24 @@ pub enum PathMatch<'a> {
     Prefix(&'a str),
 }
 
-/// Every route of one listener.
-#[derive(Debug, Default)]
+/// Every route of one listener. Clones share what neither of them changes.
+#[derive(Debug, Default, Clone)]
 pub struct RouteTable {
     hosts: HostMap<Paths>,
 }
 
-#[derive(Debug, Default)]
+/// Small, since a change of one host copies a few of its neighbours.
+#[derive(Debug, Default, Clone)]
 struct Paths {
+    /// Of the prefix `/`: for most hosts the only one, found without a look at the path.
+    root: Option<Arc<Route>>,
+    others: Option<Arc<OtherPaths>>,
+}
+
+#[derive(Debug, Default, Clone)]
+struct OtherPaths {
     exact: HashMap<Box<str>, Arc<Route>>,
-    /// Keys have no trailing slash; the root is the empty string.
+    /// Keys have no trailing slash, and are not empty.
     prefixes: HashMap<Box<str>, Arc<Route>>,
     /// Longest key of `prefixes`, in bytes: what a long path of slashes may cost at most.
     longest: usize,
@@ -177,13 +189,21 @@ impl RouteTable {
 
 impl Paths {
     fn insert(&mut self, path: PathMatch<'_>, route: &Arc<Route>) -> bool {
+        let others = &mut self.others;
         let (map, key) = match path {
-            PathMatch::Exact(path) => (&mut self.exact, path),
-            PathMatch::Prefix(path) => {
-                let key = path.trim_end_matches('/');
-                self.longest = self.longest.max(key.len());
-                (&mut self.prefixes, key)
-            }
+            PathMatch::Exact(path) => (&mut Arc::make_mut(others.get_or_insert_default()).exact, path),
+            PathMatch::Prefix(path) => match path.trim_end_matches('/') {
+                "" => {
+                    let free = self.root.is_none();
+                    self.root.get_or_insert_with(|| Arc::clone(route));
+                    return free;
+                }
+                key => {
+                    let others = Arc::make_mut(others.get_or_insert_default());
+                    others.longest = others.longest.max(key.len());
+                    (&mut others.prefixes, key)
+                }
+            },
         };
         let free = !map.contains_key(key);
         if free {
@@ -192,6 +212,14 @@ impl Paths {
         free
     }
 
+    fn find(&self, path: &str) -> Option<&Arc<Route>> {
+        let other = self.others.as_ref().and_then(|others| others.find(path));
+        let is_below_root = || path.is_empty() || path.starts_with('/');
+        other.or_else(|| self.root.as_ref().filter(|_| is_below_root()))
+    }
+}
+
+impl OtherPaths {
     fn find(&self, path: &str) -> Option<&Arc<Route>> {
         if let Some(route) = self.exact.get(path) {
             return Some(route);
@@ -202,17 +230,15 @@ impl Paths {
         let bytes = path.as_bytes();
         // Candidates end where a segment ends: before a slash or at the end of the path.
         let mut end = bytes.len().min(self.longest);
-        loop {
+        while end > 0 {
             if bytes.get(end).is_none_or(|&next| next == b'/')
                 && let Some(route) = path.get(..end).and_then(|prefix| self.prefixes.get(prefix))
             {
                 return Some(route);
             }
-            if end == 0 {
-                return None;
-            }
             end = bytes[..end].iter().rposition(|&b| b == b'/')?;
         }
+        None
     }
 }
 

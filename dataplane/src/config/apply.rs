@@ -11,22 +11,19 @@
 //! What is equal is kept: a set whose policy is unchanged keeps its cell, a port that no changed pool touches its
 //! listener, a certificate its parsed form, and each backend its live counts by its id.
 
-use super::convert::{
-    self, Certificates, ListenerProtocol, ListenerSpec, PathSpec, PoolSpec, Rejection, SetSpec,
-};
-use super::hosts;
+use super::convert::{self, Certificates, ListenerProtocol, ListenerSpec, PoolSpec, Rejection, SetSpec};
 use super::members;
+use super::ports::{Port, Ports};
 use super::routes::{self, Parts, PoolSessions};
 use super::status::Status;
 use crate::health::{Counts, Exchange, Ids, Orders, Surroundings};
 use crate::listener::Sockets;
 use crate::sessions::Sealer;
 use crate::snapshot::{Current, Listener, Protocol, Snapshot};
+use crate::tls;
 use crate::tls::tickets::{PortTickets, Ring};
-use crate::tls::{self, HostCertificates};
 use lb_core::backend::{BackendSet, Membership, Place};
 use lb_core::health::SetPlan;
-use lb_core::route::{PathMatch, Route, RouteTable};
 use rustls::ServerConfig;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -43,6 +40,10 @@ pub struct Applier {
     sockets: Sockets,
     status: Arc<Status>,
     pools: BTreeMap<String, ServedPool>,
+    /// Of those that remember sessions.
+    sessions: BTreeMap<String, PoolSessions>,
+    /// What they have on each port.
+    ports: Ports,
     tls: BTreeMap<u16, PortTls>,
     /// What proxies share for session tickets; `None` until a controller gives it.
     ring: Option<Ring>,
@@ -71,9 +72,6 @@ struct ServedPool {
     spec: PoolSpec,
     certificates: Certificates,
     sets: BTreeMap<String, Arc<BackendSet>>,
-    sessions: Option<PoolSessions>,
-    /// One for each rule.
-    routes: Vec<Arc<Route>>,
 }
 
 /// A configuration that is right in itself.
@@ -87,7 +85,8 @@ struct Candidate {
 #[derive(Debug)]
 struct PortTls {
     tickets: Arc<PortTickets>,
-    made: Option<(Vec<HostCertificates>, Arc<ServerConfig>)>,
+    /// Of the certificates that the port had then.
+    made: Option<Arc<ServerConfig>>,
 }
 
 impl Applier {
@@ -99,6 +98,8 @@ impl Applier {
             sockets,
             status: Arc::default(),
             pools: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            ports: Ports::default(),
             tls: BTreeMap::new(),
             ring: None,
             sealer: None,
@@ -188,9 +189,10 @@ impl Applier {
 
     /// Stops serving a pool at the next commit.
     pub fn remove(&mut self, pool: &str) {
-        if let Some(pool) = self.pools.remove(pool) {
-            self.gone.extend(pool.sets.values().cloned());
-            self.touched.extend(pool.spec.listeners.iter().map(|listener| listener.port));
+        if let Some(served) = self.pools.remove(pool) {
+            self.gone.extend(served.sets.values().cloned());
+            self.sessions.remove(pool);
+            self.touched.extend(self.ports.remove(pool, &served.spec));
             self.needs_commit = true;
         }
     }
@@ -284,8 +286,17 @@ impl Applier {
     fn swap(&mut self, listeners: BTreeMap<u16, Arc<Listener>>) {
         let version = self.current.load().version + 1;
         let ports = listeners.keys().copied().collect();
-        let sets = routes::once(listeners.values().flat_map(|listener| &listener.sets));
-        let tables = routes::tables(self.pools.values().filter_map(|pool| pool.sessions.as_ref()));
+        let before = self.current.load_full();
+        let is_same = |(port, listener): (&u16, &Arc<Listener>)| {
+            before.listeners.get(port).is_some_and(|before| Arc::ptr_eq(&before.sets, &listener.sets))
+        };
+        let are_sets_same = listeners.len() == before.listeners.len() && listeners.iter().all(is_same);
+        let sets = if are_sets_same {
+            Arc::clone(&before.sets)
+        } else {
+            routes::once(listeners.values().flat_map(|listener| &*listener.sets)).into()
+        };
+        let tables = routes::tables(self.sessions.values());
         self.current.store(Arc::new(Snapshot { version, listeners, sets, tables }));
         self.sockets.open_exactly(&ports);
         self.status.committed(version);
@@ -298,7 +309,7 @@ impl Applier {
         candidates: &BTreeMap<String, Candidate>,
     ) -> Result<Vec<String>, Rejection> {
         let spec = &candidates[pool].spec;
-        let Some((other, index)) = self.clashes(pool, spec).min_by_key(|(_, index)| *index) else {
+        let Some((other, index)) = self.ports.clashes(pool, spec).min_by_key(|(_, index)| *index) else {
             self.prepare_ports(spec)?;
             return Ok(vec![pool.to_owned()]);
         };
@@ -327,18 +338,12 @@ impl Applier {
         while let Some(name) = next.pop() {
             let (name, candidate) = candidates.get_key_value(name)?;
             if together.insert(name.as_str()) {
-                next.extend(self.clashes(name, &candidate.spec).map(|(other, _)| other));
+                next.extend(self.ports.clashes(name, &candidate.spec).map(|(other, _)| other));
             }
         }
         let specs: Vec<_> = together.iter().map(|name| &candidates[*name].spec).collect();
         let agrees = |(at, spec): (usize, &&PoolSpec)| specs[..at].iter().all(|s| clash(spec, s).is_none());
         specs.iter().enumerate().all(agrees).then_some(together)
-    }
-
-    /// Pools that speak another protocol on a port of this specification, with the position of its listener.
-    fn clashes<'a>(&'a self, pool: &'a str, spec: &'a PoolSpec) -> impl Iterator<Item = (&'a str, usize)> {
-        let others = self.pools.iter().filter(move |(name, _)| *name != pool);
-        others.filter_map(move |(name, served)| Some((name.as_str(), clash(spec, &served.spec)?)))
     }
 
     /// Binds what is not bound. A port that stays bound for a pool that is refused after all is given back by the
@@ -404,14 +409,14 @@ impl Applier {
         }
         let is_kept = |set: &Arc<BackendSet>| sets.values().any(|kept| Arc::ptr_eq(kept, set));
         self.gone.extend(old.iter().flat_map(|pool| pool.sets.values()).filter(|set| !is_kept(set)).cloned());
-        let before = old.as_ref().and_then(|pool| pool.sessions.as_ref());
-        let sessions = PoolSessions::of(pool, &spec.rules, before);
+        let before = self.sessions.remove(pool);
+        let sessions = PoolSessions::of(pool, &spec.rules, before.as_ref());
         let parts = Parts { sets: &sets, sessions: sessions.as_ref(), ids: &self.ids };
         let routes = parts.routes(pool, &spec);
-        let ports = old.iter().flat_map(|pool| &pool.spec.listeners).chain(&spec.listeners);
-        self.touched.extend(ports.map(|listener| listener.port));
+        self.sessions.extend(sessions.map(|sessions| (pool.to_owned(), sessions)));
+        self.touched.extend(self.ports.put(pool, &spec, &routes, old.as_ref().map(|old| &old.spec)));
         self.needs_commit = true;
-        self.pools.insert(pool.to_owned(), ServedPool { spec, certificates, sets, sessions, routes });
+        self.pools.insert(pool.to_owned(), ServedPool { spec, certificates, sets });
     }
 
     /// A set's members, without those that cannot be used; and why the first of these cannot.
@@ -429,56 +434,24 @@ impl Applier {
     }
 
     /// The port as all pools together want it; `None` when none does.
-    fn listener(&mut self, port: u16) -> Option<Listener> {
-        let mut routes = RouteTable::default();
-        let mut sets = Vec::new();
-        let mut certificates = Vec::new();
-        let mut is_wanted = false;
-        for pool in self.pools.values() {
-            for listener in pool.spec.listeners.iter().filter(|listener| listener.port == port) {
-                is_wanted = true;
-                if let ListenerProtocol::Https(own) = &listener.protocol {
-                    let rules = pool.spec.rules.iter().map(|rule| rule.hostnames.as_slice());
-                    let hosts = hosts::claimed(&listener.hostnames, rules);
-                    certificates.push(HostCertificates {
-                        hosts: hosts.into_iter().map(|host| host.map(ToOwned::to_owned)).collect(),
-                        certificates: own.clone(),
-                    });
-                }
-                sets.extend(routes::sets_of(pool.routes.iter()));
-                for (rule, route) in pool.spec.rules.iter().zip(&pool.routes) {
-                    for host in hosts::common(&listener.hostnames, &rule.hostnames) {
-                        for path in &rule.paths {
-                            let path = match path {
-                                PathSpec::Exact(path) => PathMatch::Exact(path),
-                                PathSpec::Prefix(path) => PathMatch::Prefix(path),
-                            };
-                            // Taken already: the controller has settled whose it is, and the order of names
-                            // repeats what it said.
-                            routes.insert(host, path, route);
-                        }
-                    }
-                }
-            }
-        }
-        let protocol = match self.tls.get_mut(&port) {
-            Some(tls) if !certificates.is_empty() => Protocol::Https(tls.config(certificates)),
+    fn listener(&mut self, number: u16) -> Option<Listener> {
+        let port = self.ports.wanted(number)?;
+        let protocol = match self.tls.get_mut(&number) {
+            Some(tls) if port.is_secure() => Protocol::Https(tls.config(port)),
             _ => Protocol::Http,
         };
-        is_wanted.then_some(Listener { port, protocol, routes, sets })
+        Some(Listener { port: number, protocol, routes: port.routes(), sets: port.sets() })
     }
 }
 
 impl PortTls {
-    fn config(&mut self, listeners: Vec<HostCertificates>) -> Arc<ServerConfig> {
-        if let Some((made_of, config)) = &self.made
-            && *made_of == listeners
-        {
-            return Arc::clone(config);
-        }
-        let config = tls::server_config(&listeners, Arc::<PortTickets>::clone(&self.tickets));
-        self.made = Some((listeners, Arc::clone(&config)));
-        config
+    fn config(&mut self, port: &mut Port) -> Arc<ServerConfig> {
+        let is_old = port.take_are_certificates_new();
+        let made = self.made.take().filter(|_| !is_old);
+        let made = made.unwrap_or_else(|| {
+            tls::server_config(port.certificates(), Arc::<PortTickets>::clone(&self.tickets))
+        });
+        Arc::clone(self.made.insert(made))
     }
 }
 

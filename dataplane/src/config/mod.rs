@@ -13,6 +13,7 @@ mod content;
 mod convert;
 mod hosts;
 mod members;
+mod ports;
 pub mod replica;
 mod routes;
 mod status;

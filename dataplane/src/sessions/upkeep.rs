@@ -57,7 +57,8 @@ mod tests {
             table.put(key, choice, Duration::ZERO);
         }
         let sets = vec![Arc::clone(&set)];
-        let snapshot = Snapshot { sets, tables: vec![Arc::clone(&table)], ..Snapshot::default() };
+        let snapshot =
+            Snapshot { sets: sets.into(), tables: vec![Arc::clone(&table)], ..Snapshot::default() };
         let rounds =
             |seconds| (0..PARTS).for_each(|part| round(&snapshot, Duration::from_secs(seconds), part));
         rounds(1);

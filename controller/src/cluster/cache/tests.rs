@@ -66,7 +66,20 @@ fn failure(reason: FailureReason) -> Event {
     Event::Failed(Failure { reason, cause: "test".into() })
 }
 
+/// Names every pool and grant: those that are the same are no difference.
+fn all_touched(cache: &Cache) -> Changes {
+    let gone = ["a", "b", "p"].map(key);
+    let pools = cache.objects().pools.keys().cloned().chain(gone).collect();
+    let grants = ["ns", "other"].map(ToOwned::to_owned).into();
+    Changes { touched: Touched { pools, grants, ..Touched::default() }, ..Changes::default() }
+}
+
 impl Cache {
+    fn follow(&mut self) -> SecretWatches {
+        let mut changes = all_touched(self);
+        self.follow_references(&mut changes)
+    }
+
     fn say(&mut self, watch: &WatchId, event: Event) -> Changes {
         let mut changes = Changes::default();
         self.step(Message { watch: watch.clone(), event }, &mut changes);
@@ -132,14 +145,14 @@ fn a_list_replaces_everything_that_its_watch_brought_and_nothing_else() {
     foreign.metadata.namespace = Some("other".into());
     cache.list(&of("other"), vec![Item::Service(Arc::new(foreign))]);
     let changes = cache.list(&of("ns"), vec![service("a", 1), service("b", 1), service("c", 1)]);
-    assert_eq!(changes.services, [key("a"), key("b"), key("c")].into());
+    assert_eq!(changes.touched.services, [key("a"), key("b"), key("c")].into());
     let changes = cache.list(&of("ns"), vec![service("a", 1), service("b", 2)]);
     assert_eq!(
-        changes.services,
+        changes.touched.services,
         [key("b"), key("c")].into(),
         "one differs, one vanished while nobody looked"
     );
-    assert!(!changes.world);
+    assert!(!changes.is_of_pools());
     assert_eq!(cache.objects().services.len(), 3);
 }
 
@@ -159,7 +172,7 @@ fn a_list_that_breaks_off_leaves_what_was_there() {
 fn what_is_the_same_for_the_compile_step_compiles_nothing() {
     let mut cache = Cache::synced();
     let pools = everywhere(Kind::LoadBalancerPool);
-    assert!(cache.say(&pools, Event::Apply(pool("p", 443, "tls"))).world);
+    assert!(cache.say(&pools, Event::Apply(pool("p", 443, "tls"))).is_of_pools());
     assert_eq!(cache.say(&pools, Event::Apply(pool("p", 443, "tls"))), Changes::default());
     let Item::Pool(same) = pool("p", 443, "tls") else { panic!("a pool") };
     let mut with_status = (*same).clone();
@@ -168,7 +181,7 @@ fn what_is_the_same_for_the_compile_step_compiles_nothing() {
     assert_eq!(changes, Changes { pools: [key("p")].into(), ..Changes::default() });
     with_status.metadata.uid = Some("another".into());
     let changes = cache.say(&pools, Event::Apply(Item::Pool(Arc::new(with_status))));
-    assert!(changes.world, "deleted and created between two looks");
+    assert!(changes.is_of_pools(), "deleted and created between two looks");
 }
 
 #[test]
@@ -176,13 +189,13 @@ fn a_malformed_pool_costs_itself_and_keeps_what_it_said() {
     let mut cache = Cache::synced();
     let pools = everywhere(Kind::LoadBalancerPool);
     let changes = cache.list(&pools, vec![pool("good", 443, "tls"), malformed("bad", "no")]);
-    assert!(changes.world);
+    assert!(changes.is_of_pools());
     assert_eq!(cache.objects().pools.len(), 1);
     cache.say(&pools, Event::Apply(malformed("good", "broken now")));
     assert_eq!(cache.malformed().len(), 2);
     assert!(cache.objects().pools.contains_key(&key("good")), "what it said before");
-    assert!(cache.say(&pools, Event::Apply(pool("bad", 444, "tls"))).world, "it heals by itself");
-    assert!(cache.say(&pools, Event::Delete(key("good"))).world);
+    assert!(cache.say(&pools, Event::Apply(pool("bad", 444, "tls"))).is_of_pools(), "it heals by itself");
+    assert!(cache.say(&pools, Event::Delete(key("good"))).is_of_pools());
     assert_eq!((cache.malformed().len(), cache.objects().pools.len()), (0, 1));
 }
 
@@ -191,16 +204,16 @@ fn secrets_are_watched_while_a_pool_names_them() {
     let mut cache = Cache::synced();
     let pools = everywhere(Kind::LoadBalancerPool);
     let follow = |cache: &mut Cache| {
-        let mut changes = Changes::default();
+        let mut changes = all_touched(cache);
         let watches = cache.follow_references(&mut changes);
-        (watches, changes.world)
+        (watches, !changes.touched.secrets.is_empty())
     };
     cache.list(&pools, vec![pool("a", 1, "one"), pool("b", 2, "one")]);
     let one = WatchId::secret(key("one"));
     let (watches, _) = follow(&mut cache);
     assert_eq!(watches, SecretWatches { needed: vec![one.clone()], unneeded: Vec::new() });
     assert!(!cache.is_settled(), "the pools wait for what they name");
-    assert!(cache.list(&one, vec![secret("one", 1)]).world);
+    assert!(cache.list(&one, vec![secret("one", 1)]).is_of_pools());
     assert!(cache.is_settled());
     assert_eq!(follow(&mut cache), (SecretWatches::default(), false));
 
@@ -223,7 +236,7 @@ fn a_secret_of_another_namespace_is_watched_while_a_grant_there_permits_it() {
     let tls = shared.spec.listeners[0].tls.as_mut().expect("it is HTTPS");
     tls.certificate_refs[0].namespace = Some("other".into());
     cache.list(&everywhere(Kind::LoadBalancerPool), vec![Item::Pool(Arc::new(shared))]);
-    assert_eq!(cache.follow_references(&mut Changes::default()), SecretWatches::default(), "nobody permits");
+    assert_eq!(cache.follow(), SecretWatches::default(), "nobody permits");
 
     let spec = json!({
         "from": [{ "group": "weir.dev", "kind": "LoadBalancerPool", "namespace": "ns" }],
@@ -233,15 +246,18 @@ fn a_secret_of_another_namespace_is_watched_while_a_grant_there_permits_it() {
         ReferenceGrant { metadata: metadata("g"), spec: serde_json::from_value(spec).expect("one") };
     grant.metadata.namespace = Some("other".into());
     let grants = everywhere(Kind::ReferenceGrant);
-    assert!(cache.say(&grants, Event::Apply(Item::Grant(Arc::new(grant.clone())))).world);
+    assert!(cache.say(&grants, Event::Apply(Item::Grant(Arc::new(grant.clone())))).is_of_pools());
     let tls = WatchId::secret(ObjectKey::new("other", "tls"));
-    let watches = cache.follow_references(&mut Changes::default());
+    let watches = cache.follow();
     assert_eq!(watches, SecretWatches { needed: vec![tls.clone()], unneeded: Vec::new() });
     grant.metadata.labels = Some([("a".to_owned(), "b".to_owned())].into());
     assert_eq!(cache.say(&grants, Event::Apply(Item::Grant(Arc::new(grant)))), Changes::default());
 
-    assert!(cache.say(&grants, failure(FailureReason::NotInstalled)).world, "their definition is deleted");
-    let watches = cache.follow_references(&mut Changes::default());
+    assert!(
+        cache.say(&grants, failure(FailureReason::NotInstalled)).is_of_pools(),
+        "their definition is deleted"
+    );
+    let watches = cache.follow();
     assert_eq!(watches, SecretWatches { needed: Vec::new(), unneeded: vec![tls] });
 }
 
@@ -260,7 +276,7 @@ fn grants_hold_up_nothing_where_they_are_not_installed_and_are_kept_while_they_c
     assert_eq!(cache.waiting_for(), "waiting for ReferenceGrants");
     cache.say(&grants, failure(FailureReason::NotInstalled));
     assert!(cache.is_settled());
-    assert!(cache.list(&grants, vec![grant("g", 1)]).world, "installed later");
+    assert!(cache.list(&grants, vec![grant("g", 1)]).is_of_pools(), "installed later");
 }
 
 #[test]
@@ -268,18 +284,24 @@ fn a_malformed_grant_permits_nothing_and_is_named_until_it_is_good_or_gone() {
     let mut cache = Cache::synced();
     let grants = everywhere(Kind::ReferenceGrant);
     cache.list(&grants, vec![grant("g", 1), grant("other", 1)]);
-    assert!(cache.say(&grants, Event::Apply(malformed("g", "no"))).world, "what it permits is not known");
+    assert!(
+        cache.say(&grants, Event::Apply(malformed("g", "no"))).is_of_pools(),
+        "what it permits is not known"
+    );
     assert_eq!(cache.malformed_grants()[&key("g")].sentence, "no");
     assert_eq!(cache.objects().grants.keys().collect::<Vec<_>>(), [&key("other")]);
     assert_eq!(cache.say(&grants, Event::Apply(malformed("g", "no"))), Changes::default());
-    assert!(cache.say(&grants, Event::Apply(malformed("g", "no again"))).world, "there is more to say");
-    assert!(cache.say(&grants, Event::Apply(grant("g", 1))).world);
+    assert!(
+        cache.say(&grants, Event::Apply(malformed("g", "no again"))).is_of_pools(),
+        "there is more to say"
+    );
+    assert!(cache.say(&grants, Event::Apply(grant("g", 1))).is_of_pools());
     assert_eq!((cache.malformed_grants().len(), cache.objects().grants.len()), (0, 2));
     cache.say(&grants, Event::Apply(malformed("other", "no")));
-    assert!(cache.list(&grants, vec![grant("g", 1)]).world);
+    assert!(cache.list(&grants, vec![grant("g", 1)]).is_of_pools());
     assert_eq!((cache.malformed_grants().len(), cache.objects().grants.len()), (0, 1));
     cache.say(&grants, Event::Apply(malformed("g", "no")));
-    assert!(cache.say(&grants, Event::Delete(key("g"))).world);
+    assert!(cache.say(&grants, Event::Delete(key("g"))).is_of_pools());
     assert_eq!((cache.malformed_grants().len(), cache.objects().grants.len()), (0, 0));
 }
 
@@ -288,24 +310,24 @@ fn a_secret_that_may_not_be_read_is_told_from_one_that_is_not_there() {
     let mut cache = Cache::synced();
     let pools = everywhere(Kind::LoadBalancerPool);
     cache.list(&pools, vec![pool("a", 1, "one")]);
-    cache.follow_references(&mut Changes::default());
+    cache.follow();
     let one = WatchId::secret(key("one"));
     let unread = |cache: &Cache| cache.objects().unread_secrets.get(&key("one")).copied();
-    assert!(cache.say(&one, failure(FailureReason::Forbidden)).world);
+    assert!(cache.say(&one, failure(FailureReason::Forbidden)).is_of_pools());
     assert_eq!(unread(&cache), Some(Unread::Forbidden));
     assert_eq!(cache.say(&one, failure(FailureReason::Forbidden)), Changes::default(), "the same again");
-    assert!(cache.say(&one, failure(FailureReason::Unreachable)).world);
+    assert!(cache.say(&one, failure(FailureReason::Unreachable)).is_of_pools());
     assert_eq!(unread(&cache), Some(Unread::Unanswered));
-    assert!(cache.list(&one, Vec::new()).world, "it is known now that there is none");
+    assert!(cache.list(&one, Vec::new()).is_of_pools(), "it is known now that there is none");
     assert_eq!(unread(&cache), None);
     cache.list(&one, vec![secret("one", 1)]);
     assert_eq!(cache.say(&one, failure(FailureReason::Forbidden)), Changes::default());
     assert_eq!(unread(&cache), None, "what was known of it stays");
 
     cache.say(&one, Event::Delete(key("one")));
-    assert!(cache.say(&one, failure(FailureReason::Forbidden)).world);
+    assert!(cache.say(&one, failure(FailureReason::Forbidden)).is_of_pools());
     cache.say(&pools, Event::Apply(pool("a", 1, "two")));
-    cache.follow_references(&mut Changes::default());
+    cache.follow();
     assert_eq!(unread(&cache), None, "nobody names it");
 }
 
@@ -318,7 +340,7 @@ fn a_secret_that_cannot_be_read_holds_up_nothing_for_ever() {
     ] {
         let mut cache = Cache::synced();
         cache.list(&everywhere(Kind::LoadBalancerPool), vec![pool("a", 1, "one")]);
-        cache.follow_references(&mut Changes::default());
+        cache.follow();
         let one = WatchId::secret(key("one"));
         for _ in 0..attempts {
             assert!(!cache.is_settled(), "{reason}");
@@ -337,7 +359,7 @@ fn secrets_past_the_limit_are_counted_and_not_watched() {
         let mut cache = Cache::synced();
         let pools = (0..count).map(|n| pool(&format!("p-{n}"), 1, &format!("s-{n}"))).collect();
         cache.list(&everywhere(Kind::LoadBalancerPool), pools);
-        let watches = cache.follow_references(&mut Changes::default());
+        let watches = cache.follow();
         assert_eq!((watches.needed.len(), cache.unwatched()), (SECRETS_MAX, unwatched));
         let past = cache.objects().unread_secrets.values().filter(|why| **why == Unread::TooMany);
         assert_eq!(past.count(), unwatched);
@@ -405,18 +427,36 @@ impl Server {
 #[derive(Default)]
 struct Compiler {
     services: BTreeMap<ObjectKey, (Option<Arc<Service>>, Vec<EndpointSlice>)>,
-    world: Objects,
+    known: Objects,
+}
+
+/// Copies what is there now of what was named.
+fn copy<T: Clone>(
+    names: impl Iterator<Item = ObjectKey>,
+    from: &BTreeMap<ObjectKey, T>,
+    to: &mut BTreeMap<ObjectKey, T>,
+) {
+    for name in names {
+        match from.get(&name) {
+            Some(object) => drop(to.insert(name, object.clone())),
+            None => drop(to.remove(&name)),
+        }
+    }
 }
 
 impl Compiler {
-    fn hear(&mut self, changes: &Changes, objects: &Objects) {
-        for service in &changes.services {
+    fn hear(&mut self, Changes { touched, .. }: &Changes, objects: &Objects) {
+        for service in &touched.services {
             let slices = objects.slices_of(service).cloned().collect();
             self.services.insert(service.clone(), (objects.services.get(service).cloned(), slices));
         }
-        if changes.world {
-            self.world = objects.clone();
-        }
+        let known = &mut self.known;
+        copy(touched.pools.iter().cloned(), &objects.pools, &mut known.pools);
+        copy(touched.secrets.iter().cloned(), &objects.secrets, &mut known.secrets);
+        copy(touched.secrets.iter().cloned(), &objects.unread_secrets, &mut known.unread_secrets);
+        let grants: Vec<_> = known.grants.keys().chain(objects.grants.keys()).cloned().collect();
+        let grants = grants.into_iter().filter(|grant| touched.grants.contains(&grant.namespace));
+        copy(grants, &objects.grants, &mut known.grants);
     }
 
     fn assert_knows(&self, objects: &Objects) {
@@ -428,9 +468,10 @@ impl Compiler {
         let specs = |objects: &Objects| -> Vec<_> {
             objects.pools.iter().map(|(key, pool)| (key.clone(), pool.spec.clone())).collect()
         };
-        assert_eq!(specs(&self.world), specs(objects));
-        assert_eq!(self.world.secrets, objects.secrets);
-        assert_eq!(self.world.grants, objects.grants);
+        assert_eq!(specs(&self.known), specs(objects));
+        assert_eq!(self.known.secrets, objects.secrets);
+        assert_eq!(self.known.unread_secrets, objects.unread_secrets);
+        assert_eq!(self.known.grants, objects.grants);
     }
 }
 
@@ -482,7 +523,7 @@ fn relist(cache: &mut Cache, server: &mut Server, random: &mut Random, changes: 
 }
 
 fn follow(cache: &mut Cache, server: &mut Server, changes: &mut Changes) {
-    if changes.world {
+    if changes.is_of_pools() {
         let watches = cache.follow_references(changes);
         server.connected.retain(|id, _| !watches.unneeded.contains(id));
         server.connected.extend(watches.needed.into_iter().map(|id| (id, false)));
@@ -506,4 +547,21 @@ fn assert_connected_watches_are_exact(cache: &Cache, server: &Server, seed: u64,
             }
         }
     }
+}
+
+#[test]
+fn a_secret_past_the_limit_is_watched_once_there_is_room_and_its_pool_hears_of_it() {
+    let mut cache = Cache::synced();
+    let pools = everywhere(Kind::LoadBalancerPool);
+    let item = |n: usize| pool(&format!("p-{n:04}"), 1, &format!("s-{n:04}"));
+    cache.list(&pools, (0..=SECRETS_MAX).map(item).collect());
+    cache.follow();
+    let past = key(&format!("s-{SECRETS_MAX:04}"));
+    assert_eq!(cache.objects().unread_secrets.get(&past), Some(&Unread::TooMany));
+    let mut changes = cache.say(&pools, Event::Delete(key("p-0000")));
+    let watches = cache.follow_references(&mut changes);
+    let ids = |name: &ObjectKey| vec![WatchId::secret(name.clone())];
+    assert_eq!(watches, SecretWatches { needed: ids(&past), unneeded: ids(&key("s-0000")) });
+    assert_eq!((cache.unwatched(), cache.objects().unread_secrets.len()), (0, 0));
+    assert!(changes.touched.secrets.contains(&past));
 }

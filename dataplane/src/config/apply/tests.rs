@@ -1,7 +1,7 @@
 use super::*;
 use crate::listener::ListenerChange;
 use crate::tls::tests::certificate;
-use lb_core::route::Fallback;
+use lb_core::route::{Fallback, Route};
 use std::net::TcpListener;
 use tokio::sync::mpsc;
 
@@ -197,8 +197,8 @@ fn a_certificate_answers_for_the_hosts_of_its_own_pool() {
     let a = config("ns/a", vec![listener(port, &["a.org"], vec![greedy.clone()])], vec![rule(&[], "/")]);
     let b = config("ns/b", vec![listener(port, &[], vec![own.clone()])], vec![rule(&["b.org"], "/")]);
     assert_eq!(fixture.apply_all(&[&a, &b]), BTreeMap::new());
-    let listeners = fixture.applier.tls[&port].made.as_ref().map(|(listeners, _)| listeners);
-    let hosts: Vec<_> = listeners.into_iter().flatten().map(|of| of.hosts.clone()).collect();
+    let port = fixture.applier.ports.wanted(port).expect("two pools want it");
+    let hosts: Vec<_> = port.certificates().map(|of| of.hosts.clone()).collect();
     assert_eq!(hosts, [vec![Some("a.org".to_owned())], vec![None, Some("b.org".to_owned())]]);
 }
 
@@ -459,4 +459,40 @@ fn a_pool_has_one_table_of_sessions_which_outlives_what_does_not_change_it() {
     fixture.apply(&pool).expect("accepted");
     let sealed = fixture.route(port, "/a").sessions.clone().expect("sessions");
     assert!(sealed.table.is_none(), "the cookie says it all");
+}
+
+#[test]
+fn an_edit_of_one_pool_makes_its_own_routes_again_and_the_rest_stays_where_it_is() {
+    let (mut fixture, port) = (Fixture::new(), free_port());
+    let hosts: Vec<_> = (0..50).map(|at| format!("h{at}.org")).collect();
+    let pool = |at: usize, path: &str| {
+        let own = certificate(&format!("ns/{at}"), &[&hosts[at]]);
+        config(&format!("ns/{at:02}"), vec![listener(port, &[&hosts[at]], vec![own])], vec![rule(&[], path)])
+    };
+    let mut configs: Vec<_> = (0..50).map(|at| pool(at, "/")).collect();
+    assert_eq!(fixture.apply_all(&configs.iter().collect::<Vec<_>>()), BTreeMap::new());
+    let before = fixture.current.load_full();
+
+    configs[7].rules = vec![rule(&[], "/edited")];
+    fixture.apply(&configs[7]).expect("accepted");
+    let now = fixture.current.load_full();
+    let (then, listener) = (&before.listeners[&port], &now.listeners[&port]);
+    for (at, host) in hosts.iter().enumerate() {
+        let (was, is) = (then.routes.find(host, "/x"), listener.routes.find(host, "/x"));
+        match (at, was, is) {
+            (7, Some(_), None) => assert!(listener.routes.find(host, "/edited/x").is_some()),
+            (_, Some(was), Some(is)) => assert!(Arc::ptr_eq(was, is), "{host}"),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(Arc::ptr_eq(&then.sets, &listener.sets) && Arc::ptr_eq(&before.sets, &now.sets));
+    let config = |listener: &Listener| match &listener.protocol {
+        Protocol::Https(config) => Arc::clone(config),
+        Protocol::Http => panic!("it is HTTPS"),
+    };
+    assert!(Arc::ptr_eq(&config(then), &config(listener)), "no certificate is another");
+
+    fixture.apply(&pool(8, "/")).expect("accepted");
+    let renewed = fixture.current.load_full();
+    assert!(!Arc::ptr_eq(&config(listener), &config(&renewed.listeners[&port])));
 }

@@ -1,0 +1,199 @@
+//! What a port serves, kept by the pools that share it, so that a pool changes its part and no other is looked at.
+
+use super::convert::{ListenerProtocol, ListenerSpec, PathSpec, PoolSpec};
+use super::{hosts, routes};
+use crate::tls::HostCertificates;
+use lb_core::backend::BackendSet;
+use lb_core::route::{Entry, PathMatch, Route, RouteParts, RouteTable};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// Every port that a pool wants, by number.
+#[derive(Debug, Default)]
+pub(super) struct Ports(BTreeMap<u16, Port>);
+
+/// One port as all pools together want it.
+#[derive(Debug, Default)]
+pub(super) struct Port {
+    parts: BTreeMap<String, Part>,
+    /// Pools that speak TLS here, and pools that do not; only while they change places there are both.
+    secure: BTreeSet<String>,
+    plain: BTreeSet<String>,
+    routes: RouteParts,
+    /// The sets of all parts; `None` after one of them came or went.
+    sets: Option<Arc<[Arc<BackendSet>]>>,
+    are_certificates_new: bool,
+}
+
+/// What one pool has on the port.
+#[derive(Debug, Default)]
+struct Part {
+    sets: Vec<Arc<BackendSet>>,
+    certificates: Vec<HostCertificates>,
+}
+
+impl Ports {
+    /// Makes this what a pool has, in place of what it had `before`. `of_rules` are its routes, one for each rule. Returns
+    /// the ports that are to be built again.
+    pub(super) fn put(
+        &mut self,
+        pool: &str,
+        spec: &PoolSpec,
+        of_rules: &[Arc<Route>],
+        before: Option<&PoolSpec>,
+    ) -> BTreeSet<u16> {
+        let (now, before) = (numbers(spec), before.map(numbers).unwrap_or_default());
+        for number in &now {
+            self.0.entry(*number).or_default().put(*number, pool, spec, of_rules);
+        }
+        before.difference(&now).for_each(|number| self.take(*number, pool));
+        now.union(&before).copied().collect()
+    }
+
+    /// Takes away what a pool had, and returns the ports that are to be built again.
+    pub(super) fn remove(&mut self, pool: &str, before: &PoolSpec) -> BTreeSet<u16> {
+        let numbers = numbers(before);
+        numbers.iter().for_each(|number| self.take(*number, pool));
+        numbers
+    }
+
+    /// `None` for one that no pool wants.
+    pub(super) fn wanted(&mut self, number: u16) -> Option<&mut Port> {
+        self.0.get_mut(&number)
+    }
+
+    /// Other pools that speak another protocol on a port of this specification, with the position of its listener.
+    pub(super) fn clashes<'a>(
+        &'a self,
+        pool: &'a str,
+        spec: &'a PoolSpec,
+    ) -> impl Iterator<Item = (&'a str, usize)> {
+        spec.listeners.iter().enumerate().flat_map(move |(index, listener)| {
+            let port = self.0.get(&listener.port);
+            let others = port.into_iter().flat_map(|port| port.speaking_other_than(&listener.protocol));
+            others.filter(move |name| *name != pool).map(move |name| (name.as_str(), index))
+        })
+    }
+
+    fn take(&mut self, number: u16, pool: &str) {
+        let Some(port) = self.0.get_mut(&number) else { return };
+        port.remove(pool);
+        if port.parts.is_empty() {
+            self.0.remove(&number);
+        }
+    }
+}
+
+fn numbers(spec: &PoolSpec) -> BTreeSet<u16> {
+    spec.listeners.iter().map(|listener| listener.port).collect()
+}
+
+impl Port {
+    fn put(&mut self, number: u16, pool: &str, spec: &PoolSpec, of_rules: &[Arc<Route>]) {
+        let listeners = || spec.listeners.iter().filter(move |listener| listener.port == number);
+        let part = Part {
+            sets: routes::sets_of(of_rules.iter()),
+            certificates: listeners().filter_map(|listener| certificates(listener, spec)).collect(),
+        };
+        let entries = listeners().flat_map(|listener| entries(listener, spec, of_rules));
+        // Of two pools with one host and path the first by name has it: the controller has settled whose it is, and the
+        // order of names repeats what it said.
+        self.routes.put(pool, entries);
+        for speakers in [&mut self.secure, &mut self.plain] {
+            speakers.remove(pool);
+        }
+        for listener in listeners() {
+            self.speakers_mut(&listener.protocol).insert(pool.to_owned());
+        }
+        let before = self.parts.insert(pool.to_owned(), part);
+        self.compare(pool, before.as_ref());
+    }
+
+    fn remove(&mut self, pool: &str) {
+        let before = self.parts.remove(pool);
+        self.routes.remove(pool);
+        self.secure.remove(pool);
+        self.plain.remove(pool);
+        self.compare(pool, before.as_ref());
+    }
+
+    /// Pools that speak something else here, by name.
+    fn speaking_other_than(&self, protocol: &ListenerProtocol) -> &BTreeSet<String> {
+        match protocol {
+            ListenerProtocol::Https(_) => &self.plain,
+            ListenerProtocol::Http => &self.secure,
+        }
+    }
+
+    /// Routes of all pools; shares with those before what is the same.
+    pub(super) fn routes(&self) -> RouteTable {
+        self.routes.table().clone()
+    }
+
+    /// The sets of those routes, the very same list where none came or went. Not always each once.
+    pub(super) fn sets(&mut self) -> Arc<[Arc<BackendSet>]> {
+        let all = || self.parts.values().flat_map(|part| &part.sets).cloned().collect();
+        Arc::clone(self.sets.get_or_insert_with(all))
+    }
+
+    /// The certificates of all pools.
+    pub(super) fn certificates(&self) -> impl Iterator<Item = &HostCertificates> {
+        self.parts.values().flat_map(|part| &part.certificates)
+    }
+
+    /// Whether TLS is spoken here.
+    pub(super) fn is_secure(&self) -> bool {
+        !self.secure.is_empty()
+    }
+
+    /// Whether certificates came or went since the last call.
+    pub(super) fn take_are_certificates_new(&mut self) -> bool {
+        std::mem::take(&mut self.are_certificates_new)
+    }
+
+    fn speakers_mut(&mut self, protocol: &ListenerProtocol) -> &mut BTreeSet<String> {
+        match protocol {
+            ListenerProtocol::Https(_) => &mut self.secure,
+            ListenerProtocol::Http => &mut self.plain,
+        }
+    }
+
+    fn compare(&mut self, pool: &str, before: Option<&Part>) {
+        let (none, now) = (Part::default(), self.parts.get(pool));
+        let (before, now) = (before.unwrap_or(&none), now.unwrap_or(&none));
+        let ids = |part: &Part| part.sets.iter().map(|set| set.id).collect::<Vec<_>>();
+        if ids(before) != ids(now) {
+            self.sets = None;
+        }
+        self.are_certificates_new |= before.certificates != now.certificates;
+    }
+}
+
+fn certificates(listener: &ListenerSpec, spec: &PoolSpec) -> Option<HostCertificates> {
+    let ListenerProtocol::Https(own) = &listener.protocol else { return None };
+    let rules = spec.rules.iter().map(|rule| rule.hostnames.as_slice());
+    let hosts = hosts::claimed(&listener.hostnames, rules);
+    Some(HostCertificates {
+        hosts: hosts.into_iter().map(|host| host.map(ToOwned::to_owned)).collect(),
+        certificates: own.clone(),
+    })
+}
+
+fn entries<'a>(
+    listener: &'a ListenerSpec,
+    spec: &'a PoolSpec,
+    of_rules: &'a [Arc<Route>],
+) -> impl Iterator<Item = Entry<'a>> {
+    spec.rules.iter().zip(of_rules).flat_map(move |(rule, route)| {
+        let hosts = hosts::common(&listener.hostnames, &rule.hostnames);
+        hosts.into_iter().flat_map(move |host| {
+            rule.paths.iter().map(move |path| {
+                let path = match path {
+                    PathSpec::Exact(path) => PathMatch::Exact(path),
+                    PathSpec::Prefix(path) => PathMatch::Prefix(path),
+                };
+                (host, path, route)
+            })
+        })
+    })
+}
