@@ -4,6 +4,7 @@
 //! caller's runtime, so that a scrape or a large update never delays a request.
 
 use crate::admin::{self, AdminState, Seen};
+use crate::config::disk::{State, StateError, StateOptions};
 use crate::config::{Applier, client};
 use crate::counters::Counters;
 use crate::health::{self, Caretaker, Exchange, View};
@@ -46,6 +47,8 @@ pub struct Options {
     pub accept_floor: Duration,
     /// Time after [`Self::accept_floor`] in which requests may finish; what is left is cut.
     pub drain_limit: Duration,
+    /// Where the last known good configuration is kept; `None` for nowhere.
+    pub state: Option<StateOptions>,
 }
 
 /// Why a proxy could not start or go on.
@@ -70,6 +73,9 @@ pub enum ProxyError {
     /// The system gave no randomness for the keys of session cookies.
     #[error("cannot make keys for session cookies")]
     Keys(#[from] SealerError),
+    /// There is no place, or no key, for what is to be kept on disk.
+    #[error(transparent)]
+    State(#[from] StateError),
     /// A worker ended that was not told to.
     #[error("a worker ended by itself: this is a defect, see the log above")]
     WorkerEnded,
@@ -115,21 +121,25 @@ pub async fn run(
     let (exchange, heard) = Exchange::new();
     let applier =
         Applier::new(Arc::clone(&current), sockets).placed(place, started, exchange).sealing(sealer);
+    let kept = options.state.as_ref().map(|state| State::open(state, applier.status())).transpose()?;
+    let (state, writer) = kept.unzip();
     let counts = Arc::new(health::Counts::default());
     let caretaker = Caretaker::new(applier.surroundings(Arc::clone(&counts)));
     let (view, questions) = View::new();
     let seen = Seen { workers: workers.counters.clone(), health: counts, view };
-    let state = AdminState::new(Arc::clone(&current), seen, Arc::clone(&readiness), &applier);
+    let admin_state = AdminState::new(Arc::clone(&current), seen, Arc::clone(&readiness), &applier);
     let mut caretaking = tokio::spawn(caretaker.run(judged, questions, heard));
     let mut configuration = tokio::spawn(client::run(
         controller,
         options.proxy_id.clone(),
         applier,
+        state,
         Arc::clone(&readiness),
         std::future::pending(),
     ));
+    let writing = writer.map(|writer| tokio::spawn(writer.run()));
     let sessions = tokio::spawn(sessions::upkeep::run(Arc::clone(&current), started));
-    let mut administration = tokio::spawn(admin::serve(admin, state, std::future::pending()));
+    let mut administration = tokio::spawn(admin::serve(admin, admin_state, std::future::pending()));
     tracing::info!(admin = %address, workers = options.workers, "proxy started");
     let ended = tokio::select! {
         _ = stop.wait_for(|stop| *stop > Stop::No) => Ok(()),
@@ -144,6 +154,7 @@ pub async fn run(
     administration.abort();
     caretaking.abort();
     sessions.abort();
+    writing.iter().for_each(JoinHandle::abort);
     ended
 }
 

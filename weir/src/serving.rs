@@ -43,6 +43,7 @@ impl ServingArgs {
             drain_limit: self.drain_timeout,
             zone: self.zone.clone().unwrap_or_default(),
             node: self.node.clone().unwrap_or_default(),
+            state: None,
         }
     }
 }

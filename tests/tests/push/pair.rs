@@ -49,6 +49,7 @@ impl Proxy {
             controller.into(),
             "proxy-1".into(),
             applier,
+            None,
             Arc::clone(&readiness),
             std::future::pending(),
         );

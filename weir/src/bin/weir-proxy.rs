@@ -8,6 +8,7 @@ use weir::dialing::DialArgs;
 use weir::exit::{self, Failure};
 use weir::logging::{self, LogArgs};
 use weir::serving::ServingArgs;
+use weir::state::StateArgs;
 use weir_proxy::proxy::{self, Stop};
 use weir_proxy::signals;
 
@@ -28,6 +29,8 @@ struct Args {
     id: Option<String>,
     #[command(flatten)]
     serving: ServingArgs,
+    #[command(flatten)]
+    state: StateArgs,
     #[command(flatten)]
     log: LogArgs,
 }
@@ -52,7 +55,8 @@ async fn run(args: Args) -> Result<ExitCode, Failure> {
         let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "proxy".to_owned());
         format!("{host}-{}", std::process::id())
     });
-    let options = args.serving.options(id, args.bind);
+    let mut options = args.serving.options(id, args.bind);
+    options.state = args.state.options();
     proxy::run(options, dialer, stop.clone()).await.map_err(anyhow::Error::from)?;
     let is_forced = *stop.borrow() == Stop::Now;
     Ok(ExitCode::from(if is_forced { exit::FORCED } else { exit::GOOD }))

@@ -1,0 +1,289 @@
+use super::*;
+use crate::config::content::SetContent;
+use std::fs;
+use std::path::Path;
+use weir_proto::push::{
+    Backend, BackendSet, BackendSetContent, Certificate, Listener, PoolConfig, PoolUpdate, Protocol, Tls,
+};
+
+fn backend(id: &str) -> Backend {
+    Backend { id: id.into(), address: "10.0.0.1:80".into(), weight: 1, ..Backend::default() }
+}
+
+/// With one listener in the clear and, where there is a private key, one with TLS.
+fn kept(pool: &str, key_pem: Option<&str>, backends: &[&str]) -> Kept {
+    let set = BackendSet { name: "web".into(), ..BackendSet::default() };
+    let plain = Listener { name: "plain".into(), port: 80, protocol: 1, ..Listener::default() };
+    let secured = key_pem.map(|key| Listener {
+        name: "secured".into(),
+        port: 443,
+        protocol: Protocol::Https.into(),
+        tls: Some(Tls {
+            certificates: vec![Certificate {
+                source: "ns/cert".into(),
+                chain_pem: b"chain".to_vec(),
+                key_pem: key.into(),
+            }],
+        }),
+        ..Listener::default()
+    });
+    let config = PoolConfig {
+        pool: pool.into(),
+        listeners: [plain].into_iter().chain(secured).collect(),
+        backend_sets: vec![set],
+        ..PoolConfig::default()
+    };
+    let content = SetContent::new(backends.iter().map(|id| backend(id)).collect());
+    let digest = weir_proto::digest::config(&config);
+    Kept { config: config.into(), digest, sets: vec![("web".into(), content)] }
+}
+
+fn batch(pools: impl IntoIterator<Item = Kept>) -> Batch {
+    let pools = pools.into_iter().map(|kept| (kept.config.pool.clone(), Some(kept)));
+    Batch { pools: pools.collect(), ring: None }
+}
+
+fn gone(pool: &str) -> Batch {
+    Batch { pools: [(pool.to_owned(), None)].into(), ring: None }
+}
+
+fn ring(byte: u8) -> KeyRing {
+    let key = |at| vec![byte + at; 32];
+    KeyRing { previous: key(0), current: key(1), next: key(2) }
+}
+
+fn options(folder: &Path, key_file: Option<&Path>) -> StateOptions {
+    let (folder, key_file) = (folder.join("state"), key_file.map(ToOwned::to_owned));
+    StateOptions { folder, key_file, grace: Duration::ZERO }
+}
+
+fn open(folder: &Path, key_file: Option<&Path>) -> (State, Writer, Arc<Status>) {
+    let status = Arc::<Status>::default();
+    let (state, writer) = State::open(&options(folder, key_file), Arc::clone(&status)).expect("opened");
+    (state, writer, status)
+}
+
+fn write(folder: &Path, key_file: Option<&Path>, batch: Batch) {
+    let (_state, mut writer, status) = open(folder, key_file);
+    writer.take(batch);
+    writer.save();
+    assert_eq!((status.state_writes(), status.state_write_failures()), (1, 0));
+}
+
+fn restored(folder: &Path, key_file: Option<&Path>) -> Restored {
+    open(folder, key_file).0.restored.expect("something was kept")
+}
+
+fn file(folder: &Path) -> Vec<u8> {
+    fs::read(folder.join("state").join(FILE)).expect("written")
+}
+
+fn shows(bytes: &[u8], text: &str) -> bool {
+    bytes.windows(text.len()).any(|window| window == text.as_bytes())
+}
+
+/// On some disk, as far as the folder of temporary files is one; else in the tests' own.
+fn folder() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a folder")
+}
+
+fn key(folder: &Path, byte: u8) -> PathBuf {
+    let path = folder.join(format!("key-{byte}"));
+    fs::write(&path, [byte; 32]).expect("written");
+    path
+}
+
+#[test]
+fn what_was_kept_is_restored_and_known_by_its_digests() {
+    let folder = folder();
+    let key = key(folder.path(), 1);
+    let pools = [kept("ns/a", None, &["x", "y"]), kept("ns/b", Some("hunter2"), &[])];
+    let digests: Vec<_> = pools.iter().map(|kept| (kept.digest, kept.sets[0].1.digest())).collect();
+    write(folder.path(), Some(&key), Batch { ring: Some(ring(9)), ..batch(pools.clone()) });
+    let found = restored(folder.path(), Some(&key));
+    let again: Vec<_> = found.pools.iter().map(|pool| (pool.digest(), pool.sets["web"].digest())).collect();
+    assert_eq!(again, digests);
+    for (pool, kept) in found.pools.iter().zip(&pools) {
+        assert_eq!((&pool.config, pool.waiting.len()), (&*kept.config, 0));
+    }
+    let ids: Vec<_> = found.pools[0].sets["web"].backends().map(|backend| backend.id.as_str()).collect();
+    assert_eq!((ids, found.ring), (vec!["x", "y"], Some(ring(9))));
+}
+
+#[test]
+fn private_keys_are_never_on_disk_in_the_clear() {
+    let folder = folder();
+    let key = key(folder.path(), 1);
+    let secrets = Batch { ring: Some(ring(b'k')), ..batch([kept("ns/a", Some("hunter2"), &["x"])]) };
+    write(folder.path(), Some(&key), secrets);
+    let bytes = file(folder.path());
+    assert!(shows(&bytes, "ns/a") && shows(&bytes, "chain"));
+    assert!(!shows(&bytes, "hunter2") && !shows(&bytes, "llllllll"));
+    let (_, writer, _) = open(folder.path(), Some(&key));
+    assert!(!format!("{writer:?}").contains("hunter2"));
+}
+
+/// Care without a key and not in memory, wherever the tests run.
+fn leaving_out(folder: &Path) -> (Option<Restored>, Writer, Arc<Status>) {
+    let (folder, care) = (Folder::take(&folder.join("state")).expect("taken"), Care::LeftOut);
+    let found = read(&folder, &care).unwrap_or_default();
+    let (records, ring) = (found.records, found.kept_ring);
+    let restored = found.saved.map(|saved| Restored { pools: found.pools, ring: found.ring, saved });
+    let status = Arc::<Status>::default();
+    let parts = writer::Parts { folder, care, records, ring, known_ring: None, status: Arc::clone(&status) };
+    (restored, writer::pair(parts).1, status)
+}
+
+#[test]
+fn without_a_key_listeners_with_tls_wait_and_the_others_are_restored() {
+    let folder = folder();
+    let (_, mut writer, _) = leaving_out(folder.path());
+    writer.take(Batch { ring: Some(ring(9)), ..batch([kept("ns/a", Some("hunter2"), &["x"])]) });
+    writer.save();
+    drop(writer);
+    assert!(!shows(&file(folder.path()), "hunter2"));
+    let (found, ..) = leaving_out(folder.path());
+    let found = found.expect("something was kept");
+    let [pool] = &found.pools[..] else { panic!("one pool") };
+    assert_eq!(pool.waiting, ["secured"]);
+    assert_eq!(pool.config.listeners.len(), 1);
+    assert_ne!(pool.digest(), kept("ns/a", Some("hunter2"), &["x"]).digest, "not what the controller has");
+    assert!(found.ring.is_none());
+}
+
+#[test]
+fn keys_that_this_start_cannot_open_stay_for_one_that_can() {
+    let folder = folder();
+    let (right, wrong) = (key(folder.path(), 1), key(folder.path(), 2));
+    write(folder.path(), Some(&right), batch([kept("ns/a", Some("hunter2"), &["x"])]));
+    let (state, mut writer, _) = open(folder.path(), Some(&wrong));
+    assert_eq!(state.restored.expect("kept").pools[0].waiting, ["secured"]);
+    writer.take(batch([kept("ns/b", None, &["y"])]));
+    writer.save();
+    drop(writer);
+    let found = restored(folder.path(), Some(&right));
+    assert_eq!((found.pools.len(), found.pools[0].waiting.len()), (2, 0));
+    // Once a controller has sent it whole, it is sealed with the key that there is.
+    write(folder.path(), Some(&wrong), batch([kept("ns/a", Some("hunter2"), &["x"])]));
+    assert!(restored(folder.path(), Some(&wrong)).pools[0].waiting.is_empty());
+}
+
+#[test]
+fn keys_in_the_clear_are_sealed_once_there_is_a_key() {
+    let memory = tempfile::tempdir_in("/dev/shm").expect("/dev/shm is there");
+    let pool = || batch([kept("ns/a", Some("hunter2"), &["x"])]);
+    write(memory.path(), None, pool());
+    assert!(shows(&file(memory.path()), "hunter2"), "the folder is in memory");
+    assert!(restored(memory.path(), None).pools[0].waiting.is_empty());
+    let key = key(memory.path(), 1);
+    assert!(restored(memory.path(), Some(&key)).pools[0].waiting.is_empty());
+    write(memory.path(), Some(&key), pool());
+    assert!(!shows(&file(memory.path()), "hunter2"));
+}
+
+#[test]
+fn nothing_is_written_where_nothing_changed() {
+    let folder = folder();
+    let key = key(folder.path(), 1);
+    let all = || Batch { ring: Some(ring(9)), ..batch([kept("ns/a", Some("hunter2"), &["x"])]) };
+    write(folder.path(), Some(&key), all());
+    let before = file(folder.path());
+    let (_state, mut writer, status) = open(folder.path(), Some(&key));
+    for unchanged in [all(), gone("ns/unknown"), Batch::default()] {
+        writer.take(unchanged);
+        writer.save();
+    }
+    assert_eq!((status.state_writes(), file(folder.path()) == before), (0, true));
+    writer.take(batch([kept("ns/a", Some("hunter2"), &["x", "y"])]));
+    writer.save();
+    writer.take(gone("ns/a"));
+    writer.save();
+    assert_eq!(status.state_writes(), 2);
+    drop(writer);
+    assert!(restored(folder.path(), Some(&key)).pools.is_empty());
+}
+
+#[test]
+fn a_damaged_file_is_set_aside_and_counts_as_none() {
+    let folder = folder();
+    let state = folder.path().join("state");
+    let record = |pool: &str| {
+        let config = PoolConfig { pool: pool.into(), ..PoolConfig::default() };
+        let update = PoolUpdate { config: Some(config), ..PoolUpdate::default() };
+        Bytes::from(format::Record { update: Some(update), keys: None }.encode_to_vec())
+    };
+    let framed = |pools| format::encode(&Stored { pools, ring: None }).expect("small");
+    let damaged = [
+        Vec::new(),
+        b"a diary".to_vec(),
+        framed(vec![Bytes::from_static(b"\xff\xff")]),
+        framed(vec![record("")]),
+        framed(vec![record("ns/a"), record("ns/a")]),
+    ];
+    for bytes in damaged {
+        fs::create_dir_all(&state).expect("made");
+        Folder::take(&state).expect("taken").write(&bytes).expect("written");
+        let (opened, mut writer, status) = open(folder.path(), None);
+        assert!(opened.restored.is_none());
+        assert_eq!(fs::read(state.join(ASIDE)).expect("set aside"), bytes);
+        writer.take(batch([kept("ns/a", None, &["x"])]));
+        writer.save();
+        assert_eq!(status.state_writes(), 1, "and the next configuration is kept");
+    }
+}
+
+#[test]
+fn sets_and_secrets_of_any_bytes_are_no_panic() {
+    let contents = vec![BackendSetContent { set: "web".into(), digest: 1, backends: vec![backend("x"); 2] }];
+    let config = kept("ns/a", Some("hunter2"), &[]).config;
+    let update =
+        PoolUpdate { config: Some(PoolConfig::clone(&config)), sets: contents, ..PoolUpdate::default() };
+    for plain in [&b""[..], b"\xff", b"\x0a\x01k", b"\x0a\x01k\x0a\x01k"] {
+        let keys = Some(Secret { sealed: Vec::new(), plain: plain.to_vec() });
+        let record = format::Record { update: Some(update.clone()), keys };
+        let pool = record::open(record.encode_to_vec().into(), &Care::LeftOut).expect("a record");
+        // One key for one certificate, or the listener waits.
+        assert_eq!(pool.waiting.is_empty(), plain == b"\x0a\x01k", "{plain:?}");
+        assert_eq!(pool.sets["web"].backends().count(), 1);
+    }
+}
+
+#[test]
+fn a_disk_that_fails_is_counted_and_what_was_not_written_is_tried_again() {
+    let folder = folder();
+    let (_state, mut writer, status) = open(folder.path(), None);
+    // Also for root: a folder cannot be removed like a file.
+    let blocked = folder.path().join("state/last-good.new");
+    fs::create_dir_all(blocked.join("full")).expect("made");
+    writer.take(batch([kept("ns/a", None, &["x"])]));
+    writer.save();
+    writer.save();
+    assert_eq!((status.state_writes(), status.state_write_failures()), (0, 2));
+    fs::remove_dir_all(&blocked).expect("removed");
+    writer.save();
+    writer.save();
+    assert_eq!((status.state_writes(), status.state_write_failures()), (1, 2));
+    drop(writer);
+    assert_eq!(restored(folder.path(), None).pools.len(), 1);
+}
+
+#[tokio::test]
+async fn the_writer_asks_once_in_its_interval_and_takes_the_newest() {
+    let folder = folder();
+    let (state, writer, status) = open(folder.path(), None);
+    let deadline = Duration::from_secs(30);
+    let asked = || async { tokio::time::timeout(deadline, state.keeper.wanted()).await.expect("asked") };
+    let begun = std::time::Instant::now();
+    let task = tokio::spawn(writer.run());
+    asked().await;
+    assert!(begun.elapsed() < WRITE_INTERVAL, "the first change waits for nothing");
+    state.keeper.hand_over(batch([kept("ns/a", None, &["x"])]));
+    asked().await;
+    assert!(begun.elapsed() >= WRITE_INTERVAL);
+    state.keeper.hand_over(batch([kept("ns/a", None, &["x", "y"])]));
+    asked().await;
+    assert_eq!(status.state_writes(), 2);
+    task.abort();
+    let _ = task.await;
+    assert_eq!(restored(folder.path(), None).pools[0].sets["web"].backends().count(), 2);
+}
