@@ -8,6 +8,7 @@ use crate::counters::Counters;
 use crate::health::{Counts, Finding, View};
 use crate::metrics::{self, Metrics};
 use crate::readiness::{Phase, Readiness};
+use crate::sessions::Store;
 use crate::snapshot::{Current, Protocol};
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue};
@@ -67,6 +68,8 @@ pub struct Seen {
     pub health: Arc<Counts>,
     /// What is known of each backend.
     pub view: View,
+    /// The store of sessions, if there is one.
+    pub store: Option<Store>,
 }
 
 impl AdminState {
@@ -74,9 +77,15 @@ impl AdminState {
     #[must_use]
     pub fn new(current: Current, seen: Seen, readiness: Arc<Readiness>, applier: &Applier) -> Self {
         let status = applier.status();
-        let Seen { workers, health, view } = seen;
-        let metrics =
-            Metrics::new(Arc::clone(&current), workers, health, Arc::clone(&status), Arc::clone(&readiness));
+        let Seen { workers, health, view, store } = seen;
+        let metrics = Metrics::new(
+            Arc::clone(&current),
+            workers,
+            health,
+            store,
+            Arc::clone(&status),
+            Arc::clone(&readiness),
+        );
         Self { current, readiness, status, health: view, metrics }
     }
 }
@@ -322,7 +331,8 @@ mod tests {
         let current = Current::default();
         let sockets = Sockets::new([127, 0, 0, 1].into(), Vec::new());
         let applier = Applier::new(Arc::clone(&current), sockets);
-        let seen = Seen { workers: vec![Arc::default()], health: Arc::default(), view: View::new().0 };
+        let seen =
+            Seen { workers: vec![Arc::default()], health: Arc::default(), view: View::new().0, store: None };
         AdminState::new(current, seen, Arc::default(), &applier)
     }
 

@@ -79,6 +79,12 @@ impl<'a> Course<'a> {
         self.arm();
     }
 
+    /// An attempt is over and the next has not begun: its own limit says nothing of the pause between them.
+    pub(crate) fn end_attempt(&self) {
+        self.attempt.set(Until::NEVER);
+        self.deadline.set_until(self.total.min(self.request.get()));
+    }
+
     /// For a step of an attempt that has a limit of its own, such as connecting.
     pub(crate) fn step(&self, limit: Duration) -> Step<'a> {
         let limit = self.deadline.after(Some(limit));

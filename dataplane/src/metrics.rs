@@ -7,6 +7,7 @@ use crate::config::Status;
 use crate::counters::{Count, Counters, LATENCY_BOUNDS_S, sum};
 use crate::health::Counts;
 use crate::readiness::{Phase, Readiness};
+use crate::sessions::Store;
 use crate::snapshot::Current;
 use lb_core::backend::{BackendSet, Live};
 use lb_core::resilience::BreakerState;
@@ -56,7 +57,7 @@ enum Value {
 }
 
 /// Every metric, in the order in which they are exposed.
-pub static METRICS: [Metric; 43] = [
+pub static METRICS: [Metric; 44] = [
     Metric {
         name: "http_request_duration_seconds",
         help: "Time from the end of a request's head to the end of its response",
@@ -209,6 +210,11 @@ pub static METRICS: [Metric; 43] = [
         value: |scrape| Value::Counter(scrape.of_tables(SessionTable::displaced)),
     },
     Metric {
+        name: "weir_session_store_errors_total",
+        help: "Questions and writes to the store of sessions that failed, came too late or were dropped",
+        value: |scrape| Value::Counter(scrape.store.as_ref().map_or(0, Store::errors)),
+    },
+    Metric {
         name: "weir_health_probes_total",
         help: "Probes of backends by their result",
         value: |scrape| {
@@ -322,10 +328,12 @@ impl Metrics {
         current: Current,
         workers: Vec<Arc<Counters>>,
         health: Arc<Counts>,
+        store: Option<Store>,
         status: Arc<Status>,
         readiness: Arc<Readiness>,
     ) -> Self {
-        let scrape = Scrape { current, workers, health, status, readiness, started_at: SystemTime::now() };
+        let started_at = SystemTime::now();
+        let scrape = Scrape { current, workers, health, store, status, readiness, started_at };
         let mut registry = Registry::default();
         registry.register_collector(Box::new(scrape));
         Self(registry)
@@ -347,6 +355,7 @@ struct Scrape {
     current: Current,
     workers: Vec<Arc<Counters>>,
     health: Arc<Counts>,
+    store: Option<Store>,
     status: Arc<Status>,
     readiness: Arc<Readiness>,
     started_at: SystemTime,
@@ -469,9 +478,9 @@ mod tests {
     use std::time::Duration;
 
     fn text_of(workers: &[Arc<Counters>]) -> String {
-        Metrics::new(Current::default(), workers.to_vec(), Arc::default(), Arc::default(), Arc::default())
-            .text()
-            .expect("strings grow")
+        let (health, status, readiness) = (Arc::default(), Arc::default(), Arc::default());
+        let metrics = Metrics::new(Current::default(), workers.to_vec(), health, None, status, readiness);
+        metrics.text().expect("strings grow")
     }
 
     #[test]

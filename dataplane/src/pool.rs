@@ -226,8 +226,14 @@ impl Pools {
             let (mut idle, mut shared) = (kept.idle.borrow_mut(), kept.shared.borrow_mut());
             idle.expire(now, &keep, Http1::is_usable);
             shared.expire(now, &keep, |connection| connection.streams_max() > 0);
+            // Each connection knows its backend, and so does this entry. Where nobody else does the backend is gone, and
+            // with it the reason to keep any of them, however warm.
+            let known = Arc::strong_count(&kept.live);
+            if known <= 1 + idle.len() + shared.len() {
+                return false;
+            }
             // What was learnt of a backend stays as long as anybody knows it.
-            !idle.is_empty() || !shared.is_empty() || Arc::strong_count(&kept.live) > 1
+            true
         });
     }
 }

@@ -11,7 +11,7 @@ use crate::health::{self, Caretaker, Exchange, View};
 use crate::listener::Sockets;
 use crate::outcomes::{self, Outcomes};
 use crate::readiness::Readiness;
-use crate::sessions::{self, Keeping, Sealer, SealerError};
+use crate::sessions::{self, Keeping, Sealer, SealerError, Store, StoreAddress};
 use crate::snapshot::{Current, Snapshot};
 use crate::worker::{self, Phase, Seat};
 use arc_swap::ArcSwap;
@@ -47,6 +47,8 @@ pub struct Options {
     pub accept_floor: Duration,
     /// Time after [`Self::accept_floor`] in which requests may finish; what is left is cut.
     pub drain_limit: Duration,
+    /// What proxies share the sessions of their tables by, if they do.
+    pub session_store: Option<StoreAddress>,
     /// Where the last known good configuration is kept; `None` for nowhere.
     pub state: Option<StateOptions>,
 }
@@ -112,7 +114,8 @@ pub async fn run(
     let place = Place { zone: options.zone.as_str().into(), node: options.node.as_str().into() };
     let (to_health, judged) = mpsc::channel(outcomes::BATCHES_MAX);
     let sealer = Arc::new(Sealer::new()?);
-    let keeping = Arc::new(Keeping { sealer: Arc::clone(&sealer) });
+    let (store, storing) = options.session_store.clone().map(Store::open).unzip();
+    let keeping = Arc::new(Keeping { sealer: Arc::clone(&sealer), store: store.clone() });
     let outcomes = || (Outcomes::new(started, to_health.clone()), Arc::clone(&keeping));
     let mut workers = start_workers(&options, &current, outcomes)?;
     drop(to_health);
@@ -126,8 +129,8 @@ pub async fn run(
     let counts = Arc::new(health::Counts::default());
     let caretaker = Caretaker::new(applier.surroundings(Arc::clone(&counts)));
     let (view, questions) = View::new();
-    let seen = Seen { workers: workers.counters.clone(), health: counts, view };
-    let admin_state = AdminState::new(Arc::clone(&current), seen, Arc::clone(&readiness), &applier);
+    let seen = Seen { workers: workers.counters.clone(), health: counts, view, store };
+    let shown = AdminState::new(Arc::clone(&current), seen, Arc::clone(&readiness), &applier);
     let mut caretaking = tokio::spawn(caretaker.run(judged, questions, heard));
     let mut configuration = tokio::spawn(client::run(
         controller,
@@ -137,9 +140,9 @@ pub async fn run(
         Arc::clone(&readiness),
         std::future::pending(),
     ));
-    let writing = writer.map(|writer| tokio::spawn(writer.run()));
     let sessions = tokio::spawn(sessions::upkeep::run(Arc::clone(&current), started));
-    let mut administration = tokio::spawn(admin::serve(admin, admin_state, std::future::pending()));
+    let upkeep = [Some(sessions), storing.map(tokio::spawn), writer.map(|writer| tokio::spawn(writer.run()))];
+    let mut administration = tokio::spawn(admin::serve(admin, shown, std::future::pending()));
     tracing::info!(admin = %address, workers = options.workers, "proxy started");
     let ended = tokio::select! {
         _ = stop.wait_for(|stop| *stop > Stop::No) => Ok(()),
@@ -153,8 +156,7 @@ pub async fn run(
     configuration.abort();
     administration.abort();
     caretaking.abort();
-    sessions.abort();
-    writing.iter().for_each(JoinHandle::abort);
+    upkeep.iter().flatten().for_each(JoinHandle::abort);
     ended
 }
 

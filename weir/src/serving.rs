@@ -1,11 +1,14 @@
 //! Flags that `weir run` and `weir-proxy` share: how a proxy serves.
 
 use crate::duration;
+use crate::exit::Failure;
+use anyhow::Context as _;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::thread::available_parallelism;
 use std::time::Duration;
 use weir_proxy::proxy::Options;
+use weir_proxy::sessions::StoreAddress;
 
 /// How a proxy serves. The address to bind differs between the two commands, and is theirs.
 #[derive(Debug, Clone, clap::Args)]
@@ -28,13 +31,23 @@ pub struct ServingArgs {
     /// Node that this proxy runs on, for the same
     #[arg(long, value_name = "NODE", env = "NODE_NAME")]
     node: Option<String>,
+    /// Redis that proxies share sessions by, as redis://USER:PASSWORD@HOST:PORT/DATABASE, or rediss:// for TLS; the host
+    /// is enough [default: each proxy knows those that began there]
+    // A text here, since clap shows a value that it refuses, and this one may hold a password.
+    #[arg(long, value_name = "URL", env = "WEIR_SESSION_STORE", hide_env_values = true)]
+    session_store: Option<String>,
 }
 
 impl ServingArgs {
     /// The proxy's options, for listeners on `bind`.
-    #[must_use]
-    pub fn options(&self, proxy_id: String, bind: IpAddr) -> Options {
-        Options {
+    ///
+    /// # Errors
+    /// [`Failure::Usage`] for a URL that names no store; it is not shown.
+    pub fn options(&self, proxy_id: String, bind: IpAddr) -> Result<Options, Failure> {
+        let store = self.session_store.as_deref().filter(|url| !url.is_empty());
+        let session_store = store.map(StoreAddress::read).transpose();
+        let session_store = session_store.context("the URL of --session-store is of no use");
+        Ok(Options {
             proxy_id,
             workers: self.workers.or_else(|| available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN),
             bind,
@@ -43,7 +56,8 @@ impl ServingArgs {
             drain_limit: self.drain_timeout,
             zone: self.zone.clone().unwrap_or_default(),
             node: self.node.clone().unwrap_or_default(),
+            session_store: session_store.map_err(Failure::Usage)?,
             state: None,
-        }
+        })
     }
 }

@@ -168,7 +168,7 @@ impl Follower {
         self.is_stream_synced = false;
         (self.shares_health, self.begins_sharing) = (false, false);
         self.heard.clear();
-        let link = match self.beside(dialer.dial(random)).await {
+        let link = match Box::pin(self.beside(dialer.dial(random))).await {
             Ok(link) => link,
             Err(error) => return error.into(),
         };

@@ -126,7 +126,12 @@ impl Requests<'_> {
             let persistence = sink.persistence;
             match outcome {
                 Outcome::Upgraded(tunnel) => return Next::Tunnel(tunnel, self.buf),
-                Outcome::Aborted => return Next::Cut,
+                Outcome::Aborted => {
+                    // A head that is still here goes out, as far as that needs no wait: without it the client could
+                    // not tell a response that broke off from a request that was never read.
+                    let _ = poll_once(sink.flush()).await;
+                    return Next::Cut;
+                }
                 Outcome::Answered if !decoder.is_done() => return Next::Linger,
                 Outcome::Answered if persistence == Persistence::Close && !self.buf.is_empty() => {
                     return Next::Linger;

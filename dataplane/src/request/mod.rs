@@ -142,7 +142,11 @@ async fn forward(
     // 3. Policy: the backend learns who asks, and the client's own claims end here.
     forwarding::describe_client(head, peer);
     // 4. Session: what the request says of where it is at home. A backend does not see our cookie.
-    let session = RefCell::new(route.sessions.as_ref().map(|sessions| worker.session(sessions, head, peer)));
+    let mut session = route.sessions.as_ref().map(|sessions| worker.session(sessions, head, peer));
+    if let Some(session) = &mut session {
+        session.recall().await;
+    }
+    let session = RefCell::new(session);
     let course = Course::new(deadline, &route.timeouts);
     let is_kept = Cell::new(true);
     let mut body = Replay::new(forwarding::Disclaimed(body), &course, &is_kept);

@@ -127,6 +127,7 @@ impl Waits<'_> {
         if pause.is_zero() {
             return Ok(());
         }
+        self.course.end_attempt();
         tokio::select! { biased;
             () = tokio::time::sleep(pause) => Ok(()),
             () = sink.gone() => Err(Failure::ClientGone),

@@ -1,16 +1,18 @@
 //! Sessions of the request path: which backends a request's session has chosen, and what its response says of it.
 //!
 //! Three calls for each request of a route with sessions. [`Keeping::seen`] reads the request, and takes the cookie that is
-//! ours out of it. [`Seen::keep`], with the backend that answered, remembers the choice: in the response's
+//! ours out of it. [`Seen::recall`] asks the store that proxies share, where there is one. [`Seen::keep`], with the backend that answered, remembers the choice: in the response's
 //! `Set-Cookie`, or in the table. How a backend is chosen, and whether the session's can take the request, is the
 //! caller's to say.
 //!
 //! Reads no clock: [`Moment`] is an argument.
 
 mod seal;
+mod store;
 pub(crate) mod upkeep;
 
 pub use seal::{Sealer, SealerError};
+pub use store::{LOOKUP_TIMEOUT, Store, StoreAddress, StoreAddressError, WAITING_MAX};
 
 use crate::connection::{Peer, Scheme};
 use crate::cookie::{self, Learnt};
@@ -23,6 +25,7 @@ use lb_core::sessions::{Choice, SealedCookie, SessionSource, SessionTable, Token
 use seal::{OpenError, Opened};
 use std::sync::Arc;
 use std::time::Duration;
+use store::StoredKey;
 
 /// Cookies of our name that one request may have; later ones are not looked at. Each costs an attempt to open it.
 pub(crate) const COOKIES_MAX: usize = 8;
@@ -41,6 +44,8 @@ pub(crate) struct Moment {
 pub struct Keeping {
     /// Seals and opens cookies.
     pub sealer: Arc<Sealer>,
+    /// What proxies share of their tables, if they do.
+    pub store: Option<Store>,
 }
 
 /// Why a cookie of our name was not believed. It is replaced with the next answer.
@@ -124,7 +129,10 @@ impl Keeping {
                 cookie::remove(&mut head.headers, &cookie.name);
             }
             By::Table { table, key: Some(key) } => {
-                seen.token.choices.extend(table.find(key, now.since_start));
+                if let Some((choice, used)) = table.find_used(key, now.since_start) {
+                    seen.token.choices.push(choice);
+                    seen.refresh(table, key, used);
+                }
             }
             By::Table { key: None, .. } | By::Nothing => {}
         }
@@ -163,6 +171,20 @@ impl Seen<'_> {
         self.refusal
     }
 
+    /// Asks the store for a session that this process does not know; to be called before anything is chosen. Takes
+    /// [`LOOKUP_TIMEOUT`] at most, and no time where there is no store, or nothing to ask. Cancellation safe.
+    pub(crate) async fn recall(&mut self) {
+        let By::Table { table, key: Some(key) } = self.by else { return };
+        if let Some(store) = &self.keeping.store
+            && self.token.choices.is_empty()
+            && let Some(choice) = store.find(self.stored(key)).await
+        {
+            table.put(key, choice, self.now.since_start);
+            self.token.choices.push(choice);
+            store.refresh(self.stored(key), stored_for(table));
+        }
+    }
+
     /// Remembers which backend answered; `headers` are those of its response. `None` where there is no session to speak
     /// of: the client sent nothing to know it by, and the application began none.
     pub(crate) fn keep(self, choice: Choice, headers: &mut HeaderMap) -> Option<SessionResult> {
@@ -178,7 +200,7 @@ impl Seen<'_> {
                 SessionSource::Learnt(name) => self.learn(table, key, name, choice, headers),
                 _ => {
                     if result != SessionResult::Kept {
-                        table.put(key?, choice, self.now.since_start);
+                        self.put(table, key?, choice);
                     }
                     key.map(|_| result)
                 }
@@ -254,23 +276,52 @@ impl Seen<'_> {
         let is_known = !self.token.choices.is_empty();
         match cookie::learnt(headers, name, self.now.of_day) {
             Some(Learnt::Is(value)) => {
-                let key = session_key(&self.sessions.policy.source, value);
-                table.put(key, choice, self.now.since_start);
+                self.put(table, session_key(&self.sessions.policy.source, value), choice);
                 Some(result)
             }
             Some(Learnt::Ends) => {
                 table.remove(key?);
+                if let Some(store) = &self.keeping.store {
+                    store.remove(self.stored(key?));
+                }
                 is_known.then_some(result)
             }
             None if is_known => {
                 if result != SessionResult::Kept {
-                    table.put(key?, choice, self.now.since_start);
+                    self.put(table, key?, choice);
                 }
                 Some(result)
             }
             None => None,
         }
     }
+}
+
+impl Seen<'_> {
+    fn put(&self, table: &SessionTable, key: u64, choice: Choice) {
+        table.put(key, choice, self.now.since_start);
+        if let Some(store) = &self.keeping.store {
+            store.put(self.stored(key), choice, stored_for(table));
+        }
+    }
+
+    /// Once in each quarter of the idle timeout.
+    fn refresh(&self, table: &SessionTable, key: u64, used: Duration) {
+        let Some(store) = &self.keeping.store else { return };
+        let quarter = (table.idle_timeout() / 4).max(Duration::from_secs(1)).as_millis();
+        if used.as_millis() / quarter != self.now.since_start.as_millis() / quarter {
+            store.refresh(self.stored(key), stored_for(table));
+        }
+    }
+
+    fn stored(&self, session: u64) -> StoredKey {
+        StoredKey { pool: pool_tag(&self.sessions.policy.pool), session }
+    }
+}
+
+/// A quarter longer than here, so that a session that is in use is never gone there before its next refresh.
+fn stored_for(table: &SessionTable) -> Duration {
+    table.idle_timeout() * 5 / 4
 }
 
 #[cfg(test)]

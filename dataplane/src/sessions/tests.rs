@@ -13,7 +13,7 @@ const B: Choice = Choice { set: 1, backend: 20 };
 const OTHER: Choice = Choice { set: 2, backend: 30 };
 
 fn keeping() -> Keeping {
-    Keeping { sealer: Arc::new(Sealer::new().expect("randomness")) }
+    Keeping { sealer: Arc::new(Sealer::new().expect("randomness")), store: None }
 }
 
 fn ring(keys: [u8; 3]) -> Ring {
@@ -253,4 +253,54 @@ fn a_table_forgets_who_was_away_for_the_idle_timeout() {
     request(&keeping, &shop, "", A, at(0));
     assert_eq!(request(&keeping, &shop, "", A, at(3600)).choices, [A]);
     assert_eq!(request(&keeping, &shop, "", A, at(7201)).choices, []);
+}
+
+/// A proxy of its own, with its own table, that shares this store.
+async fn proxy(url: &str, source: &SessionSource) -> (Keeping, Sessions) {
+    let store = store::tests::open(url);
+    store::tests::until("the store is up", async || store.is_up()).await;
+    (Keeping { store: Some(store), ..keeping() }, sessions("ns/shop", source.clone()))
+}
+
+/// What a proxy that knows nothing of a session finds of it.
+async fn recalled((keeping, shop): &(Keeping, Sessions), cookies: &str, now: Moment) -> Vec<Choice> {
+    let mut head = head(&[("cookie", cookies)]);
+    let mut seen = keeping.seen(shop, &mut head, &peer(Scheme::Http), now);
+    seen.recall().await;
+    seen.choices().to_vec()
+}
+
+#[tokio::test]
+async fn proxies_that_share_a_store_share_sessions() {
+    let port = store::tests::free_port();
+    let _server = store::tests::Server::start(port, &[]);
+    let url = format!("redis://127.0.0.1:{port}");
+    let learnt = SessionSource::Learnt("sid".into());
+    let (one, two) = (proxy(&url, &learnt).await, proxy(&url, &learnt).await);
+    answered(&one.0, &one.1, "", (A, &["sid=abc"]), at(0));
+    store::tests::until("the other proxy knows it", async || recalled(&two, "sid=abc", at(0)).await == [A])
+        .await;
+    let table = two.1.table.as_ref().expect("a table");
+    assert_eq!(table.live(), 1, "it need not ask again");
+    assert_eq!(recalled(&two, "sid=abd", at(0)).await, []);
+    answered(&two.0, &two.1, "sid=abc", (A, &["sid=; Max-Age=0"]), at(1));
+    let third = proxy(&url, &learnt).await;
+    store::tests::until("it is gone", async || recalled(&third, "sid=abc", at(1)).await.is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_session_moves_for_all_proxies_and_without_a_store_nobody_is_asked() {
+    let port = store::tests::free_port();
+    let _server = store::tests::Server::start(port, &[]);
+    let url = format!("redis://127.0.0.1:{port}");
+    let one = proxy(&url, &SessionSource::SourceIp).await;
+    for to in [A, B] {
+        request(&one.0, &one.1, "", to, at(0));
+        let fresh = proxy(&url, &SessionSource::SourceIp).await;
+        store::tests::until("a new proxy knows it", async || recalled(&fresh, "", at(0)).await == [to]).await;
+    }
+    let alone = (keeping(), sessions("ns/shop", SessionSource::SourceIp));
+    assert_eq!(recalled(&alone, "", at(0)).await, []);
+    let by_cookie = (one.0, by_cookie("ns/shop"));
+    assert_eq!(recalled(&by_cookie, "", at(0)).await, [], "a cookie says it all");
 }

@@ -132,6 +132,15 @@ impl Connection {
     /// # Errors
     /// When the connection ends before the answer does, or when the answer is not HTTP.
     pub fn read_answer(&mut self) -> io::Result<Answer> {
+        let head = self.read_head()?;
+        self.read_rest(head)
+    }
+
+    /// Reads an answer's head; its body is empty as yet.
+    ///
+    /// # Errors
+    /// When the connection ends before the head does, or when the answer is not HTTP.
+    pub fn read_head(&mut self) -> io::Result<Answer> {
         let head_end = self.read_until(|bytes| find(bytes, b"\r\n\r\n"))? + 4;
         let head: Vec<u8> = self.ahead.drain(..head_end).collect();
         let head = String::from_utf8(head).map_err(|_| bad("the head is not text"))?;
@@ -143,9 +152,16 @@ impl Connection {
         let headers = lines.filter_map(|line| line.split_once(':'));
         let headers =
             headers.map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned())).collect();
-        let mut answer = Answer { status, headers, body: Vec::new() };
-        answer.body = self.read_body(&answer)?;
-        Ok(answer)
+        Ok(Answer { status, headers, body: Vec::new() })
+    }
+
+    /// Reads the body that follows a head.
+    ///
+    /// # Errors
+    /// When the connection ends before the answer does.
+    pub fn read_rest(&mut self, mut head: Answer) -> io::Result<Answer> {
+        head.body = self.read_body(&head)?;
+        Ok(head)
     }
 
     /// The socket, for a protocol after an upgrade.

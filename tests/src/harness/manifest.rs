@@ -23,6 +23,12 @@ pub struct PoolText {
     pub health_check: Option<String>,
     /// Ports of backends on 127.0.0.1 with priority 1, of weight 1.
     pub standby: Vec<u16>,
+    /// More of `spec.timeouts`, as in `idle: 1s, total: 5s`.
+    pub timeouts: String,
+    /// More fields of `spec`, each a line in flow style.
+    pub spec: Vec<String>,
+    /// More fields of its only set, each a line in flow style.
+    pub set: Vec<String>,
 }
 
 impl PoolText {
@@ -39,6 +45,9 @@ impl PoolText {
             load_balancing: "{ algorithm: RoundRobin }".to_owned(),
             health_check: None,
             standby: Vec::new(),
+            timeouts: String::new(),
+            spec: Vec::new(),
+            set: Vec::new(),
         }
     }
 
@@ -52,8 +61,7 @@ metadata:
   name: {}
   namespace: default
 spec:
-  timeouts:
-    request: {}
+  timeouts: {{ request: {}, {} }}
   listeners:
     - name: http
       port: {}
@@ -62,7 +70,7 @@ spec:
     - backendSets:
         - name: all
 ",
-            self.name, self.request_timeout, self.port
+            self.name, self.request_timeout, self.timeouts, self.port
         );
         if let Some(hostname) = &self.hostname {
             let _ = writeln!(text, "      hostnames: [{hostname}]");
@@ -74,7 +82,14 @@ spec:
         if let Some(health_check) = &self.health_check {
             let _ = writeln!(text, "  healthCheck: {health_check}");
         }
-        text.push_str("  backendSets:\n    - name: all\n      static:\n        backends:\n");
+        for field in &self.spec {
+            let _ = writeln!(text, "  {field}");
+        }
+        text.push_str("  backendSets:\n    - name: all\n");
+        for field in &self.set {
+            let _ = writeln!(text, "      {field}");
+        }
+        text.push_str("      static:\n        backends:\n");
         for (port, weight) in &self.backends {
             let _ = writeln!(text, "          - {{ address: 127.0.0.1, port: {port}, weight: {weight} }}");
         }

@@ -74,10 +74,20 @@ impl Service {
     /// When it does not become ready.
     #[must_use]
     pub fn standalone(folder: &Path, flags: &[&str]) -> Self {
+        Self::standalone_of(1, folder, flags)
+    }
+
+    /// The same with so many workers.
+    ///
+    /// # Panics
+    /// When it does not become ready.
+    #[must_use]
+    pub fn standalone_of(workers: usize, folder: &Path, flags: &[&str]) -> Self {
         let admin = ports::free();
         let mut command = Command::new(binaries::path("weir"));
         command.env_remove("HOME").env_remove("XDG_STATE_HOME");
-        command.arg("run").arg(folder).args(["--workers", "1", "--admin", &format!("127.0.0.1:{admin}")]);
+        command.arg("run").arg(folder).args(["--workers", &workers.to_string()]);
+        command.args(["--admin", &client::local(admin).to_string()]);
         let process = Process::start(command.args(flags));
         let service = Self { process, admin };
         service.wait_until_ready();
@@ -122,6 +132,18 @@ impl Service {
         );
         let backends = pools[0]["sets"][0]["backends"].as_array().expect("a list").iter();
         backends.map(BackendView::read).collect()
+    }
+
+    /// The value of a metric without labels.
+    ///
+    /// # Panics
+    /// When it is not exposed, or no number.
+    #[must_use]
+    pub fn metric(&self, name: &str) -> u64 {
+        let text = client::fetch(self.admin, "/metrics").expect("administration answers").text();
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        let value = value.unwrap_or_else(|| panic!("no metric {name}:\n{text}"));
+        value.parse().unwrap_or_else(|_| panic!("{name} is {value}"))
     }
 
     /// Waits until it has its configuration.

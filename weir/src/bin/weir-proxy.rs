@@ -55,7 +55,7 @@ async fn run(args: Args) -> Result<ExitCode, Failure> {
         let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "proxy".to_owned());
         format!("{host}-{}", std::process::id())
     });
-    let mut options = args.serving.options(id, args.bind);
+    let mut options = args.serving.options(id, args.bind)?;
     options.state = args.state.options();
     proxy::run(options, dialer, stop.clone()).await.map_err(anyhow::Error::from)?;
     let is_forced = *stop.borrow() == Stop::Now;

@@ -68,7 +68,7 @@ async fn serve(args: &Args) -> Result<ExitCode, Failure> {
     let (service, channel) = push::in_process(Arc::clone(&store), std::future::pending());
     let mut follower = Follower::with_samples(Arc::clone(&store), args.log.log_format);
 
-    let options = args.serving.options(PROXY_ID.to_owned(), args.bind);
+    let options = args.serving.options(PROXY_ID.to_owned(), args.bind)?;
 
     let mut controller = JoinSet::new();
     controller.spawn(async move {

@@ -1,0 +1,19 @@
+//! A backend in a process of its own, which a test kills: `ledger-backend PORT FILE` enters each request into the file and
+//! then answers it.
+
+use std::path::Path;
+use weir_tests::harness::ledger::Ledger;
+use weir_tests::harness::scripted::Scripted;
+
+fn main() {
+    let mut arguments = std::env::args().skip(1);
+    let (Some(port), Some(file)) = (arguments.next(), arguments.next()) else {
+        panic!("usage: ledger-backend PORT FILE");
+    };
+    let ledger = Ledger::open(Path::new(&file));
+    let port = port.parse().expect("a port");
+    let _backend = Scripted::start_on(port, move |_, exchange| ledger.serve(exchange));
+    loop {
+        std::thread::park();
+    }
+}

@@ -1,0 +1,177 @@
+//! A backend that speaks HTTP/2 from the first byte, as one for gRPC does.
+
+use bytes::Bytes;
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream};
+use http::{HeaderMap, Request, Response};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use weir_tests::harness::gauge::{Counted, Gauge};
+use weir_tests::harness::ledger::ID_HEADER;
+
+/// Answers each path in its own way:
+/// - `/held` once it is let go;
+/// - `/echo` with the body, frame by frame as it comes, and trailers;
+/// - `/cut` with a head, some of a body and, once it is let go, a reset;
+/// - every other with 200.
+pub(super) struct Backend {
+    pub(super) port: u16,
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    connections: Gauge,
+    /// Requests that wait to be let go.
+    held: Gauge,
+    /// The most streams that a connection had at a time.
+    streams_most: AtomicUsize,
+    refuses: AtomicBool,
+    executed: Mutex<BTreeMap<String, usize>>,
+    is_let_go: watch::Sender<bool>,
+    leavings: watch::Sender<u64>,
+}
+
+impl Backend {
+    pub(super) fn start() -> Self {
+        let inner = Arc::new(Inner {
+            connections: Gauge::default(),
+            held: Gauge::default(),
+            streams_most: AtomicUsize::new(0),
+            refuses: AtomicBool::new(false),
+            executed: Mutex::default(),
+            is_let_go: watch::Sender::new(false),
+            leavings: watch::Sender::new(0),
+        });
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = listener.local_addr().expect("bound").port();
+        listener.set_nonblocking(true).expect("a socket");
+        let serving = Arc::clone(&inner);
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.expect("a runtime").block_on(async {
+                let listener = TcpListener::from_std(listener).expect("a socket");
+                while let Ok((socket, _)) = listener.accept().await {
+                    tokio::spawn(Arc::clone(&serving).serve(socket));
+                }
+            });
+        });
+        Self { port, inner }
+    }
+
+    pub(super) fn connections(&self) -> &Gauge {
+        &self.inner.connections
+    }
+
+    /// Requests that wait to be let go.
+    pub(super) fn held(&self) -> usize {
+        self.inner.held.now()
+    }
+
+    pub(super) fn let_go(&self) {
+        self.inner.is_let_go.send_replace(true);
+    }
+
+    pub(super) fn streams_most(&self) -> usize {
+        self.inner.streams_most.load(Ordering::Relaxed)
+    }
+
+    /// Tells every connection that it goes (GOAWAY), and ends each with its last stream.
+    pub(super) fn leave(&self) {
+        self.inner.leavings.send_modify(|count| *count += 1);
+    }
+
+    /// Refuses the next stream, untouched.
+    pub(super) fn refuse_one(&self) {
+        self.inner.refuses.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn has_refused(&self) -> bool {
+        !self.inner.refuses.load(Ordering::Relaxed)
+    }
+
+    /// How often each request was carried out, by its id.
+    pub(super) fn executed(&self) -> BTreeMap<String, usize> {
+        self.inner.executed.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Inner {
+    async fn serve(self: Arc<Self>, socket: TcpStream) {
+        let _connected = self.connections.enter();
+        let _ = socket.set_nodelay(true);
+        let Ok(mut connection) = h2::server::handshake(socket).await else { return };
+        let (streams, mut leavings) = (Gauge::default(), self.leavings.subscribe());
+        loop {
+            let accepted = tokio::select! {
+                Ok(()) = leavings.changed() => {
+                    connection.graceful_shutdown();
+                    continue;
+                }
+                accepted = connection.accept() => accepted,
+            };
+            let Some(Ok((request, mut respond))) = accepted else { return };
+            if self.refuses.swap(false, Ordering::Relaxed) {
+                respond.send_reset(Reason::REFUSED_STREAM);
+                continue;
+            }
+            let stream = streams.enter();
+            self.streams_most.fetch_max(streams.now(), Ordering::Relaxed);
+            tokio::spawn(Arc::clone(&self).answer(request, respond, stream));
+        }
+    }
+
+    async fn answer(
+        self: Arc<Self>,
+        request: Request<RecvStream>,
+        mut respond: SendResponse<Bytes>,
+        _stream: Counted,
+    ) {
+        let (head, mut body) = request.into_parts();
+        if head.uri.path() == "/echo" {
+            return echo(body, respond).await;
+        }
+        while let Some(Ok(data)) = body.data().await {
+            let _ = body.flow_control().release_capacity(data.len());
+        }
+        if let Some(id) = head.headers.get(ID_HEADER) {
+            let id = id.to_str().expect("text").to_owned();
+            let mut executed = self.executed.lock().unwrap_or_else(PoisonError::into_inner);
+            *executed.entry(id).or_default() += 1;
+        }
+        if head.uri.path() == "/held" {
+            self.wait().await;
+        }
+        let Ok(mut stream) = respond.send_response(Response::new(()), false) else { return };
+        if head.uri.path() == "/cut" {
+            let _ = stream.send_data(Bytes::from_static(b"part"), false);
+            self.wait().await;
+            stream.send_reset(Reason::INTERNAL_ERROR);
+            return;
+        }
+        let _ = stream.send_data(Bytes::from_static(b"done"), true);
+    }
+
+    async fn wait(&self) {
+        let _held = self.held.enter();
+        let _ = self.is_let_go.subscribe().wait_for(|is_let_go| *is_let_go).await;
+    }
+}
+
+/// As a gRPC server does: the status is in the trailers, and so is what the client's trailers said.
+async fn echo(mut body: RecvStream, mut respond: SendResponse<Bytes>) {
+    let head = Response::builder().header("content-type", "application/grpc").body(()).expect("a response");
+    let Ok(mut stream) = respond.send_response(head, false) else { return };
+    while let Some(Ok(data)) = body.data().await {
+        let _ = body.flow_control().release_capacity(data.len());
+        let _ = stream.send_data(data, false);
+    }
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", 0.into());
+    if let Ok(Some(sent)) = body.trailers().await {
+        trailers.extend(sent);
+    }
+    let _ = stream.send_trailers(trailers);
+}
