@@ -89,7 +89,9 @@ pub async fn run(
             () = &mut shutdown => return,
             end = follower.follow(&mut dialer, &proxy_id, &mut random) => end,
         };
-        // Half applied is not a state that is left behind.
+        // Half applied is not a state that is left behind. What was refused is tried again, for no Hello is on its way
+        // that says what this proxy has.
+        follower.is_retry_due = true;
         follower.apply();
         follower.answers.clear();
         // Nobody is there to say who takes these ports over.
@@ -214,7 +216,8 @@ impl Follower {
                 () = tokio::time::sleep_until(retry_at) => {
                     self.is_retry_due = true;
                     self.flush(&outbound).await?;
-                    self.retry_later();
+                    self.retry_wait = (self.retry_wait * 2).min(RETRY_MAX);
+                    self.retry_at = Instant::now() + self.retry_wait;
                 }
                 due = self.keeping.due() => self.on_due(due),
             }

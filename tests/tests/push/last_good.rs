@@ -28,10 +28,10 @@ fn nobody() -> SocketAddr {
 
 /// Until the file has this text in it and not that one.
 async fn kept(state: &StateOptions, there: &str, gone: &str) {
-    let shows = |file: &[u8], text: &str| file.windows(text.len()).any(|window| window == text.as_bytes());
     until("the configuration is kept", || {
         let file = std::fs::read(state.folder.join(FILE)).unwrap_or_default();
-        shows(&file, there) && !shows(&file, gone)
+        let text = String::from_utf8_lossy(&file);
+        text.contains(there) && !text.contains(gone)
     })
     .await;
 }

@@ -16,6 +16,7 @@ use weir_proxy::config::{Applier, Status, client};
 use weir_proxy::listener::{ListenerChange, Sockets};
 use weir_proxy::readiness::{Phase, Readiness};
 use weir_proxy::snapshot::Current;
+use weir_tests::harness::wait;
 
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -56,7 +57,9 @@ impl Proxy {
         let sockets = Sockets::new(address.into(), vec![sender]);
         let applier = Applier::new(Arc::clone(&current), sockets);
         let (status, readiness) = (applier.status(), Arc::<Readiness>::default());
-        let opened = state.map(|state| State::open(state, applier.status()).expect("a folder"));
+        // A proxy that was stopped may be writing still.
+        let open = |state| wait::until("the folder is free", || State::open(state, applier.status()).ok());
+        let opened = state.map(open);
         let (kept, writer) = opened.unzip();
         let run = client::run(
             controller.into(),

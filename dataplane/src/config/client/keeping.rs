@@ -5,9 +5,10 @@
 //! proxy, or when [`crate::config::disk::StateOptions::grace`] is over, whichever comes first. So a fresh
 //! configuration is preferred where one is near, and a rollout waits no longer than that where there is none.
 
-use super::{Follower, RETRY_MAX};
+use super::Follower;
 use crate::config::disk::{Batch, Keeper, Restored, State};
 use crate::config::written;
+use crate::readiness::Phase;
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::time::Duration;
@@ -110,19 +111,13 @@ impl Follower {
         );
     }
 
-    /// Does this to its end, and meanwhile what comes due.
+    /// Does this to its end, and meanwhile what comes due. None of that changes what a Hello said that is on its way.
     pub(super) async fn beside<T>(&mut self, work: impl Future<Output = T>) -> T {
         let mut work = std::pin::pin!(work);
         loop {
             tokio::select! {
                 done = &mut work => return done,
                 due = self.keeping.due() => self.on_due(due),
-                () = tokio::time::sleep_until(self.retry_at) => {
-                    self.is_retry_due = true;
-                    self.apply();
-                    self.answers.clear();
-                    self.retry_later();
-                }
             }
         }
     }
@@ -143,17 +138,11 @@ impl Follower {
             Due::Grace => {
                 self.keeping.grace_ends = None;
                 self.keeping.is_grace_over = true;
-                if !self.is_synced {
+                self.show_readiness();
+                if !self.is_synced && self.readiness.phase() == Phase::Ready {
                     tracing::warn!("no controller came in time: ready with the last known configuration");
                 }
-                self.show_readiness();
             }
         }
-    }
-
-    /// After an attempt to apply what was refused.
-    pub(super) fn retry_later(&mut self) {
-        self.retry_wait = (self.retry_wait * 2).min(RETRY_MAX);
-        self.retry_at = Instant::now() + self.retry_wait;
     }
 }

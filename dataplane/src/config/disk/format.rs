@@ -132,8 +132,12 @@ impl fmt::Debug for Secret {
 
 /// The file; `None` where it would be above [`FILE_BYTES_MAX`].
 pub(super) fn encode(stored: &Stored) -> Option<Vec<u8>> {
+    encode_within(stored, FILE_BYTES_MAX)
+}
+
+fn encode_within(stored: &Stored, bytes_max: usize) -> Option<Vec<u8>> {
     let payload_bytes = stored.encoded_len();
-    if payload_bytes > FILE_BYTES_MAX - HEADER_BYTES {
+    if payload_bytes > bytes_max - HEADER_BYTES {
         return None;
     }
     let mut file = Vec::with_capacity(HEADER_BYTES + payload_bytes);
@@ -149,8 +153,12 @@ pub(super) fn encode(stored: &Stored) -> Option<Vec<u8>> {
 
 /// Strict: what was not written by [`encode`] is refused, whatever it is.
 pub(super) fn decode(file: &[u8]) -> Result<Stored, Refusal> {
+    decode_within(file, FILE_BYTES_MAX)
+}
+
+fn decode_within(file: &[u8], bytes_max: usize) -> Result<Stored, Refusal> {
     let found = file.len() as u64;
-    if file.len() > FILE_BYTES_MAX {
+    if file.len() > bytes_max {
         return Err(Refusal::TooLarge(found));
     }
     let (magic, rest) = file.split_first_chunk().ok_or(Refusal::Foreign)?;
@@ -254,21 +262,14 @@ mod tests {
 
     #[test]
     fn a_file_may_be_as_large_as_its_limit_and_no_larger() {
-        let stored = |bytes: usize| {
-            let stored = Stored { pools: vec![vec![0; bytes].into()], ring: None };
-            let header = stored.encoded_len() - bytes;
-            (stored, header)
-        };
-        // A guess that has a length of as many bytes as the exact one.
-        let room = FILE_BYTES_MAX - HEADER_BYTES;
-        let (_, header) = stored(room - 16);
-        let (largest, _) = stored(room - header);
-        let mut file = encode(&largest).expect("at the limit");
-        assert_eq!(file.len(), FILE_BYTES_MAX);
-        assert!(decode(&file).is_ok());
+        let mut file = small();
+        let stored = decode(&file).expect("as written");
+        let limit = file.len();
+        assert_eq!(encode_within(&stored, limit).as_ref(), Some(&file));
+        assert!(encode_within(&stored, limit - 1).is_none());
+        assert_eq!(decode_within(&file, limit).expect("at the limit"), stored);
         file.push(0);
-        assert!(matches!(decode(&file), Err(Refusal::TooLarge(_))));
-        assert!(encode(&stored(room - header + 1).0).is_none());
+        assert!(matches!(decode_within(&file, limit), Err(Refusal::TooLarge(_))));
     }
 
     #[test]

@@ -1,9 +1,12 @@
 use super::*;
 use crate::config::content::SetContent;
+use crate::config::replica::Replica;
 use std::fs;
 use std::path::Path;
+use weir_proto::push::controller_message::Body as FromController;
 use weir_proto::push::{
-    Backend, BackendSet, BackendSetContent, Certificate, Listener, PoolConfig, PoolUpdate, Protocol, Tls,
+    Backend, BackendSet, BackendSetContent, Certificate, ConfigChunk, ControllerMessage, Listener,
+    PoolConfig, PoolUpdate, Protocol, Tls, Version,
 };
 
 fn backend(id: &str) -> Backend {
@@ -82,7 +85,6 @@ fn shows(bytes: &[u8], text: &str) -> bool {
     bytes.windows(text.len()).any(|window| window == text.as_bytes())
 }
 
-/// On some disk, as far as the folder of temporary files is one; else in the tests' own.
 fn folder() -> tempfile::TempDir {
     tempfile::tempdir().expect("a folder")
 }
@@ -265,6 +267,75 @@ fn a_disk_that_fails_is_counted_and_what_was_not_written_is_tried_again() {
     assert_eq!((status.state_writes(), status.state_write_failures()), (1, 2));
     drop(writer);
     assert_eq!(restored(folder.path(), None).pools.len(), 1);
+}
+
+/// A controller's update with this configuration and the backend "z".
+fn sent(config: &PoolConfig) -> ControllerMessage {
+    let backends = vec![backend("z")];
+    let set = BackendSetContent { set: "web".into(), digest: weir_proto::digest::set(&backends), backends };
+    let update = PoolUpdate {
+        config: Some(config.clone()),
+        config_digest: weir_proto::digest::config(config),
+        sets: vec![set],
+        kept: Vec::new(),
+    };
+    let payload = update.encode_to_vec().into();
+    let version = Some(Version { epoch: 1, sequence: 2 });
+    let chunk = ConfigChunk { pool: config.pool.clone(), version, index: 0, last: true, payload };
+    ControllerMessage { body: Some(FromController::ConfigChunk(chunk)) }
+}
+
+/// In force as it was found.
+fn replica_of(found: Restored) -> Replica {
+    let mut replica = Replica::default();
+    for pool in found.pools {
+        let name = pool.config.pool.clone();
+        assert_eq!(replica.restore(pool), ["web"]);
+        assert!(replica.accepted(&name).is_none(), "nobody asked");
+    }
+    replica
+}
+
+#[test]
+fn what_is_restored_is_claimed_as_it_is_held_but_for_pools_in_part() {
+    let folder = folder();
+    let (right, wrong) = (key(folder.path(), 1), key(folder.path(), 2));
+    let pools = [kept("ns/a", None, &["x"]), kept("ns/b", Some("hunter2"), &["y"])];
+    write(folder.path(), Some(&right), batch(pools.clone()));
+    let mut replica = replica_of(restored(folder.path(), Some(&right)));
+    let known = replica.begin_stream("me").known;
+    assert_eq!(known.len(), 2);
+    for (known, kept) in known.iter().zip(&pools) {
+        assert_eq!((&known.pool, known.config_digest), (&kept.config.pool, kept.digest));
+        assert_eq!(known.sets[0].digest, kept.sets[0].1.digest());
+    }
+
+    let mut replica = replica_of(restored(folder.path(), Some(&wrong)));
+    let known: Vec<_> = replica.begin_stream("me").known.into_iter().map(|known| known.pool).collect();
+    assert_eq!(known, ["ns/a"]);
+    assert!(replica.keepsake("ns/b").is_none(), "what is in the file is more");
+    assert!(matches!(replica.keepsake("ns/a"), Some(Some(_))));
+    assert!(matches!(replica.keepsake("ns/gone"), Some(None)));
+    // The pool has no TLS any more: what came in part is all that there is.
+    let (config, _) = replica.in_force("ns/b").expect("restored");
+    let message = sent(&PoolConfig::clone(config));
+    replica.on_message(message).expect("no breach");
+    let Some(Some(kept)) = replica.keepsake("ns/b") else { panic!("whole now") };
+    assert_eq!(kept.sets[0].1.backends().next().map(|backend| backend.id.as_str()), Some("z"));
+    assert_eq!(replica.begin_stream("me").known.len(), 2);
+}
+
+#[test]
+fn members_of_a_source_that_was_refused_are_not_kept() {
+    let folder = folder();
+    write(folder.path(), None, batch([kept("ns/a", None, &["x"])]));
+    let mut replica = replica_of(restored(folder.path(), None));
+    let mut config = PoolConfig::clone(replica.in_force("ns/a").expect("restored").0);
+    config.backend_sets[0].source = "another Service".into();
+    replica.on_message(sent(&config)).expect("no breach");
+    assert!(replica.keepsake("ns/a").is_none(), "the file keeps the members that serve");
+    replica.accepted("ns/a");
+    assert!(matches!(replica.keepsake("ns/a"), Some(Some(_))));
 }
 
 #[tokio::test]
