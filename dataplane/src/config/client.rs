@@ -343,7 +343,7 @@ impl Follower {
         self.applier.commit();
     }
 
-    /// Keys of another length are of a later protocol: what there is serves on.
+    /// Whether they are used. Keys of another length are of a later protocol: what there is serves on.
     fn use_keys(&mut self, ring: &KeyRing) -> bool {
         let Some(ring) = Ring::new(&ring.previous, &ring.current, &ring.next) else {
             tracing::warn!("the controller's keys are not of {KEY_BYTES} bytes each; they are not used");
