@@ -44,7 +44,7 @@ pub(crate) enum NoAnswer {
     Refused,
     /// The connection ended or broke before a byte of the head came: the request may never have been seen.
     Nothing,
-    /// The connection ended or broke in the middle.
+    /// The connection ended or broke in the middle, or the backend gave up this request alone.
     Cut,
     /// Not HTTP; what of it.
     Invalid(&'static str),

@@ -195,6 +195,9 @@ impl Downlink {
 fn no_answer(error: &h2::Error) -> NoAnswer {
     if error.is_remote() && (error.is_go_away() || error.reason() == Some(Reason::REFUSED_STREAM)) {
         NoAnswer::Refused
+    } else if error.is_reset() {
+        // The stream, and not the connection: that this one was old explains nothing.
+        NoAnswer::Cut
     } else if error.is_library() {
         NoAnswer::Invalid("it is against the rules of HTTP/2")
     } else {

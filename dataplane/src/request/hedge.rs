@@ -12,8 +12,11 @@ use crate::failure::Failure;
 use crate::message::{BodyLength, RequestHead, ResponseHead, ResponseSink, Upgrade};
 use crate::replay::{Copy, REPLAY_BYTES_MAX};
 use crate::retry::{Attempts, Failed, Harm};
+use crate::worker::Worker;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
+use lb_core::backend::{BackendSet, Live};
+use lb_core::balance::{Outcome, OutcomeKind};
 use lb_core::route::Route;
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -68,7 +71,7 @@ impl<'t> Hedge<'_, '_, 't> {
     }
 
     /// Another backend that takes the request at once.
-    fn other(&self, tried: &Arc<lb_core::backend::Live>) -> Option<Target<'t>> {
+    fn other(&self, tried: &Arc<Live>) -> Option<Target<'t>> {
         let worker = self.attempt.worker;
         let mut all = self.attempt.attempts.tried.clone();
         all.push(Arc::clone(tried));
@@ -101,7 +104,39 @@ impl<'t> Hedge<'_, '_, 't> {
         let course = self.attempt.course.beside(&deadline);
         course.begin_attempt();
         let attempt = Attempt { course: &course, ..self.attempt };
-        attempt.run(target, self.head, &mut body, &mut Contender { client, sink: None }).await
+        let watch = Watch::over(self.attempt.worker, &target);
+        let ended = attempt.run(target, self.head, &mut body, &mut Contender { client, sink: None }).await;
+        watch.end();
+        ended
+    }
+}
+
+/// Files an attempt that is dropped because the other one was faster: its backend would have taken at least so long.
+struct Watch<'a> {
+    worker: &'a Worker,
+    set: Arc<BackendSet>,
+    /// `None` once the attempt has filed its own end.
+    live: Option<Arc<Live>>,
+    begun: Instant,
+}
+
+impl<'a> Watch<'a> {
+    fn over(worker: &'a Worker, target: &Target<'_>) -> Self {
+        let (set, live) = (Arc::clone(target.set), Arc::clone(target.slot.live()));
+        Self { worker, set, live: Some(live), begun: Instant::now() }
+    }
+
+    fn end(mut self) {
+        self.live = None;
+    }
+}
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        if let Some(live) = &self.live {
+            let came = Outcome { latency: self.begun.elapsed(), kind: OutcomeKind::Abandoned };
+            self.worker.outcomes.record(&self.set, live, None, came);
+        }
     }
 }
 

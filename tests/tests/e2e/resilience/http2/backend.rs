@@ -16,6 +16,8 @@ use weir_tests::harness::ledger::ID_HEADER;
 /// - `/held` once it is let go;
 /// - `/echo` with the body, frame by frame as it comes, and trailers;
 /// - `/cut` with a head, some of a body and, once it is let go, a reset;
+/// - `/reset` with a reset and no head;
+/// - `/die` with the end of the connection, of which it says that this stream was the last that it began;
 /// - every other with 200.
 pub(super) struct Backend {
     pub(super) port: u16,
@@ -117,6 +119,11 @@ impl Inner {
                 respond.send_reset(Reason::REFUSED_STREAM);
                 continue;
             }
+            if request.uri().path() == "/die" {
+                self.enter(request.headers());
+                connection.abrupt_shutdown(Reason::INTERNAL_ERROR);
+                continue;
+            }
             let stream = streams.enter();
             self.streams_most.fetch_max(streams.now(), Ordering::Relaxed);
             tokio::spawn(Arc::clone(&self).answer(request, respond, stream));
@@ -136,13 +143,12 @@ impl Inner {
         while let Some(Ok(data)) = body.data().await {
             let _ = body.flow_control().release_capacity(data.len());
         }
-        if let Some(id) = head.headers.get(ID_HEADER) {
-            let id = id.to_str().expect("text").to_owned();
-            let mut executed = self.executed.lock().unwrap_or_else(PoisonError::into_inner);
-            *executed.entry(id).or_default() += 1;
-        }
+        self.enter(&head.headers);
         if head.uri.path() == "/held" {
             self.wait().await;
+        }
+        if head.uri.path() == "/reset" {
+            return respond.send_reset(Reason::INTERNAL_ERROR);
         }
         let Ok(mut stream) = respond.send_response(Response::new(()), false) else { return };
         if head.uri.path() == "/cut" {
@@ -152,6 +158,15 @@ impl Inner {
             return;
         }
         let _ = stream.send_data(Bytes::from_static(b"done"), true);
+    }
+
+    /// Carries a request out.
+    fn enter(&self, headers: &HeaderMap) {
+        if let Some(id) = headers.get(ID_HEADER) {
+            let id = id.to_str().expect("text").to_owned();
+            let mut executed = self.executed.lock().unwrap_or_else(PoisonError::into_inner);
+            *executed.entry(id).or_default() += 1;
+        }
     }
 
     async fn wait(&self) {

@@ -97,6 +97,46 @@ fn a_post_whose_stream_is_refused_is_sent_again_and_carried_out_once() {
     }
 }
 
+#[test]
+fn a_stream_that_is_reset_without_an_answer_is_sent_again_unless_that_does_harm() {
+    let backend = Backend::start();
+    let site = site(&backend, &["retry: { attempts: 2, backoff: 0s }"]);
+    for (method, times) in [("GET", 3), ("PUT", 3), ("POST", 1)] {
+        let request =
+            format!("{method} /reset HTTP/1.1\r\nHost: a\r\nx-id: {method}\r\nContent-Length: 0\r\n\r\n");
+        let answer = site.connect().request(&request).expect("an answer");
+        assert_eq!(told(&answer), (502, Some("backend_closed")), "{method}");
+        assert_eq!(backend.executed().get(method), Some(&times), "{method}");
+    }
+}
+
+#[test]
+fn a_post_that_a_connection_ends_under_is_sent_once() {
+    let backend = Backend::start();
+    let site = site(&backend, &[]);
+    for id in ["on a new connection", "on a kept one"] {
+        let request = format!("POST /die HTTP/1.1\r\nHost: a\r\nx-id: {id}\r\nContent-Length: 0\r\n\r\n");
+        let answer = site.connect().request(&request).expect("an answer");
+        assert_eq!(told(&answer), (502, Some("backend_closed")), "{id}");
+        assert_eq!(backend.executed().get(id), Some(&1));
+        assert_eq!(site.get("/").status, 200);
+    }
+}
+
+#[test]
+fn connections_of_http2_are_warm_before_the_first_request_and_after_the_backend_left() {
+    let backend = Backend::start();
+    let site = site(&backend, &["connectionPool: { minWarmPerBackend: 2 }"]);
+    for total in [2, 4] {
+        wait::until("connections should be warm", || {
+            (backend.connections().now() == 2 && backend.connections().total() == total).then_some(())
+        });
+        assert_eq!(site.get("/").status, 200);
+        assert_eq!(backend.connections().total(), total, "the request took one of them");
+        backend.leave();
+    }
+}
+
 /// Reads a socket up to and with `end`.
 fn read_to(mut stream: &TcpStream, end: &str) -> String {
     let (mut bytes, mut piece) = (Vec::new(), [0; 4096]);

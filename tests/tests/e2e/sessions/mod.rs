@@ -1,5 +1,7 @@
 //! Sessions across processes: what outlives a restart, and what proxies share.
 
+mod cookies;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -121,22 +123,27 @@ fn proxies_that_share_a_store_send_a_session_to_one_backend() {
     // By itself the second would choose among four.
     let (one, two) = (run(&all[..1]), run(&all));
     let home = ask(one.0, "x-user: 0").backend;
-    for user in 0..12 {
-        let field = format!("x-user: {user}");
-        assert_eq!(ask(one.0, &field).backend, home);
-    }
-    let written = || {
+    let entries = || {
         let mut stream = TcpStream::connect(local(redis)).expect("the store is there");
         stream.write_all(b"DBSIZE\r\nQUIT\r\n").expect("sent");
         let mut answer = String::new();
         stream.read_to_string(&mut answer).expect("an answer");
-        answer.starts_with(":12\r\n").then_some(())
+        let count = answer.lines().next().and_then(|line| line.strip_prefix(':')?.parse::<usize>().ok());
+        count.expect("a number")
     };
-    wait::until("all sessions should be in the store", written);
-    for user in 0..12 {
-        assert_eq!(ask(two.0, &format!("x-user: {user}")).backend, home, "user {user}");
-    }
-    let elsewhere = (12..40).map(|user| ask(two.0, &format!("x-user: {user}")).backend);
+    // A store that answers late is not waited for, and on a busy machine any may: then others are asked for.
+    let mut users = (1..).step_by(12);
+    wait::until("twelve sessions should be in the store and found by the other proxy", || {
+        let (begin, before) = (users.next().expect("without end"), entries());
+        let batch = begin..begin + 12;
+        for user in batch.clone() {
+            assert_eq!(ask(one.0, &format!("x-user: {user}")).backend, home);
+        }
+        let are_written = (0..50).any(|_| entries() == before + 12);
+        let mut follows = batch.map(|user| ask(two.0, &format!("x-user: {user}")).backend == home);
+        (are_written && follows.all(|follows| follows)).then_some(())
+    });
+    let elsewhere = (0..28).map(|user| ask(two.0, &format!("x-user: never {user}")).backend);
     assert!(elsewhere.collect::<BTreeSet<_>>().len() > 1, "without a session they go everywhere");
 }
 
