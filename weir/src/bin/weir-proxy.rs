@@ -4,6 +4,7 @@ use anyhow::Context as _;
 use clap::Parser;
 use std::net::IpAddr;
 use std::process::ExitCode;
+use std::time::Duration;
 use weir::dialing::DialArgs;
 use weir::exit::{self, Failure};
 use weir::logging::{self, LogArgs};
@@ -14,6 +15,9 @@ use weir_proxy::signals;
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// How long the end waits for a disk that is writing. What is cut leaves the file as it was.
+const LAST_WRITE_LIMIT: Duration = Duration::from_secs(1);
 
 /// Weir's data plane: serves what a controller pushes, and goes on when the controller is away.
 #[derive(Debug, Parser)]
@@ -43,7 +47,11 @@ fn main() -> ExitCode {
         .build()
         .context("cannot start the control runtime")
         .map_err(Failure::Failed)
-        .and_then(|runtime| runtime.block_on(run(args)));
+        .and_then(|runtime| {
+            let ended = runtime.block_on(run(args));
+            runtime.shutdown_timeout(LAST_WRITE_LIMIT);
+            ended
+        });
     exit::end("weir-proxy", ended)
 }
 

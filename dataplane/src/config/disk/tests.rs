@@ -269,6 +269,43 @@ fn a_disk_that_fails_is_counted_and_what_was_not_written_is_tried_again() {
     assert_eq!(restored(folder.path(), None).pools.len(), 1);
 }
 
+#[test]
+fn the_time_of_the_file_moves_on_while_the_proxy_is_in_step_alone() {
+    let folder = folder();
+    write(folder.path(), None, batch([kept("ns/a", None, &["x"])]));
+    let path = folder.path().join("state").join(FILE);
+    let old = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+    let file = fs::File::options().write(true).open(&path).expect("ours");
+    file.set_modified(old).expect("set");
+    let (state, writer, status) = open(folder.path(), None);
+    assert_eq!(state.restored.expect("kept").saved, old);
+    let time = || fs::metadata(&path).and_then(|status| status.modified()).expect("there");
+    writer.touch();
+    assert_eq!(time(), old);
+    status.in_step();
+    writer.touch();
+    assert!(time() > old);
+}
+
+#[test]
+fn a_restored_configuration_is_as_old_as_its_file_until_a_controller_confirms_it() {
+    let status = Status::default();
+    let hour = Duration::from_secs(3600);
+    status.restored(SystemTime::now() - hour);
+    let age = status.config_age().expect("known");
+    assert!((hour..hour * 2).contains(&age) && !status.is_in_step(), "{age:?}");
+    status.lost();
+    assert!(status.config_age() >= Some(hour) && status.restored_from().is_some());
+    // Of a clock that was set back.
+    status.restored(SystemTime::now() + hour);
+    assert!(status.config_age() < Some(hour));
+    status.in_step();
+    assert_eq!((status.config_age(), status.restored_from()), (Some(Duration::ZERO), None));
+    let at = |seconds| crate::config::written(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+    assert_eq!(at(784_111_777), "Sun, 06 Nov 1994 08:49:37 GMT");
+    assert!(at(u64::from(u32::MAX) * 1000).ends_with("GMT"), "a clock that is wrong is no panic");
+}
+
 /// A controller's update with this configuration and the backend "z".
 fn sent(config: &PoolConfig) -> ControllerMessage {
     let backends = vec![backend("z")];

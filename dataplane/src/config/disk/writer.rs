@@ -78,6 +78,15 @@ pub(super) struct Parts {
     pub(super) status: Arc<Status>,
 }
 
+/// What a writer does next.
+#[derive(Debug)]
+enum Work {
+    Take(Batch),
+    /// What could not be written.
+    Retry,
+    Touch,
+}
+
 impl fmt::Debug for Parts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Records may hold private keys.
@@ -115,28 +124,30 @@ pub(super) fn pair(parts: Parts) -> (Keeper, Writer) {
 
 impl Writer {
     /// Writes for as long as there is somebody who may hand something over. What is being written when the task is
-    /// aborted is written to its end.
+    /// aborted is written to its end, unless the process ends first.
     pub async fn run(self) {
         let mut writer = self;
         let mut touches = tokio::time::interval(TOUCH_INTERVAL);
         touches.set_missed_tick_behavior(MissedTickBehavior::Delay);
         writer.wanted.notify_one();
         loop {
-            let batch = tokio::select! {
+            let work = tokio::select! {
                 batch = writer.batches.recv() => match batch {
-                    Some(batch) => Some(batch),
+                    Some(batch) => Work::Take(batch),
                     None => return,
                 },
-                () = tokio::time::sleep(RETRY_INTERVAL), if writer.is_unsaved => None,
-                _ = touches.tick() => {
-                    writer.touch();
-                    continue;
-                }
+                () = tokio::time::sleep(RETRY_INTERVAL), if writer.is_unsaved => Work::Retry,
+                _ = touches.tick() => Work::Touch,
             };
-            let is_asked_for = batch.is_some();
+            let is_asked_for = matches!(work, Work::Take(_));
             let begun = Instant::now();
+            // A disk may take its time also for what looks small.
             let worked = tokio::task::spawn_blocking(move || {
-                batch.into_iter().for_each(|batch| writer.take(batch));
+                match work {
+                    Work::Take(batch) => writer.take(batch),
+                    Work::Retry => {}
+                    Work::Touch => writer.touch(),
+                }
                 writer.save();
                 writer
             });
@@ -205,7 +216,7 @@ impl Writer {
 
     /// The time of the file is when it was last known to be the newest. One that is missing, or cannot be touched, is
     /// found out about by the next write.
-    fn touch(&self) {
+    pub(super) fn touch(&self) {
         if self.parts.status.is_in_step() && !self.is_unsaved && !self.parts.records.is_empty() {
             let _ = self.parts.folder.touch(SystemTime::now());
         }
