@@ -8,13 +8,17 @@ use crate::http1;
 use crate::http2;
 use bytes::BytesMut;
 use foldhash::HashMap;
-use lb_core::backend::{Connected, Live, SetPolicy, UpstreamProtocol};
+use lb_core::backend::{Connected, Live, SetPolicy, UpstreamProtocol, Wanted};
 use lb_core::connections::{ConnectionId, Keep, Origin, Pool, Shared};
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
+
+/// Where requests of this worker and of others wait for connections to one backend, one in so many goes to the others:
+/// a connection cannot move, and closing one to open another costs more than a request.
+const GIVEN_AWAY_ONE_IN: u32 = 8;
 
 /// A connection for one exchange.
 #[derive(Debug)]
@@ -89,11 +93,27 @@ struct Kept {
     shared: RefCell<Shared<http2::client::Connection>>,
     /// Connections that are being opened.
     opening: Cell<usize>,
+    /// Requests of this worker that wait for a connection, which count in [`Live::wanted`] too.
+    waiting: Cell<u32>,
+    /// Connections that came free while requests of this worker and of others waited.
+    contested: Cell<u32>,
 }
 
 impl Kept {
     fn now(&self) -> Duration {
         self.started.elapsed()
+    }
+
+    /// Whether a connection that came free is closed, so that another worker can open one: where nobody waits here, and
+    /// else now and then.
+    fn owes_it_to_others(&self) -> bool {
+        let own = self.waiting.get();
+        if self.live.wanted() <= own {
+            return false;
+        }
+        let contested = self.contested.get().wrapping_add(u32::from(own > 0));
+        self.contested.set(contested);
+        own == 0 || contested.is_multiple_of(GIVEN_AWAY_ONE_IN)
     }
 }
 
@@ -114,6 +134,8 @@ impl Pools {
                 idle: RefCell::default(),
                 shared: RefCell::default(),
                 opening: Cell::new(0),
+                waiting: Cell::new(0),
+                contested: Cell::new(0),
             })
         });
         kept.keep.set(keep);
@@ -167,11 +189,13 @@ impl Pools {
         // A place on one of HTTP/2 ends by itself.
         if let Connection::Http1(mut connection) = connection
             && connection.connection.buf.is_empty()
-            && live.wanted() == 0
         {
+            let kept = self.of(live, policy);
+            if kept.owes_it_to_others() {
+                return;
+            }
             // An idle connection holds no buffer.
             connection.connection.buf = BytesMut::new();
-            let kept = self.of(live, policy);
             kept.idle.borrow_mut().keep(kept.now(), connection, Origin::Taken, &kept.keep.get());
         }
     }
@@ -188,6 +212,13 @@ impl Pools {
     /// Whether a connection of HTTP/2 is being opened: requests that find none share it then.
     pub(crate) fn is_opening(&self, live: &Arc<Live>) -> bool {
         self.backends.borrow().get(&Arc::as_ptr(live).addr()).is_some_and(|kept| kept.opening.get() > 0)
+    }
+
+    /// Counts a request as waiting for a connection until the guard drops.
+    pub(crate) fn wait(&self, live: &Arc<Live>, policy: &SetPolicy) -> Waiting {
+        let kept = self.of(live, policy);
+        kept.waiting.set(kept.waiting.get() + 1);
+        Waiting { _wanted: live.want(), kept }
     }
 
     /// Counts a connection as being opened until the guard drops.
@@ -210,7 +241,7 @@ impl Pools {
     /// Gives up idle connections that requests of other workers wait for.
     pub(crate) fn give_up_wanted(&self) {
         for kept in self.backends.borrow().values() {
-            for _ in 0..kept.live.wanted() {
+            for _ in kept.waiting.get()..kept.live.wanted() {
                 let has_given = kept.idle.borrow_mut().shed().is_some();
                 if !has_given && kept.shared.borrow_mut().shed().is_none() {
                     break;
@@ -235,6 +266,19 @@ impl Pools {
             // What was learnt of a backend stays as long as anybody knows it.
             true
         });
+    }
+}
+
+/// A request that waits for a connection.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    kept: Rc<Kept>,
+    _wanted: Wanted,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.kept.waiting.set(self.kept.waiting.get() - 1);
     }
 }
 

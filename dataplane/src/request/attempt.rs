@@ -137,7 +137,7 @@ impl Attempt<'_, '_> {
         let Self { worker, attempts, course, .. } = self;
         let freshness = if attempts.is_idempotent() { Freshness::Any } else { Freshness::Certain };
         let (policy, live) = (&target.set.policy, target.slot.live());
-        let (mut until, mut wanted) = (None, None);
+        let (mut until, mut waiting) = (None, None);
         // One of HTTP/2 that is over says so; it is new ones that all who were on it would open at once.
         let only_new = attempts.only_new && policy.protocol == UpstreamProtocol::Http1;
         let connected = loop {
@@ -152,7 +152,7 @@ impl Attempt<'_, '_> {
                     break connected;
                 }
                 // Some other worker may keep one that it does not need.
-                wanted.get_or_insert_with(|| live.want());
+                waiting.get_or_insert_with(|| worker.pool.wait(live, policy));
             }
             if Instant::now() >= *until.get_or_insert_with(|| Instant::now() + policy.connect_timeout) {
                 worker.counters.connection_limits.add(1);
@@ -163,7 +163,7 @@ impl Attempt<'_, '_> {
                 () = course.deadline().passed() => return Err(course.stalled()),
             }
         };
-        drop(wanted);
+        drop(waiting);
         let opening = worker.pool.open(live, policy);
         let step = course.step(policy.connect_timeout);
         let opened = warm::open(target.address, policy, connected, &step).await;

@@ -44,3 +44,15 @@ fn in_steady_state_no_more_than_one_of_2000_requests_opens_a_connection() {
 fn in_steady_state_no_more_than_one_of_2000_requests_opens_a_connection_to_http2_backends() {
     nearly_all_reuse("HTTP2", "HTTP/2");
 }
+
+#[test]
+fn requests_that_wait_for_a_connection_share_those_that_there_may_be() {
+    let samples = Samples::start("steady", 2);
+    let pool = pool(&samples.ports, &["connectionPool: { maxPerBackend: 3 }"]);
+    let site = Site::start(&pool);
+    let load = Load::start(site.port, Clients { kept: 16, fresh: 0 });
+    wait::until("the load should flow", || (load.seen().good >= 2_000).then_some(()));
+    assert_eq!(load.stop().failures, Vec::<String>::new());
+    let connects = site.weir.metric("weir_upstream_connects_total");
+    assert!((6..=20).contains(&connects), "{connects} connects for six connections");
+}
