@@ -33,6 +33,8 @@ impl StateArgs {
     #[must_use]
     pub fn options(self) -> Option<StateOptions> {
         let Self { state_folder, state_key_file: key_file, state_grace: grace } = self;
+        // An environment may say it with nothing in it.
+        let state_folder = state_folder.filter(|folder| !folder.as_os_str().is_empty());
         state_folder.map(|folder| StateOptions { folder, key_file, grace })
     }
 }

@@ -250,6 +250,27 @@ fn sets_and_secrets_of_any_bytes_are_no_panic() {
     }
 }
 
+proptest::proptest! {
+    #[test]
+    fn a_record_of_any_bytes_is_read_or_refused(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200)) {
+        for care in [Care::LeftOut, Care::Memory] {
+            if let Ok(pool) = record::open(bytes.clone().into(), &care) {
+                proptest::prop_assert!(!pool.config.pool.is_empty());
+            }
+        }
+    }
+
+    #[test]
+    fn a_record_that_is_damaged_anywhere_is_no_panic(at in 0..10_000_usize, byte in 0..=255_u8) {
+        let mut bytes = record::encode(&kept("ns/a", Some("hunter2"), &["x"]), &Care::Memory).to_vec();
+        let at = at % bytes.len();
+        bytes[at] = byte;
+        if let Ok(pool) = record::open(bytes.into(), &Care::Memory) {
+            let _ = Replica::default().restore(pool);
+        }
+    }
+}
+
 #[test]
 fn a_disk_that_fails_is_counted_and_what_was_not_written_is_tried_again() {
     let folder = folder();
