@@ -3,7 +3,7 @@
 //! Read only. It runs on the control runtime, has its own limits, and touches the request path only by reading
 //! counters. No key and no certificate is ever shown.
 
-use crate::config::{Applier, PoolStatus, Status};
+use crate::config::{Applier, PoolStatus, Status, written};
 use crate::counters::Counters;
 use crate::health::{Counts, Finding, View};
 use crate::metrics::{self, Metrics};
@@ -24,7 +24,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -157,7 +157,7 @@ async fn respond<B: hyper::body::Body>(state: &AdminState, request: &Request<B>)
     }
     match path {
         "/livez" => text(StatusCode::OK, "ok\n"),
-        "/readyz" => readyz(state.readiness.phase()),
+        "/readyz" => readyz(state.readiness.phase(), state.status.restored_from()),
         "/metrics" => scrape(state),
         "/api/v1/backends" => {
             json_body(StatusCode::OK, &backends(&state.status, &state.health.findings().await))
@@ -166,14 +166,22 @@ async fn respond<B: hyper::body::Body>(state: &AdminState, request: &Request<B>)
     }
 }
 
-fn readyz(phase: Phase) -> Response<Full<Bytes>> {
-    match phase {
-        Phase::Ready => text(StatusCode::OK, "ok\n"),
-        Phase::Starting => text(
+fn readyz(phase: Phase, restored_from: Option<SystemTime>) -> Response<Full<Bytes>> {
+    let serving =
+        restored_from.map(|at| format!("serving the last known configuration, from {}", written(at)));
+    match (phase, serving) {
+        (Phase::Ready, None) => text(StatusCode::OK, "ok\n"),
+        (Phase::Ready, Some(serving)) => text(StatusCode::OK, format!("ok: {serving}\n")),
+        (Phase::Starting, None) => text(
             StatusCode::SERVICE_UNAVAILABLE,
             "starting: no complete configuration has been applied yet\n",
         ),
-        Phase::Draining => text(StatusCode::SERVICE_UNAVAILABLE, "draining: this proxy is shutting down\n"),
+        (Phase::Starting, Some(serving)) => {
+            text(StatusCode::SERVICE_UNAVAILABLE, format!("starting: {serving}; waiting for a controller\n"))
+        }
+        (Phase::Draining, _) => {
+            text(StatusCode::SERVICE_UNAVAILABLE, "draining: this proxy is shutting down\n")
+        }
     }
 }
 
@@ -270,6 +278,7 @@ fn config(state: &AdminState) -> Value {
     json!({
         "version": snapshot.version,
         "in_step": state.status.is_in_step(),
+        "restored_from": state.status.restored_from().map(written),
         "config_age_seconds": state.status.config_age().map(|age| age.as_secs_f64()),
         "listeners": listeners.collect::<Vec<_>>(),
         "pools": pools.collect::<Vec<_>>(),
@@ -300,7 +309,7 @@ fn json_body(status: StatusCode, body: &Value) -> Response<Full<Bytes>> {
     response(status, "application/json", format!("{body}\n"))
 }
 
-fn text(status: StatusCode, body: &'static str) -> Response<Full<Bytes>> {
+fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
     response(status, "text/plain; charset=utf-8", body)
 }
 

@@ -57,7 +57,7 @@ enum Value {
 }
 
 /// Every metric, in the order in which they are exposed.
-pub static METRICS: [Metric; 41] = [
+pub static METRICS: [Metric; 44] = [
     Metric {
         name: "http_request_duration_seconds",
         help: "Time from the end of a request's head to the end of its response",
@@ -246,6 +246,21 @@ pub static METRICS: [Metric; 41] = [
         name: "weir_config_age_seconds",
         help: "Time since the configuration was last known to be the newest; 0 while in step with a controller",
         value: |scrape| Value::Gauge(scrape.status.config_age().map(|age| age.as_secs_f64())),
+    },
+    Metric {
+        name: "weir_config_restored",
+        help: "1 while a configuration serves that was kept on disk and that no controller has confirmed, else 0",
+        value: |scrape| Value::whole(u64::from(scrape.status.restored_from().is_some())),
+    },
+    Metric {
+        name: "weir_state_writes_total",
+        help: "Times that the configuration was written to disk",
+        value: |scrape| Value::Counter(scrape.status.state_writes()),
+    },
+    Metric {
+        name: "weir_state_write_failures_total",
+        help: "Times that the configuration could not be written to disk",
+        value: |scrape| Value::Counter(scrape.status.state_write_failures()),
     },
     Metric {
         name: "weir_controller_connected",

@@ -4,6 +4,7 @@
 //! caller's runtime, so that a scrape or a large update never delays a request.
 
 use crate::admin::{self, AdminState, Seen};
+use crate::config::disk::{State, StateError, StateOptions};
 use crate::config::{Applier, client};
 use crate::counters::Counters;
 use crate::health::{self, Caretaker, Exchange, View};
@@ -48,6 +49,8 @@ pub struct Options {
     pub drain_limit: Duration,
     /// What proxies share the sessions of their tables by, if they do.
     pub session_store: Option<StoreAddress>,
+    /// Where the last known good configuration is kept; `None` for nowhere.
+    pub state: Option<StateOptions>,
 }
 
 /// Why a proxy could not start or go on.
@@ -72,6 +75,9 @@ pub enum ProxyError {
     /// The system gave no randomness for the keys of session cookies.
     #[error("cannot make keys for session cookies")]
     Keys(#[from] SealerError),
+    /// There is no place, or no key, for what is to be kept on disk.
+    #[error(transparent)]
+    State(#[from] StateError),
     /// A worker ended that was not told to.
     #[error("a worker ended by itself: this is a defect, see the log above")]
     WorkerEnded,
@@ -118,22 +124,25 @@ pub async fn run(
     let (exchange, heard) = Exchange::new();
     let applier =
         Applier::new(Arc::clone(&current), sockets).placed(place, started, exchange).sealing(sealer);
+    let kept = options.state.as_ref().map(|state| State::open(state, applier.status())).transpose()?;
+    let (state, writer) = kept.unzip();
     let counts = Arc::new(health::Counts::default());
     let caretaker = Caretaker::new(applier.surroundings(Arc::clone(&counts)));
     let (view, questions) = View::new();
     let seen = Seen { workers: workers.counters.clone(), health: counts, view, store };
-    let state = AdminState::new(Arc::clone(&current), seen, Arc::clone(&readiness), &applier);
+    let shown = AdminState::new(Arc::clone(&current), seen, Arc::clone(&readiness), &applier);
     let mut caretaking = tokio::spawn(caretaker.run(judged, questions, heard));
     let mut configuration = tokio::spawn(client::run(
         controller,
         options.proxy_id.clone(),
         applier,
+        state,
         Arc::clone(&readiness),
         std::future::pending(),
     ));
     let sessions = tokio::spawn(sessions::upkeep::run(Arc::clone(&current), started));
-    let storing = storing.map(tokio::spawn);
-    let mut administration = tokio::spawn(admin::serve(admin, state, std::future::pending()));
+    let upkeep = [Some(sessions), storing.map(tokio::spawn), writer.map(|writer| tokio::spawn(writer.run()))];
+    let mut administration = tokio::spawn(admin::serve(admin, shown, std::future::pending()));
     tracing::info!(admin = %address, workers = options.workers, "proxy started");
     let ended = tokio::select! {
         _ = stop.wait_for(|stop| *stop > Stop::No) => Ok(()),
@@ -147,8 +156,7 @@ pub async fn run(
     configuration.abort();
     administration.abort();
     caretaking.abort();
-    sessions.abort();
-    storing.inspect(JoinHandle::abort);
+    upkeep.iter().flatten().for_each(JoinHandle::abort);
     ended
 }
 

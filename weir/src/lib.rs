@@ -15,4 +15,5 @@ pub mod keys;
 pub mod logging;
 pub mod run;
 pub mod serving;
+pub mod state;
 pub mod validate;

@@ -57,6 +57,7 @@ impl ServingArgs {
             zone: self.zone.clone().unwrap_or_default(),
             node: self.node.clone().unwrap_or_default(),
             session_store: session_store.map_err(Failure::Usage)?,
+            state: None,
         })
     }
 }

@@ -3,13 +3,17 @@
 //! Between two streams nothing changes: the proxy serves what it has. A new stream begins with the digests of
 //! that, so that a restarted controller sends only what differs.
 
+mod keeping;
+
 use super::apply::{Applier, PORT_LINGER};
 use super::convert::Rejection;
+use super::disk::State;
 use super::replica::{Breach, Event, Replica};
 use super::status::{PoolStatus, Status};
 use crate::health::Exchange;
 use crate::readiness::Readiness;
 use crate::tls::tickets::Ring;
+use keeping::Keeping;
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::Arc;
@@ -44,11 +48,13 @@ const OUTBOUND_BUFFER: usize = 64;
 /// Follows a controller until `shutdown` completes. What is served then is served on. Each stream is dialled anew, at
 /// once where the controller ended the one before only because of its age.
 ///
-/// `readiness` becomes ready when everything that the first controller knew has been applied.
+/// `readiness` becomes ready when everything that the first controller knew has been applied, or when what was kept in
+/// `state` serves and no controller came in time.
 pub async fn run(
     mut dialer: Dialer,
     proxy_id: String,
     applier: Applier,
+    state: Option<State>,
     readiness: Arc<Readiness>,
     shutdown: impl Future<Output = ()>,
 ) {
@@ -70,7 +76,11 @@ pub async fn run(
         close_at: None,
         retry_wait: RETRY_MAX,
         retry_at: Instant::now() + RETRY_MAX,
+        keeping: Keeping::default(),
     };
+    if let Some(state) = state {
+        follower.begin_with(state);
+    }
     let mut random = Random::default();
     let mut shutdown = std::pin::pin!(shutdown);
     let mut backoff = Backoff::default();
@@ -79,7 +89,9 @@ pub async fn run(
             () = &mut shutdown => return,
             end = follower.follow(&mut dialer, &proxy_id, &mut random) => end,
         };
-        // Half applied is not a state that is left behind.
+        // Half applied is not a state that is left behind. What was refused is tried again, for no Hello is on its way
+        // that says what this proxy has.
+        follower.is_retry_due = true;
         follower.apply();
         follower.answers.clear();
         // Nobody is there to say who takes these ports over.
@@ -100,7 +112,7 @@ pub async fn run(
         tracing::warn!(%reason, wait_ms = wait.as_millis(), "no stream to a controller; serving what is there");
         tokio::select! {
             () = &mut shutdown => return,
-            () = tokio::time::sleep(wait) => {}
+            () = follower.beside(tokio::time::sleep(wait)) => {}
         }
     }
 }
@@ -150,6 +162,7 @@ struct Follower {
     retry_at: Instant,
     /// When the next port closes that no pool wants any more.
     close_at: Option<std::time::Instant>,
+    keeping: Keeping,
 }
 
 impl Follower {
@@ -157,7 +170,7 @@ impl Follower {
         self.is_stream_synced = false;
         (self.shares_health, self.begins_sharing) = (false, false);
         self.heard.clear();
-        let link = match dialer.dial(random).await {
+        let link = match Box::pin(self.beside(dialer.dial(random))).await {
             Ok(link) => link,
             Err(error) => return error.into(),
         };
@@ -177,7 +190,8 @@ impl Follower {
         let hello = Hello { health_id: self.exchange.id().0, ..self.replica.begin_stream(proxy_id) };
         let hello = ToController::Hello(hello);
         send(&outbound, hello).await?;
-        let mut inbound = client.connect(link.request(ReceiverStream::new(receiver))).await?.into_inner();
+        let request = link.request(ReceiverStream::new(receiver));
+        let mut inbound = self.beside(client.connect(request)).await?.into_inner();
         self.status.connected();
         let mut report_at = Instant::now() + random.around(DIGEST_REPORT_INTERVAL);
         loop {
@@ -205,6 +219,7 @@ impl Follower {
                     self.retry_wait = (self.retry_wait * 2).min(RETRY_MAX);
                     self.retry_at = Instant::now() + self.retry_wait;
                 }
+                due = self.keeping.due() => self.on_due(due),
             }
         }
     }
@@ -297,10 +312,15 @@ impl Follower {
                 self.undecided.remove(&pool);
                 self.applier.remove(&pool);
                 self.status.removed(&pool);
+                self.keeping.changed(&pool);
                 tracing::info!(%pool, "removed");
                 self.is_retry_due = true;
             }
-            Event::Keys(ring) => self.on_keys(&ring),
+            Event::Keys(ring) => {
+                if self.use_keys(&ring) {
+                    self.keeping.keys_changed(&ring);
+                }
+            }
             Event::Health(news) => self.heard.push(news),
             Event::Synced => {
                 self.is_retry_due = true;
@@ -323,17 +343,15 @@ impl Follower {
         self.applier.commit();
     }
 
-    /// Keys of another length are of a later protocol: what there is serves on.
-    fn on_keys(&mut self, ring: &KeyRing) {
-        match Ring::new(&ring.previous, &ring.current, &ring.next) {
-            Some(ring) => {
-                self.applier.use_ring(ring);
-                tracing::info!("session tickets are sealed with the keys that proxies share");
-            }
-            None => {
-                tracing::warn!("the controller's keys are not of {KEY_BYTES} bytes each; they are not used");
-            }
-        }
+    /// Whether they are used. Keys of another length are of a later protocol: what there is serves on.
+    fn use_keys(&mut self, ring: &KeyRing) -> bool {
+        let Some(ring) = Ring::new(&ring.previous, &ring.current, &ring.next) else {
+            tracing::warn!("the controller's keys are not of {KEY_BYTES} bytes each; they are not used");
+            return false;
+        };
+        self.applier.use_ring(ring);
+        tracing::info!("session tickets are sealed with the keys that proxies share");
+        true
     }
 
     /// Decides on the configurations that came, and once more on those that were refused: what stood in their way may be
@@ -366,6 +384,7 @@ impl Follower {
             sets: self.applier.sets(pool).map(|(name, set)| (name.to_owned(), Arc::clone(set))).collect(),
         };
         self.status.set_pool(pool, status);
+        self.keeping.changed(pool);
         self.show_readiness();
     }
 
@@ -415,15 +434,17 @@ impl Follower {
     }
 
     /// Ready once in step with a controller, unless it sent pools and every one was refused: a rollout would put
-    /// such a proxy in the place of good ones.
+    /// such a proxy in the place of good ones. Or once something serves and nobody is waited for any more.
     fn show_readiness(&self) {
         let serves = self.replica.pools().any(|pool| self.replica.in_force(pool).is_some());
-        if self.is_synced && (serves || self.replica.pools().next().is_none()) {
+        let is_empty = self.replica.pools().next().is_none();
+        if self.is_synced && (serves || is_empty) || self.keeping.is_grace_over && serves {
             self.readiness.ready();
         }
     }
 
-    fn show_move(&self, pool: &str) {
+    fn show_move(&mut self, pool: &str) {
+        self.keeping.changed(pool);
         if let Some((version, digests)) = self.replica.state(pool) {
             self.status.moved(pool, version, digests);
         }

@@ -12,17 +12,21 @@ use weir_proto::push::{Backend, BackendDelta, PoolConfig, PoolUpdate, SetDelta, 
 pub(super) struct WireConfig {
     pub(super) config: Arc<PoolConfig>,
     pub(super) digest: u64,
+    /// It came from disk, and listeners are left out whose private keys are not there. Never claimed to be known, and
+    /// never written over what is on disk.
+    pub(super) is_partial: bool,
 }
 
-/// Who is in a set.
+/// Who is in a set. Shared with who writes it to disk: cloned in no time, and copied by the first change while somebody
+/// else holds it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct SetContent {
     digest: u64,
-    backends: BTreeMap<String, Backend>,
+    backends: Arc<BTreeMap<String, Backend>>,
 }
 
 impl SetContent {
-    fn new(backends: Vec<Backend>) -> Self {
+    pub(super) fn new(backends: Vec<Backend>) -> Self {
         let mut content = Self::default();
         for backend in backends {
             content.upsert(backend);
@@ -42,7 +46,7 @@ impl SetContent {
     /// O(log n) for each backend named.
     pub(super) fn apply(&mut self, delta: &SetDelta) {
         for id in &delta.removed {
-            if let Some(old) = self.backends.remove(id) {
+            if let Some(old) = Arc::make_mut(&mut self.backends).remove(id) {
                 self.digest = self.digest.wrapping_sub(digest::backend(&old));
             }
         }
@@ -53,7 +57,7 @@ impl SetContent {
 
     fn upsert(&mut self, backend: Backend) {
         self.digest = self.digest.wrapping_add(digest::backend(&backend));
-        if let Some(old) = self.backends.insert(backend.id.clone(), backend) {
+        if let Some(old) = Arc::make_mut(&mut self.backends).insert(backend.id.clone(), backend) {
             self.digest = self.digest.wrapping_sub(digest::backend(&old));
         }
     }
@@ -107,6 +111,7 @@ impl Assembly {
             }
             fresh.insert(sent.set, content);
         }
-        Ok((WireConfig { config: Arc::new(config), digest: update.config_digest }, fresh))
+        let digest = update.config_digest;
+        Ok((WireConfig { config: Arc::new(config), digest, is_partial: false }, fresh))
     }
 }

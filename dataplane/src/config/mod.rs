@@ -2,6 +2,8 @@
 //!
 //! ```text
 //! stream -> client -> replica (wire, exact) -> convert (checked) -> apply (sockets, snapshot, one swap) -> ack
+//!                        ^ at start | once it serves
+//!                          disk <---+
 //! ```
 //!
 //! Runs on the control runtime as one task, so that nothing here needs a lock against itself and a large
@@ -11,6 +13,7 @@ mod apply;
 pub mod client;
 mod content;
 mod convert;
+pub mod disk;
 mod hosts;
 mod members;
 mod ports;
@@ -20,4 +23,5 @@ mod status;
 
 pub use apply::Applier;
 pub use convert::Rejection;
+pub(crate) use status::written;
 pub use status::{PoolStatus, Status};

@@ -8,6 +8,8 @@
 //! since an endpoint that is gone must not wait for a configuration; and into a list that is played again, checked,
 //! when the update is whole.
 
+mod kept;
+
 use super::content::{Assembly, SetContent, WireConfig};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -121,7 +123,7 @@ impl Replica {
             pool.abandon_update();
             pool.version = None;
             pool.awaits_snapshot = false;
-            let Some(config) = &pool.in_force else { continue };
+            let Some(config) = pool.in_force.as_ref().filter(|config| !config.is_partial) else { continue };
             let known =
                 KnownPool { pool: name.clone(), config_digest: config.digest, sets: digests(&pool.sets) };
             bytes += prost::Message::encoded_len(&known) + 8;
@@ -373,7 +375,12 @@ impl PoolReplica {
         self.version = version;
         self.sets.extend(fresh);
         let is_in_force = self.in_force.as_ref().is_some_and(|wire| wire.digest == config.digest);
-        self.candidate = (!is_in_force).then_some(config);
+        // Also where it is equal: what came from disk in part is whole then.
+        let place = if is_in_force { &mut self.in_force } else { &mut self.candidate };
+        *place = Some(config);
+        if is_in_force {
+            self.candidate = None;
+        }
         self.drop_unused_sets();
         let pool = name.to_owned();
         if is_in_force {

@@ -4,7 +4,7 @@ use lb_core::backend::BackendSet;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use weir_proto::push::{SetDigest, Version};
 
 use super::convert::Rejection;
@@ -22,6 +22,8 @@ pub struct Status {
     nacks: AtomicU64,
     snapshot_requests: AtomicU64,
     connects: AtomicU64,
+    state_writes: AtomicU64,
+    state_write_failures: AtomicU64,
     started: OnceLock<Instant>,
 }
 
@@ -45,6 +47,14 @@ enum Link {
     /// Never been in step with a controller.
     #[default]
     Never,
+    /// Never been in step with a controller in this process, but in one before.
+    Restored {
+        /// Then it was last known to be the newest.
+        saved: SystemTime,
+        /// Time from then to `at`.
+        age: Duration,
+        at: Instant,
+    },
     /// Connected, everything applied.
     InStep,
     /// In step until then, when the controller ended the stream because of its age; the next one is being opened.
@@ -102,7 +112,7 @@ impl Status {
         match *self.link() {
             Link::InStep => true,
             Link::Renewing(since) => since.elapsed() < RENEWAL_GRACE,
-            Link::Never | Link::Lost(_) => false,
+            Link::Never | Link::Restored { .. } | Link::Lost(_) => false,
         }
     }
 
@@ -112,9 +122,32 @@ impl Status {
     pub fn config_age(&self) -> Option<Duration> {
         match *self.link() {
             Link::Never => None,
+            Link::Restored { age, at, .. } => Some(age + at.elapsed()),
             Link::InStep => Some(Duration::ZERO),
             Link::Renewing(since) | Link::Lost(since) => Some(since.elapsed()),
         }
+    }
+
+    /// While a configuration serves that was kept on disk and that no controller has confirmed: when it was last known
+    /// to be the newest.
+    #[must_use]
+    pub fn restored_from(&self) -> Option<SystemTime> {
+        match *self.link() {
+            Link::Restored { saved, .. } => Some(saved),
+            _ => None,
+        }
+    }
+
+    /// Times that the configuration was written to disk.
+    #[must_use]
+    pub fn state_writes(&self) -> u64 {
+        self.state_writes.load(Ordering::Relaxed)
+    }
+
+    /// Times that it could not be.
+    #[must_use]
+    pub fn state_write_failures(&self) -> u64 {
+        self.state_write_failures.load(Ordering::Relaxed)
     }
 
     /// The process's zero of time was then: what sets and backends are told the time by.
@@ -168,6 +201,18 @@ impl Status {
         self.connects.fetch_add(1, Ordering::Relaxed);
     }
 
+    pub(super) fn state_written(&self, is_good: bool) {
+        let count = if is_good { &self.state_writes } else { &self.state_write_failures };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What was kept serves, which was last known to be the newest at `saved`.
+    pub(super) fn restored(&self, saved: SystemTime) {
+        // A clock that was moved back makes it younger than it is, never of an age below zero.
+        let age = SystemTime::now().duration_since(saved).unwrap_or_default();
+        *self.link() = Link::Restored { saved, age, at: Instant::now() };
+    }
+
     pub(super) fn in_step(&self) {
         *self.link() = Link::InStep;
     }
@@ -177,7 +222,7 @@ impl Status {
         match *link {
             Link::InStep => *link = Link::Lost(Instant::now()),
             Link::Renewing(since) => *link = Link::Lost(since),
-            Link::Never | Link::Lost(_) => {}
+            Link::Never | Link::Restored { .. } | Link::Lost(_) => {}
         }
     }
 
@@ -196,4 +241,11 @@ impl Status {
     fn link(&self) -> MutexGuard<'_, Link> {
         self.link.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A time as people read it, in UTC, to the second (as HTTP writes it, RFC 9110, section 5.6.7).
+pub(crate) fn written(at: SystemTime) -> String {
+    // What the library can write; a clock that is off by more is wrong anyway.
+    let latest = SystemTime::UNIX_EPOCH + Duration::from_secs(250_000_000_000);
+    httpdate::fmt_http_date(at.clamp(SystemTime::UNIX_EPOCH, latest))
 }

@@ -9,6 +9,7 @@ mod health;
 mod hedging;
 mod kept_connections;
 mod kubernetes_manifests;
+mod last_good;
 mod live_changes;
 mod quickstart;
 mod readiness;

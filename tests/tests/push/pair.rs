@@ -11,10 +11,12 @@ use weir_controller::push::{self, Security};
 use weir_controller::store::{Completeness, Store};
 use weir_dial::{Credentials, Dialer, Target};
 use weir_proto::push::Backend;
+use weir_proxy::config::disk::{State, StateOptions};
 use weir_proxy::config::{Applier, Status, client};
 use weir_proxy::listener::{ListenerChange, Sockets};
 use weir_proxy::readiness::{Phase, Readiness};
 use weir_proxy::snapshot::Current;
+use weir_tests::harness::wait;
 
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -24,12 +26,13 @@ pub(crate) struct Proxy {
     pub(crate) status: Arc<Status>,
     pub(crate) readiness: Arc<Readiness>,
     _worker: mpsc::UnboundedReceiver<ListenerChange>,
-    task: JoinHandle<()>,
+    /// Of the stream, and of who keeps the configuration on disk.
+    tasks: Vec<JoinHandle<()>>,
 }
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        self.task.abort();
+        self.tasks.iter().for_each(JoinHandle::abort);
     }
 }
 
@@ -40,19 +43,43 @@ impl Proxy {
 
     /// With its listeners on this address, so that two proxies can serve the same port.
     pub(crate) fn start_on(address: Ipv4Addr, controller: impl Into<Dialer>) -> Self {
+        Self::start_with(address, controller, None)
+    }
+
+    /// Keeping its configuration on disk.
+    pub(crate) fn start_with(
+        address: Ipv4Addr,
+        controller: impl Into<Dialer>,
+        state: Option<&StateOptions>,
+    ) -> Self {
         let current = Current::default();
         let (sender, worker) = mpsc::unbounded_channel();
         let sockets = Sockets::new(address.into(), vec![sender]);
         let applier = Applier::new(Arc::clone(&current), sockets);
         let (status, readiness) = (applier.status(), Arc::<Readiness>::default());
+        // A proxy that was stopped may be writing still.
+        let open = |state| wait::until("the folder is free", || State::open(state, applier.status()).ok());
+        let opened = state.map(open);
+        let (kept, writer) = opened.unzip();
         let run = client::run(
             controller.into(),
             "proxy-1".into(),
             applier,
+            kept,
             Arc::clone(&readiness),
             std::future::pending(),
         );
-        Self { current, status, readiness, _worker: worker, task: tokio::spawn(run) }
+        let writing = writer.map(|writer| tokio::spawn(writer.run()));
+        let tasks = [tokio::spawn(run)].into_iter().chain(writing).collect();
+        Self { current, status, readiness, _worker: worker, tasks }
+    }
+
+    /// Ends it, and gives back its ports and its folder.
+    pub(crate) async fn stop(mut self) {
+        for task in std::mem::take(&mut self.tasks) {
+            task.abort();
+            let _ = task.await;
+        }
     }
 
     pub(crate) async fn ready(&self) {

@@ -4,15 +4,20 @@ use anyhow::Context as _;
 use clap::Parser;
 use std::net::IpAddr;
 use std::process::ExitCode;
+use std::time::Duration;
 use weir::dialing::DialArgs;
 use weir::exit::{self, Failure};
 use weir::logging::{self, LogArgs};
 use weir::serving::ServingArgs;
+use weir::state::StateArgs;
 use weir_proxy::proxy::{self, Stop};
 use weir_proxy::signals;
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// How long the end waits for a disk that is writing. What is cut leaves the file as it was.
+const LAST_WRITE_LIMIT: Duration = Duration::from_secs(1);
 
 /// Weir's data plane: serves what a controller pushes, and goes on when the controller is away.
 #[derive(Debug, Parser)]
@@ -29,6 +34,8 @@ struct Args {
     #[command(flatten)]
     serving: ServingArgs,
     #[command(flatten)]
+    state: StateArgs,
+    #[command(flatten)]
     log: LogArgs,
 }
 
@@ -40,7 +47,11 @@ fn main() -> ExitCode {
         .build()
         .context("cannot start the control runtime")
         .map_err(Failure::Failed)
-        .and_then(|runtime| runtime.block_on(run(args)));
+        .and_then(|runtime| {
+            let ended = runtime.block_on(run(args));
+            runtime.shutdown_timeout(LAST_WRITE_LIMIT);
+            ended
+        });
     exit::end("weir-proxy", ended)
 }
 
@@ -52,7 +63,8 @@ async fn run(args: Args) -> Result<ExitCode, Failure> {
         let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "proxy".to_owned());
         format!("{host}-{}", std::process::id())
     });
-    let options = args.serving.options(id, args.bind)?;
+    let mut options = args.serving.options(id, args.bind)?;
+    options.state = args.state.options();
     proxy::run(options, dialer, stop.clone()).await.map_err(anyhow::Error::from)?;
     let is_forced = *stop.borrow() == Stop::Now;
     Ok(ExitCode::from(if is_forced { exit::FORCED } else { exit::GOOD }))
