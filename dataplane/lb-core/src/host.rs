@@ -3,8 +3,9 @@
 //! One precedence for routes and for certificates, the Gateway API's: an exact host, then the longest wildcard, then
 //! what takes every host. A star stands for one label or more.
 //!
-//! A clone shares everything with its original, and a change of a host copies the few hosts beside it and a list of
-//! pointers: so a reader keeps its own while a writer goes on, and an edit costs the same whatever the number of hosts.
+//! A clone shares everything with its original, and a change of a host copies the few hosts beside it and a pointer for
+//! each shard: so a reader keeps its own while a writer goes on, and an edit among 1,000 hosts takes some microseconds.
+//! One more level would keep that flat, and would cost each request a step of memory.
 
 use std::fmt;
 use std::hash::BuildHasher as _;
