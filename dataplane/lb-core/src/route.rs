@@ -156,12 +156,16 @@ pub struct RouteTable {
     hosts: HostMap<Paths>,
 }
 
-/// Small, since a change of one host copies a few of its neighbours.
+/// Small, since a change of one host copies a few of its neighbours. A request goes to `others` only for a path that may
+/// be there: with many hosts that is a wait for memory.
 #[derive(Debug, Default, Clone)]
 struct Paths {
     /// Of the prefix `/`: for most hosts the only one, found without a look at the path.
     root: Option<Arc<Route>>,
     others: Option<Arc<OtherPaths>>,
+    has_exact: bool,
+    /// Longest key of the prefixes, in bytes: what a long path of slashes may cost at most.
+    longest: usize,
 }
 
 #[derive(Debug, Default, Clone)]
@@ -169,8 +173,6 @@ struct OtherPaths {
     exact: HashMap<Box<str>, Arc<Route>>,
     /// Keys have no trailing slash, and are not empty.
     prefixes: HashMap<Box<str>, Arc<Route>>,
-    /// Longest key of `prefixes`, in bytes: what a long path of slashes may cost at most.
-    longest: usize,
 }
 
 impl RouteTable {
@@ -189,9 +191,11 @@ impl RouteTable {
 
 impl Paths {
     fn insert(&mut self, path: PathMatch<'_>, route: &Arc<Route>) -> bool {
-        let others = &mut self.others;
         let (map, key) = match path {
-            PathMatch::Exact(path) => (&mut Arc::make_mut(others.get_or_insert_default()).exact, path),
+            PathMatch::Exact(path) => {
+                self.has_exact = true;
+                (&mut Arc::make_mut(self.others.get_or_insert_default()).exact, path)
+            }
             PathMatch::Prefix(path) => match path.trim_end_matches('/') {
                 "" => {
                     let free = self.root.is_none();
@@ -199,9 +203,8 @@ impl Paths {
                     return free;
                 }
                 key => {
-                    let others = Arc::make_mut(others.get_or_insert_default());
-                    others.longest = others.longest.max(key.len());
-                    (&mut others.prefixes, key)
+                    self.longest = self.longest.max(key.len());
+                    (&mut Arc::make_mut(self.others.get_or_insert_default()).prefixes, key)
                 }
             },
         };
@@ -213,32 +216,25 @@ impl Paths {
     }
 
     fn find(&self, path: &str) -> Option<&Arc<Route>> {
-        let other = self.others.as_ref().and_then(|others| others.find(path));
-        let is_below_root = || path.is_empty() || path.starts_with('/');
-        other.or_else(|| self.root.as_ref().filter(|_| is_below_root()))
-    }
-}
-
-impl OtherPaths {
-    fn find(&self, path: &str) -> Option<&Arc<Route>> {
-        if let Some(route) = self.exact.get(path) {
-            return Some(route);
-        }
-        if self.prefixes.is_empty() {
-            return None;
-        }
         let bytes = path.as_bytes();
-        // Candidates end where a segment ends: before a slash or at the end of the path.
-        let mut end = bytes.len().min(self.longest);
-        while end > 0 {
-            if bytes.get(end).is_none_or(|&next| next == b'/')
-                && let Some(route) = path.get(..end).and_then(|prefix| self.prefixes.get(prefix))
+        if let Some(others) = &self.others {
+            if self.has_exact
+                && let Some(route) = others.exact.get(path)
             {
                 return Some(route);
             }
-            end = bytes[..end].iter().rposition(|&b| b == b'/')?;
+            // Candidates end where a segment ends: before a slash or at the end of the path.
+            let mut end = bytes.len().min(self.longest);
+            while end > 0 {
+                if bytes.get(end).is_none_or(|&next| next == b'/')
+                    && let Some(route) = path.get(..end).and_then(|prefix| others.prefixes.get(prefix))
+                {
+                    return Some(route);
+                }
+                end = bytes[..end].iter().rposition(|&b| b == b'/')?;
+            }
         }
-        None
+        self.root.as_ref().filter(|_| bytes.first().is_none_or(|&first| first == b'/'))
     }
 }
 
