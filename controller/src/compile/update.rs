@@ -10,7 +10,7 @@
 //! What becomes of a pool depends on its objects, on what was served of it, and on pools whose turn is before its own:
 //! on what they were granted, and on how many they are. So pools are looked at in the order of their turns, and each
 //! whose claims or place changed calls on those after it that this makes a difference to. Nobody is looked at
-//! twice, and what comes of it is what [`super::world`] makes of everything.
+//! twice, and what comes of it is what [`super::world()`] makes of everything.
 
 use super::conflict::{Claimant, Turn};
 use super::{CompiledPool, ObjectKey, Objects, Touched, World};
@@ -28,7 +28,7 @@ struct Pass {
 }
 
 impl World {
-    /// Makes this the world that [`super::world`] makes of `objects` with this one as the previous, provided that
+    /// Makes this the world that [`super::world()`] makes of `objects` with this one as the previous, provided that
     /// nothing changed in between but what is `touched`. Returns the pools that were looked at: no other has changed.
     pub fn update(&mut self, objects: &Objects, touched: &Touched) -> BTreeSet<ObjectKey> {
         let mut pass = Pass::default();
