@@ -48,22 +48,15 @@ impl<'a> Course<'a> {
 
     /// For an attempt beside another one: with the same limits, on a deadline of its own.
     pub(crate) fn beside<'b>(&'b self, deadline: &'b Deadline) -> Course<'b> {
-        Course {
-            deadline,
-            timeouts: self.timeouts,
-            total: self.total,
-            request: self.request.clone(),
-            attempt: Cell::new(Until::NEVER),
-            phase: Cell::new(Phase::Sending),
-            waits_for_client: Cell::new(false),
-        }
+        let request = self.request.clone();
+        Course { total: self.total, request, ..Course::new(deadline, self.timeouts) }
     }
 
     pub(crate) fn deadline(&self) -> &'a Deadline {
         self.deadline
     }
 
-    /// A place is looked for: the time for it is the request's, and no attempt's.
+    /// No attempt is under way: a place is looked for, or the next attempt waited for. The time for it is the request's.
     pub(crate) fn begin_wait(&self) {
         self.attempt.set(Until::NEVER);
         self.waits_for_client.set(false);
@@ -79,12 +72,6 @@ impl<'a> Course<'a> {
         self.arm();
     }
 
-    /// An attempt is over and the next has not begun: its own limit says nothing of the pause between them.
-    pub(crate) fn end_attempt(&self) {
-        self.attempt.set(Until::NEVER);
-        self.deadline.set_until(self.total.min(self.request.get()));
-    }
-
     /// For a step of an attempt that has a limit of its own, such as connecting.
     pub(crate) fn step(&self, limit: Duration) -> Step<'a> {
         let limit = self.deadline.after(Some(limit));
@@ -93,8 +80,8 @@ impl<'a> Course<'a> {
         Step(self.deadline)
     }
 
-    /// The exchange begins: the limits of the step before are over.
-    pub(crate) fn begin_exchange(&self) {
+    /// The request goes on its way, from the client or to the backend: the limits of a step before are over.
+    pub(crate) fn begin_sending(&self) {
         self.arm();
     }
 
@@ -110,6 +97,20 @@ impl<'a> Course<'a> {
     /// Whether the next thing to happen is the client's.
     pub(crate) fn wait_for_client(&self, waits: bool) {
         self.waits_for_client.set(waits);
+    }
+
+    /// What the client gives, or whose fault it is that it did not in time.
+    pub(crate) async fn while_client<T>(
+        &self,
+        given: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        self.wait_for_client(true);
+        let given = tokio::select! { biased;
+            given = given => given,
+            () = self.deadline.passed() => Err(self.stalled()),
+        };
+        self.wait_for_client(false);
+        given
     }
 
     pub(crate) fn request_sent(&self) {

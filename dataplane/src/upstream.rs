@@ -90,7 +90,7 @@ pub(crate) async fn exchange(
     course: &Course<'_>,
     judge: impl FnOnce(&mut ResponseHead) -> Verdict,
 ) -> Result<Exchanged, Broken> {
-    course.begin_exchange();
+    course.begin_sending();
     let mut upload = pin!(upload(up, head, body, course));
     let mut sent = None;
     // 1. The response's head. The request's body may still be on its way when it comes.

@@ -151,6 +151,12 @@ async fn forward(
     let is_kept = Cell::new(true);
     let mut body = Replay::new(forwarding::Disclaimed(body), &course, &is_kept);
     let mut attempts = Attempts::new(&route.retry, head);
+    let hedge_after = hedge::after(route, head, &attempts);
+    if hedge_after.is_some() {
+        // Two attempts cannot both read from the client. It takes its time before a backend's slot is held for it.
+        course.begin_sending();
+        course.while_client(body.read_ahead()).await?;
+    }
     loop {
         course.begin_wait();
         // 5. Balance: the set by match, session or share, the backend by the set's algorithm, a free slot on it.
@@ -163,10 +169,9 @@ async fn forward(
         course.begin_attempt();
         let attempt =
             Attempt { worker, course: &course, attempts: &attempts, is_kept: &is_kept, session: &session };
-        let ended = match hedge::after(route, head, &attempts) {
+        let ended = match hedge_after {
             None => attempt.run(target, head, &mut body, sink).await,
             Some(after) => {
-                body.read_ahead().await?;
                 let hedge = Hedge { attempt, route, head, peer, after };
                 hedge.run(target, || body.copy(), sink).await
             }

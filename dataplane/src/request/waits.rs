@@ -1,6 +1,5 @@
 //! Where a request waits: for a free slot, and before it is sent again.
 
-use super::Worker;
 use crate::balance::{Ask, Place, Target};
 use crate::connection::Peer;
 use crate::course::Course;
@@ -8,6 +7,7 @@ use crate::failure::Failure;
 use crate::message::{RequestHead, ResponseSink};
 use crate::retry::Next;
 use crate::sessions::Seen;
+use crate::worker::Worker;
 use lb_core::backend::Live;
 use lb_core::resilience::{Queue, Waiting};
 use lb_core::route::{FallbackResponse, Route};
@@ -127,7 +127,7 @@ impl Waits<'_> {
         if pause.is_zero() {
             return Ok(());
         }
-        self.course.end_attempt();
+        self.course.begin_wait();
         tokio::select! { biased;
             () = tokio::time::sleep(pause) => Ok(()),
             () = sink.gone() => Err(Failure::ClientGone),

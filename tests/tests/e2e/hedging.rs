@@ -101,6 +101,16 @@ fn a_body_of_known_length_goes_to_both_and_what_may_not_be_repeated_to_one() {
 }
 
 #[test]
+fn a_client_that_stops_in_the_middle_of_its_body_is_told_so_and_holds_no_backend() {
+    let ((one, one_saw), (other, other_saw)) = (backend(Some(QUICK)), backend(Some(QUICK)));
+    let site = site(&[&one, &other]);
+    let half = "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf of";
+    let answer = Connection::open(site.port).expect("serves").request(half).expect("an answer");
+    assert_eq!((answer.status, answer.header("x-weir-reason")), (408, Some("request_slow")));
+    assert_eq!(one_saw.requests() + other_saw.requests(), 0);
+}
+
+#[test]
 fn two_slow_backends_are_a_time_out_as_one_is() {
     let ((one, _), (other, _)) = (backend(None), backend(None));
     let site = site(&[&one, &other]);
