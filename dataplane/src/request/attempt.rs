@@ -76,11 +76,11 @@ impl Attempt<'_, '_> {
             Ok(Exchanged { status, then }) => Ok((status, self.settle(target, connection, then))),
             Err(broken) => {
                 // The backend's part is known already where its answer had begun, unless that broke off.
-                if let Some(kind) = outcomes::of_failure(broken.failure, sink.has_begun()) {
-                    let is_old = was_kept && broken.is_silent;
-                    if !is_old {
-                        self.record(&target, begun, kind);
-                    }
+                let was_stale = was_kept && broken.is_silent;
+                if was_stale {
+                    self.worker.pool.found_closed(&connection, target.slot.live());
+                } else if let Some(kind) = outcomes::of_failure(broken.failure, sink.has_begun()) {
+                    self.record(&target, begun, kind);
                 }
                 let harm = match broken.reach {
                     Reach::Over => Harm::Impossible,
@@ -88,10 +88,6 @@ impl Attempt<'_, '_> {
                     Reach::Untouched => Harm::None,
                     Reach::Unknown => Harm::Repeats,
                 };
-                let was_stale = was_kept && broken.is_silent;
-                if was_stale {
-                    self.worker.pool.found_closed(&connection, target.slot.live());
-                }
                 Err(Box::new((Failed { failure: broken.failure, harm, was_stale }, target)))
             }
         }
@@ -137,7 +133,7 @@ impl Attempt<'_, '_> {
         let Self { worker, attempts, course, .. } = self;
         let freshness = if attempts.is_idempotent() { Freshness::Any } else { Freshness::Certain };
         let (policy, live) = (&target.set.policy, target.slot.live());
-        let (mut until, mut waiting) = (None, None);
+        let (mut step, mut waiting) = (None, None);
         // One of HTTP/2 that is over says so; it is new ones that all who were on it would open at once.
         let only_new = attempts.only_new && policy.protocol == UpstreamProtocol::Http1;
         let connected = loop {
@@ -147,20 +143,17 @@ impl Attempt<'_, '_> {
             }
             // Requests that come while a connection is opened that they can share wait for it.
             let is_shared = policy.protocol == UpstreamProtocol::Http2 && worker.pool.is_opening(live);
-            if !is_shared || only_new {
+            if !is_shared {
                 if let Some(connected) = live.try_connect(policy.connections.max) {
                     break connected;
                 }
                 // Some other worker may keep one that it does not need.
                 waiting.get_or_insert_with(|| worker.pool.wait(live, policy));
             }
-            if Instant::now() >= *until.get_or_insert_with(|| Instant::now() + policy.connect_timeout) {
+            let step = step.get_or_insert_with(|| course.step(policy.connect_timeout));
+            if step.within(tokio::time::sleep(CONNECTION_WAIT)).await.is_none() {
                 worker.counters.connection_limits.add(1);
                 return Err(Failure::ConnectionLimit);
-            }
-            tokio::select! { biased;
-                () = tokio::time::sleep(CONNECTION_WAIT) => {}
-                () = course.deadline().passed() => return Err(course.stalled()),
             }
         };
         drop(waiting);
