@@ -374,14 +374,17 @@ impl Scrape {
         Value::whole(self.total(of))
     }
 
+    /// The sets of all pools.
+    fn sets(&self) -> impl Iterator<Item = Arc<BackendSet>> {
+        self.status.pools().into_values().flat_map(|pool| pool.sets.into_values())
+    }
+
     /// Summed over the backends of all sets.
     fn of_backends(&self, of: impl Fn(&Live) -> u32) -> Value {
-        let pools = self.status.pools();
-        let sets = pools.values().flat_map(|pool| &pool.sets);
-        let of_set = |set: &BackendSet| {
+        let of_set = |set: Arc<BackendSet>| {
             set.members().backends().iter().map(|backend| u64::from(of(&backend.live))).sum::<u64>()
         };
-        Value::whole(sets.map(|(_, set)| of_set(set)).sum())
+        Value::whole(self.sets().map(of_set).sum())
     }
 
     fn of_tables(&self, of: impl Fn(&SessionTable) -> u64) -> u64 {
@@ -390,12 +393,8 @@ impl Scrape {
 
     fn circuits(&self) -> Value {
         let now = self.status.since_start();
-        let pools = self.status.pools();
-        let sets = pools.values().flat_map(|pool| &pool.sets);
-        let states: Vec<_> = sets
-            .filter_map(|(_, set)| set.guard.breaker.as_ref())
-            .map(|breaker| breaker.state(now))
-            .collect();
+        let state = |set: Arc<BackendSet>| set.guard.breaker.as_ref().map(|breaker| breaker.state(now));
+        let states: Vec<_> = self.sets().filter_map(state).collect();
         let count = |is: fn(&BreakerState) -> bool| states.iter().filter(|state| is(state)).count() as f64;
         let by = vec![
             ("closed", count(|state| matches!(state, BreakerState::Closed))),

@@ -82,15 +82,15 @@ impl Outcomes {
             let mut judged = self.judged.borrow_mut();
             judged.entry((set.id, Arc::clone(backend))).or_default().merge(&batch(outcome));
         }
-        let in_circuit = outcome.kind != OutcomeKind::Abandoned && set.guard.breaker.is_some();
-        if in_circuit && let Some(breaker) = &set.guard.breaker {
+        let circuit = set.guard.breaker.as_ref().filter(|_| outcome.kind != OutcomeKind::Abandoned);
+        if let Some(breaker) = circuit {
             let mut circuits = self.circuits.borrow_mut();
             let new = || Tally { breaker: Arc::clone(breaker), successes: 0, failures: 0 };
             let tally = circuits.entry(set.id).or_insert_with(new);
             let count = if is_failure(outcome.kind) { &mut tally.failures } else { &mut tally.successes };
             *count += 1;
         }
-        if steers || judged.is_some() || in_circuit {
+        if steers || judged.is_some() || circuit.is_some() {
             self.begun.notify_one();
         }
     }

@@ -142,6 +142,10 @@ impl Pools {
         Rc::clone(kept)
     }
 
+    fn known(&self, live: &Arc<Live>) -> Option<Rc<Kept>> {
+        self.backends.borrow().get(&Arc::as_ptr(live).addr()).cloned()
+    }
+
     /// A kept connection that nobody closed as far as can be seen. It may still turn out closed.
     pub(crate) fn take(
         &self,
@@ -149,8 +153,7 @@ impl Pools {
         policy: &SetPolicy,
         freshness: Freshness,
     ) -> Option<Connection> {
-        let backends = self.backends.borrow();
-        let kept = backends.get(&Arc::as_ptr(live).addr())?;
+        let kept = self.known(live)?;
         match policy.protocol {
             UpstreamProtocol::Http1 => {
                 let (now, mut idle) = (kept.now(), kept.idle.borrow_mut());
@@ -164,7 +167,7 @@ impl Pools {
                 let most = policy.connections.streams_max.get() as usize;
                 let mut shared = kept.shared.borrow_mut();
                 let (id, connection) = shared.take(|connection| connection.streams_max().min(most))?;
-                let (connection, of) = (connection.clone(), Rc::downgrade(kept));
+                let (connection, of) = (connection.clone(), Rc::downgrade(&kept));
                 Some(Connection::Http2(Stream { connection, id, of }))
             }
         }
@@ -203,7 +206,7 @@ impl Pools {
     /// A kept connection turned out closed before anything came back.
     pub(crate) fn found_closed(&self, connection: &Connection, live: &Arc<Live>) {
         if let Connection::Http1(Http1 { idle: Some(idle), .. }) = connection
-            && let Some(kept) = self.backends.borrow().get(&Arc::as_ptr(live).addr())
+            && let Some(kept) = self.known(live)
         {
             kept.idle.borrow_mut().found_closed(kept.now(), *idle);
         }
@@ -211,7 +214,7 @@ impl Pools {
 
     /// Whether a connection of HTTP/2 is being opened: requests that find none share it then.
     pub(crate) fn is_opening(&self, live: &Arc<Live>) -> bool {
-        self.backends.borrow().get(&Arc::as_ptr(live).addr()).is_some_and(|kept| kept.opening.get() > 0)
+        self.known(live).is_some_and(|kept| kept.opening.get() > 0)
     }
 
     /// Counts a request as waiting for a connection until the guard drops.
@@ -259,12 +262,8 @@ impl Pools {
             shared.expire(now, &keep, |connection| connection.streams_max() > 0);
             // Each connection knows its backend, and so does this entry. Where nobody else does the backend is gone, and
             // with it the reason to keep any of them, however warm.
-            let known = Arc::strong_count(&kept.live);
-            if known <= 1 + idle.len() + shared.len() {
-                return false;
-            }
-            // What was learnt of a backend stays as long as anybody knows it.
-            true
+            // What was learnt of a backend stays as long as anybody does.
+            Arc::strong_count(&kept.live) > 1 + idle.len() + shared.len()
         });
     }
 }
