@@ -5,8 +5,7 @@ A failing backend answers 500 after a second. With a circuit, the fallback answe
 import asyncio
 
 import figures
-from clients import direct, open_loop
-from stage import CONTROL_PORT, POOL_PORT, manifest
+from stage import manifest, outage
 
 RATE = 100
 BEFORE_SECONDS, FAIL_SECONDS, AFTER_SECONDS = 4, 10, 8
@@ -30,19 +29,8 @@ def run(stage):
     """Lines of figures, with the circuit and without."""
     for name, pool in MANIFESTS.items():
         with stage.origins(), stage.proxy(pool):
-            yield from lines(name, *asyncio.run(outage(stage.seed)))
-
-
-async def outage(seed):
-    """Answers, arrivals at the backends, and when these began to fail and had recovered."""
-    load = asyncio.create_task(open_loop(POOL_PORT, RATE, BEFORE_SECONDS + FAIL_SECONDS + AFTER_SECONDS, seed))
-    await asyncio.sleep(BEFORE_SECONDS)
-    _, failed_at = await direct(CONTROL_PORT, do="fail", **FAILURE)
-    await asyncio.sleep(FAIL_SECONDS)
-    _, recovered_at = await direct(CONTROL_PORT, do="serve")
-    answers = await load
-    report, _ = await direct(CONTROL_PORT, do="report")
-    return answers, report["arrivals"], failed_at, recovered_at
+            times = (BEFORE_SECONDS, FAIL_SECONDS, AFTER_SECONDS)
+            yield from lines(name, *asyncio.run(outage(RATE, times, FAILURE, stage.seed)))
 
 
 def lines(name, answers, arrivals, failed_at, recovered_at):

@@ -1,9 +1,11 @@
 """What every experiment is played on: origins, a proxy before them, and the ports of both."""
+import asyncio
 import contextlib
 import os
 import sys
 import urllib.request
 
+from clients import direct, open_loop
 from figures import parse_metrics
 from machine import Running, listens
 
@@ -54,6 +56,20 @@ class Stage:
             yield process
         finally:
             process.stop()
+
+
+async def outage(rate, seconds, failure, seed):
+    """Open-loop load at so many requests a second, before, while and after all origins fail in this way, each for so many
+    seconds: the answers, the arrivals at the origins, and when these began to fail and served again."""
+    before, out, after = seconds
+    load = asyncio.create_task(open_loop(POOL_PORT, rate, before + out + after, seed))
+    await asyncio.sleep(before)
+    _, failed_at = await direct(CONTROL_PORT, do="fail", **failure)
+    await asyncio.sleep(out)
+    _, back_at = await direct(CONTROL_PORT, do="serve")
+    answers = await load
+    report, _ = await direct(CONTROL_PORT, do="report")
+    return answers, report["arrivals"], failed_at, back_at
 
 
 def metrics():

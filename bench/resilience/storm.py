@@ -10,8 +10,7 @@ Backends take turns: who refuses at once looks idle to algorithms that count req
 import asyncio
 
 import figures
-from clients import direct, open_loop
-from stage import CONTROL_PORT, ORIGIN_PORTS, POOL_PORT, manifest
+from stage import ORIGIN_PORTS, manifest, outage
 
 SERVE_SECONDS, REFUSE_SECONDS, QUEUE_SECONDS, BACKLOG_SECONDS = 0.02, 0.004, 0.2, 1.0
 # Requests a second, of all backends.
@@ -38,19 +37,8 @@ def run(stage):
     for name, pool in MANIFESTS.items():
         worker = (SERVE_SECONDS, REFUSE_SECONDS, QUEUE_SECONDS, BACKLOG_SECONDS)
         with stage.origins("--worker", *worker), stage.proxy(pool):
-            yield from lines(name, *asyncio.run(outage(stage.seed)))
-
-
-async def outage(seed):
-    """Answers, arrivals at the backends, when these were out, and when the last request was sent."""
-    load = asyncio.create_task(open_loop(POOL_PORT, RATE, BEFORE_SECONDS + OUT_SECONDS + AFTER_SECONDS, seed))
-    await asyncio.sleep(BEFORE_SECONDS)
-    _, out_at = await direct(CONTROL_PORT, do="fail", **OUTAGE)
-    await asyncio.sleep(OUT_SECONDS)
-    _, back_at = await direct(CONTROL_PORT, do="serve")
-    answers = await load
-    report, _ = await direct(CONTROL_PORT, do="report")
-    return answers, report["arrivals"], out_at, back_at
+            times = (BEFORE_SECONDS, OUT_SECONDS, AFTER_SECONDS)
+            yield from lines(name, *asyncio.run(outage(RATE, times, OUTAGE, stage.seed)))
 
 
 def lines(name, answers, arrivals, out_at, back_at):

@@ -65,6 +65,22 @@ pub fn local(port: u16) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, port))
 }
 
+/// Reads a socket up to and with `end`.
+///
+/// # Panics
+/// When it ends or breaks before.
+#[must_use]
+pub fn read_to(mut stream: &TcpStream, end: &str) -> String {
+    let (mut bytes, mut piece) = (Vec::new(), [0; 4096]);
+    while !bytes.ends_with(end.as_bytes()) {
+        match stream.read(&mut piece) {
+            Ok(n) if n > 0 => bytes.extend_from_slice(&piece[..n]),
+            other => panic!("{other:?} before {end:?}: {}", String::from_utf8_lossy(&bytes)),
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
 /// One GET over a connection of its own, with `Host: localhost`.
 ///
 /// # Errors

@@ -1,7 +1,7 @@
 //! One request through the proxy, with backends and clients that behave oddly or badly.
 
 use std::sync::mpsc;
-use weir_tests::harness::client::{Connection, local};
+use weir_tests::harness::client::{Connection, local, read_to};
 use weir_tests::harness::folder::Folder;
 use weir_tests::harness::manifest::PoolText;
 use weir_tests::harness::ports;
@@ -59,21 +59,8 @@ fn chunks_and_trailers_pass_in_both_directions() {
     let (head, body) = heard.recv_timeout(GENEROUS).expect("the backend is asked");
     assert!(head.contains("transfer-encoding: chunked\r\n") && !head.contains("content-length"), "{head}");
     assert_eq!(body, "3\r\nabc\r\n0\r\nx-in: 1\r\n\r\n", "a trailer says nothing of the client");
-    let answer = read_to(raw, "\r\n0\r\nx-sum: 11\r\n\r\n");
+    let answer = read_to(&raw, "\r\n0\r\nx-sum: 11\r\n\r\n");
     assert!(answer.contains("hello") && answer.contains(" world") && !answer.contains("ext"), "{answer}");
-}
-
-/// Reads a socket up to and with `end`.
-fn read_to(mut stream: std::net::TcpStream, end: &str) -> String {
-    use std::io::Read as _;
-    let (mut bytes, mut piece) = (Vec::new(), [0; 4096]);
-    while !bytes.ends_with(end.as_bytes()) {
-        match stream.read(&mut piece) {
-            Ok(n) if n > 0 => bytes.extend_from_slice(&piece[..n]),
-            other => panic!("{other:?} before {end:?}: {}", String::from_utf8_lossy(&bytes)),
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 #[test]
@@ -104,7 +91,7 @@ fn head_and_304_have_lengths_without_bodies_and_keep_the_connection() {
     for request in ["HEAD / HTTP/1.1\r\nHost: a\r\n\r\n", "GET / HTTP/1.1\r\nHost: a\r\n\r\n"] {
         use std::io::Write as _;
         stream.write_all(request.as_bytes()).expect("kept");
-        let head = read_to(stream.try_clone().expect("a socket"), "\r\n\r\n");
+        let head = read_to(&stream, "\r\n\r\n");
         assert!(head.contains("content-length: 5000\r\n"), "{head}");
     }
 }
@@ -117,7 +104,7 @@ fn a_failure_in_answer_to_head_has_no_body() {
     for _ in 0..2 {
         use std::io::Write as _;
         stream.write_all(b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n").expect("kept");
-        let head = read_to(stream.try_clone().expect("a socket"), "\r\n\r\n");
+        let head = read_to(&stream, "\r\n\r\n");
         assert!(
             head.starts_with("HTTP/1.1 502 ") && head.contains("x-weir-reason: connect_failed"),
             "{head}"

@@ -8,9 +8,7 @@ use backend::Backend;
 use bytes::Bytes;
 use h2::client::SendRequest;
 use http::{HeaderMap, Request};
-use std::io::Read as _;
-use std::net::TcpStream;
-use weir_tests::harness::client::{Connection, local};
+use weir_tests::harness::client::{Connection, local, read_to};
 use weir_tests::harness::wait::{self, GENEROUS};
 
 /// A site before this backend.
@@ -135,18 +133,6 @@ fn connections_of_http2_are_warm_before_the_first_request_and_after_the_backend_
         assert_eq!(backend.connections().total(), total, "the request took one of them");
         backend.leave();
     }
-}
-
-/// Reads a socket up to and with `end`.
-fn read_to(mut stream: &TcpStream, end: &str) -> String {
-    let (mut bytes, mut piece) = (Vec::new(), [0; 4096]);
-    while !bytes.ends_with(end.as_bytes()) {
-        match stream.read(&mut piece) {
-            Ok(n) if n > 0 => bytes.extend_from_slice(&piece[..n]),
-            other => panic!("{other:?} before {end:?}: {}", String::from_utf8_lossy(&bytes)),
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 #[test]
