@@ -21,7 +21,7 @@ pub use auth::{Pods, REVIEW_TIMEOUT, REVIEWS_MAX, REVIEWS_WAITING_MAX};
 pub use breach::Breach;
 pub use report::Report;
 pub use security::{Asked, Files, Protection, STREAM_AGE_MAX, Security, Unprotected};
-pub use session::{REMOVAL_WAIT_MAX, Session};
+pub use session::{COALESCE_MAX, COALESCE_QUIET, REMOVAL_WAIT_MAX, Session};
 pub use tls::{HANDSHAKE_TIMEOUT, HANDSHAKES_MAX, RELOAD_INTERVAL, TlsError};
 
 use crate::identity::Identity;
@@ -44,7 +44,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::{Connected, TcpIncoming};
 use tonic::transport::{Channel, Endpoint, Server, Uri};
 use tonic::{Request, Response, Status, Streaming};
-use weir_proto::limits::MESSAGE_BYTES_MAX;
+use weir_proto::limits::{MESSAGE_BYTES_MAX, STREAM_WINDOW_BYTES};
 use weir_proto::push::push_server::{Push, PushServer};
 use weir_proto::push::replicas_server::ReplicasServer;
 use weir_proto::push::{BackendHealth, ControllerMessage, ProxyMessage, controller_message};
@@ -57,6 +57,13 @@ pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 
 /// A connection that gives no sign of life for this long is closed.
 pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Longest time that a stream which ends waits for room to say why.
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Longest time after the first lists for which what they miss or have empty is not taken from a proxy that has it from
+/// before. An API server that lags, or was restored, shows the rest as events.
+pub const FIRST_SYNC_GUARD: Duration = Duration::from_secs(2);
 
 /// Streams that one connection may carry; a proxy needs one.
 pub const STREAMS_PER_CONNECTION_MAX: u32 = 4;
@@ -106,7 +113,10 @@ pub fn in_process(
             Ok::<_, io::Error>(TokioIo::new(near))
         }
     });
-    let channel = Endpoint::from_static("http://in-process").connect_with_connector_lazy(connector);
+    let endpoint = Endpoint::from_static("http://in-process")
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(STREAM_WINDOW_BYTES);
+    let channel = endpoint.connect_with_connector_lazy(connector);
     (serve_incoming(ReceiverStream::new(accept), store, Security::plaintext(), shutdown), channel)
 }
 
@@ -140,6 +150,8 @@ where
     Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(STREAM_WINDOW_BYTES)
         .max_concurrent_streams(Some(STREAMS_PER_CONNECTION_MAX))
         .add_service(service)
         .add_service(replicas)
@@ -211,8 +223,8 @@ impl ProxyStream {
             Err(status) => Err(status),
         };
         if let Err(status) = status {
-            // The proxy may be gone; then nobody needs the reason.
-            let _ = self.outbound.send(Err(status)).await;
+            // The proxy may be gone, or read nothing any more; then nobody needs the reason.
+            let _ = tokio::time::timeout(FAREWELL_TIMEOUT, self.outbound.send(Err(status))).await;
         }
     }
 
@@ -221,10 +233,13 @@ impl ProxyStream {
             .await
             .map_err(|_| Status::deadline_exceeded("no Hello came on the stream in 10 s"))??
             .ok_or_else(|| refused(&Breach::HelloMissing))?;
-        let session =
+        let mut session =
             Session::open(first, self.store.epoch(), &self.controller_id).map_err(|b| refused(&b))?;
         tokio::select! {
-            () = self.store.loaded() => Ok(session),
+            loaded_at = self.store.loaded() => {
+                session.guard_until(loaded_at + FIRST_SYNC_GUARD);
+                Ok(session)
+            }
             () = self.outbound.closed() => Err(Status::cancelled("the proxy has left")),
             _ = self.ended.wait_for(|ended| *ended) => Err(shutting_down()),
         }
@@ -245,7 +260,7 @@ impl ProxyStream {
         let mut may_have_more = true;
         let end = loop {
             let stuck_at = session.stuck_at().map(Instant::from_std);
-            let removal_due = session.removal_due().map(Instant::from_std);
+            let due = session.due().map(Instant::from_std);
             tokio::select! {
                 _ = self.ended.wait_for(|ended| *ended) => break Err(shutting_down()),
                 message = self.inbound.message() => match message {
@@ -276,7 +291,7 @@ impl ProxyStream {
                 }
                 () = subscription.changed() => may_have_more = true,
                 () = record.news_changed() => may_have_more = true,
-                () = at(removal_due), if !may_have_more => may_have_more = true,
+                () = at(due), if !may_have_more => may_have_more = true,
                 () = at(stuck_at) => break Err(refused(&Breach::Stuck)),
                 Ok(()) = ring.changed() => {
                     ring.mark_changed();

@@ -6,6 +6,7 @@
 
 mod fleet;
 mod knowledge;
+mod loss;
 
 pub use fleet::{
     Applied, BackendName, CHANGES_REMEMBERED_MAX, Fleet, FleetCounts, FleetObserver, HEALTH_NAME_BYTES_MAX,
@@ -19,7 +20,7 @@ use crate::keys::Ring;
 pub(crate) use fleet::{FleetRecord, RemoteId, StreamId, reason_within_limit};
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher as _, Hasher as _};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 use tokio::sync::{Notify, watch};
 use weir_proto::push::{PoolConfig, Version};
@@ -31,6 +32,11 @@ pub struct Pool {
     pub name: Arc<str>,
     /// Of this store's epoch. The sequence is even and grows with each version.
     pub version: Version,
+    /// Sequence of the newest version that took a backend away, or the readiness of one, or that may have: such a change
+    /// is never held back.
+    pub takes_away: u64,
+    /// Sets that had no backends when the store was loaded, and have had none since.
+    pub empty_from_start: BTreeSet<String>,
     /// What it serves.
     pub contents: Contents,
 }
@@ -55,6 +61,8 @@ pub struct Store {
     state: Mutex<State>,
     /// `None` before the first [`Store::apply`].
     loaded: watch::Sender<Option<Knowledge>>,
+    /// When that was.
+    loaded_at: OnceLock<Instant>,
     ring: watch::Sender<Option<Arc<Ring>>>,
     fleet: FleetRecord,
 }
@@ -64,6 +72,7 @@ struct State {
     /// Of the last change, even. One counter for all pools, so that a pool that comes back is newer than it was and
     /// nothing needs to be kept of those that are gone.
     sequence: u64,
+    is_loaded: bool,
     pools: BTreeMap<Arc<str>, Arc<Pool>>,
     subscribers: BTreeMap<u64, Arc<Mailbox>>,
     subscribed: u64,
@@ -100,6 +109,7 @@ impl Store {
             epoch,
             state: Mutex::default(),
             loaded: watch::Sender::new(None),
+            loaded_at: OnceLock::new(),
             ring: watch::Sender::new(None),
             fleet: FleetRecord::default(),
         })
@@ -188,7 +198,9 @@ impl Store {
             self.fleet.forget_pool(&name);
             outcome.removed += 1;
         }
+        state.is_loaded = true;
         drop(state);
+        self.loaded_at.get_or_init(|| now);
         self.know(knowledge);
         outcome
     }
@@ -215,10 +227,11 @@ impl Store {
         self.state().pools.clone()
     }
 
-    /// Returns when the first world has been applied; at once ever after. Cancellation safe.
-    pub async fn loaded(&self) {
+    /// Returns when the first world has been applied, with the moment of that; at once ever after. Cancellation safe.
+    pub async fn loaded(&self) -> Instant {
         // An error would mean that the sender is gone, and it lives in `self`.
         let _ = self.loaded.subscribe().wait_for(Option::is_some).await;
+        *self.loaded_at.get().expect("it is set before what was waited for")
     }
 
     /// From now on proxies share these keys.
@@ -307,16 +320,26 @@ impl State {
     /// `None` when it is equal to what is there.
     fn put(&mut self, epoch: u64, name: &str, mut contents: Contents) -> Option<Arc<Pool>> {
         let known = self.pools.get_key_value(name);
+        let sequence = self.sequence + 2;
+        let (mut takes_away, mut empty_from_start) = (sequence, BTreeSet::new());
         if let Some((_, before)) = known {
             if before.contents.is_equal(&contents) {
                 return None;
             }
             contents.reuse(&before.contents);
+            if !loss::takes_away(&before.contents, &contents) {
+                takes_away = before.takes_away;
+            }
+            empty_from_start =
+                before.empty_from_start.intersection(&contents.empty_sets()).cloned().collect();
+        } else if !self.is_loaded {
+            empty_from_start = contents.empty_sets();
         }
         let name = known.map_or_else(|| Arc::from(name), |(name, _)| Arc::clone(name));
-        self.sequence += 2;
-        let version = Version { epoch, sequence: self.sequence };
-        let pool = Arc::new(Pool { name: Arc::clone(&name), version, contents });
+        self.sequence = sequence;
+        let version = Version { epoch, sequence };
+        let pool =
+            Arc::new(Pool { name: Arc::clone(&name), version, takes_away, empty_from_start, contents });
         self.pools.insert(Arc::clone(&name), Arc::clone(&pool));
         self.announce(&name);
         Some(pool)
@@ -366,6 +389,11 @@ impl Contents {
                 .iter()
                 .zip(&other.sets)
                 .all(|((a, old), (b, new))| a == b && old.digest == new.digest)
+    }
+
+    fn empty_sets(&self) -> BTreeSet<String> {
+        let empty = self.sets.iter().filter(|(_, set)| set.backends.is_empty());
+        empty.map(|(name, _)| name.clone()).collect()
     }
 
     /// Takes what is equal from the version before, so that old versions that streams still hold share it.

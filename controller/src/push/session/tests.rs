@@ -1,10 +1,14 @@
+mod guarded;
+mod pacing;
+
 use super::*;
 use crate::compile::BackendSetContent;
 use crate::store::{Completeness, Contents};
 use std::time::Duration;
 use weir_proto::limits::{CHUNK_BYTES_MAX, DELTA_BACKENDS_MAX};
 use weir_proto::push::{
-    Backend, BackendDelta, BackendSet, KnownPool, PoolConfig, SetDigest, SnapshotRequest,
+    Ack, Backend, BackendDelta, BackendSet, DigestReport, KnownPool, Nack, PoolConfig, SetDigest,
+    SnapshotRequest,
 };
 
 const EPOCH: u64 = 7;
@@ -30,7 +34,10 @@ fn pool(sequence: u64, timeout: u64, sets: &[(&str, Vec<Backend>)]) -> Arc<Pool>
     let contents =
         Contents { config: Arc::new(config), config_digest, sets: sets.collect(), ..Contents::default() };
     let name: Arc<str> = "ns/p".into();
-    Arc::new(Pool { name, version: Version { epoch: EPOCH, sequence: 2 * sequence }, contents })
+    let version = Version { epoch: EPOCH, sequence: 2 * sequence };
+    // Never held back, but for what `pacing` is about.
+    let takes_away = version.sequence;
+    Arc::new(Pool { name, version, takes_away, empty_from_start: BTreeSet::new(), contents })
 }
 
 fn hello(known: Vec<KnownPool>) -> ProxyMessage {
@@ -254,13 +261,13 @@ fn a_removal_waits_for_other_configurations_until_its_time_is_up() {
         assert_eq!(stream.chunk().pool, "ns/other");
     }
     assert_eq!(stream.next(), None, "the window is full and nothing is acknowledged");
-    assert_eq!(stream.session.removal_due(), Some(begun + REMOVAL_WAIT_MAX));
+    assert_eq!(stream.session.due(), Some(begun + REMOVAL_WAIT_MAX));
     stream.now = begun + REMOVAL_WAIT_MAX - Duration::from_millis(1);
     assert_eq!(stream.next(), None);
     stream.now = begun + REMOVAL_WAIT_MAX;
     assert!(matches!(stream.next(), Some(ToProxy::PoolRemoved(removed)) if removed.pool == "ns/p"));
     assert_eq!(stream.next(), None);
-    assert_eq!(stream.session.removal_due(), None);
+    assert_eq!(stream.session.due(), None);
 }
 
 #[test]
@@ -279,7 +286,7 @@ fn a_removal_that_is_taken_back_and_comes_again_waits_anew() {
     stream.now += REMOVAL_WAIT_MAX;
     stream.session.changed(&old.name, None);
     assert_eq!(stream.chunk().pool, "ns/other");
-    assert_eq!(stream.session.removal_due(), Some(stream.now + REMOVAL_WAIT_MAX));
+    assert_eq!(stream.session.due(), Some(stream.now + REMOVAL_WAIT_MAX));
 }
 
 #[test]
