@@ -2,15 +2,18 @@
 //!
 //! A list replaces what was kept of its watch in one step, when it is whole: what is not in it is gone, however long
 //! the watch was away. Until then what was kept before stays. An object that is the same as before, as far as
-//! anything reads it, is no change: a status that we write ourselves must not compile the world again.
+//! anything reads it, is no change: a status that we write ourselves must not compile the world again. What a later
+//! list of the same watch misses goes a moment later ([`super::guard`]).
 
 use super::failure::{Failure, FailureReason};
+use super::guard::Guard;
 use super::read::{Item, Malformed};
 use super::references::References;
 use super::{Extent, Kind, WatchId};
 use crate::compile::{ObjectKey, Objects, Origin, Touched, Unread};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Instant;
 use weir_crds::LoadBalancerPool;
 
 /// Secrets that are watched, the first ones by namespace and name. Each is a connection to the API server.
@@ -84,6 +87,8 @@ pub(crate) struct Cache {
     /// Watches of each kind but Secrets.
     extents: usize,
     references: References,
+    /// Of what later lists did not have.
+    guard: Guard,
     /// Secrets past [`SECRETS_MAX`].
     unwatched: usize,
 }
@@ -185,7 +190,7 @@ impl Cache {
                 {
                     changes.touched.secrets.insert(key.clone());
                 }
-                self.replace(&id, listed, changes);
+                self.relist(&id, listed, changes);
             }
             Event::Apply(item) => self.put(id.kind, item, changes),
             Event::Delete(key) => self.remove(id.kind, &key, changes),
@@ -273,6 +278,31 @@ impl Cache {
         all
     }
 
+    /// A first list, of which nothing is kept, or a later one.
+    fn relist(&mut self, id: &WatchId, listed: BTreeMap<ObjectKey, Item>, changes: &mut Changes) {
+        if Guard::covers(id.kind) {
+            for key in self.kept(id).filter(|key| !listed.contains_key(key)).collect::<Vec<_>>() {
+                self.guard.hold(id.kind, key);
+            }
+            listed.into_values().for_each(|item| self.put(id.kind, item, changes));
+        } else {
+            self.replace(id, listed, changes);
+        }
+    }
+
+    /// It is this moment now: what lists did not have, and was kept for long enough, is gone. After every few messages.
+    pub(crate) fn lapse(&mut self, now: Instant, changes: &mut Changes) {
+        for (kind, key) in self.guard.lapse(now) {
+            tracing::info!(%kind, object = %key, "gone: no list has it, and no event has brought it back");
+            self.remove(kind, &key, changes);
+        }
+    }
+
+    /// When [`Self::lapse`] has something to do though no message comes.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        self.guard.due()
+    }
+
     fn replace(&mut self, id: &WatchId, listed: BTreeMap<ObjectKey, Item>, changes: &mut Changes) {
         for key in self.kept(id).filter(|key| !listed.contains_key(key)).collect::<Vec<_>>() {
             self.remove(id.kind, &key, changes);
@@ -297,6 +327,7 @@ impl Cache {
 
     fn put(&mut self, kind: Kind, item: Item, changes: &mut Changes) {
         let key = item.key();
+        self.guard.release(kind, &key);
         match item {
             Item::Pool(pool) => self.put_pool(key, pool, changes),
             Item::Malformed(malformed) if kind == Kind::LoadBalancerPool => {
@@ -367,6 +398,7 @@ impl Cache {
     }
 
     fn remove(&mut self, kind: Kind, key: &ObjectKey, changes: &mut Changes) {
+        self.guard.release(kind, key);
         match kind {
             Kind::LoadBalancerPool => {
                 let was_malformed = self.malformed.remove(key).is_some();

@@ -74,10 +74,12 @@ impl Follower {
         &self.cache
     }
 
-    /// Takes in messages, puts in force what they change, and says which Secrets are to be watched from now on.
-    pub(super) fn take(&mut self, messages: impl Iterator<Item = Message>) -> SecretWatches {
+    /// Takes in messages, puts in force what they and the time change, and says which Secrets are to be watched from now
+    /// on.
+    pub(super) fn take(&mut self, messages: impl Iterator<Item = Message>, now: Instant) -> SecretWatches {
         let mut changes = Changes::default();
         messages.for_each(|message| self.cache.step(message, &mut changes));
+        self.cache.lapse(now, &mut changes);
         let secrets = if changes.is_of_pools() {
             self.cache.follow_references(&mut changes)
         } else {
@@ -287,7 +289,7 @@ mod tests {
 
     fn say(follower: &mut Follower, kind: Kind, event: Event) {
         let watch = WatchId { kind, extent: Extent::Everywhere };
-        follower.take(std::iter::once(Message { watch, event }));
+        follower.take(std::iter::once(Message { watch, event }), Instant::now());
         follower.judge();
     }
 

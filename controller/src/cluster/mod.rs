@@ -5,7 +5,7 @@
 //! ```
 //!
 //! Each watch lists once and then hears of every change; where one breaks it goes on from the last change that it
-//! heard of, or lists again, and what vanished meanwhile is removed then. Nothing reaches the store before every
+//! heard of, or lists again, and what vanished meanwhile is removed then, or two seconds later (guard). Nothing reaches the store before every
 //! watch has listed once, since "no Services yet" would empty every set.
 //!
 //! A change of a Service or an EndpointSlice compiles the sets that name the Service and nothing else, at once. A
@@ -19,6 +19,7 @@ mod cache;
 mod connect;
 mod failure;
 mod follower;
+mod guard;
 mod read;
 mod references;
 mod watch;
@@ -37,6 +38,7 @@ use follower::Follower;
 use prometheus_client::encoding::EncodeLabelValue;
 use std::fmt;
 use std::sync::Arc;
+use tokio::time::Instant;
 use watch::Watches;
 
 /// Messages that are taken at once: a thousand pools that arrive together compile once.
@@ -89,9 +91,13 @@ pub async fn follow(
         watches.start(id);
     }
     let mut batch = Vec::new();
-    // `watches` holds a sender, so that the channel never ends by itself.
-    while messages.recv_many(&mut batch, BATCH_MAX).await > 0 {
-        let secrets = follower.take(batch.drain(..));
+    loop {
+        tokio::select! {
+            // `watches` holds a sender, so that the channel never ends by itself.
+            _ = messages.recv_many(&mut batch, BATCH_MAX) => {}
+            () = crate::push::at(follower.cache().due().map(Instant::from_std)) => {}
+        }
+        let secrets = follower.take(batch.drain(..), Instant::now().into_std());
         secrets.unneeded.iter().for_each(|id| watches.stop(id));
         secrets.needed.iter().for_each(|id| watches.start(id));
         // The streams go first: whoever waits for a backend gains by it, and a status can wait for as long.

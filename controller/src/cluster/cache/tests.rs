@@ -1,4 +1,5 @@
 use super::*;
+use crate::cluster::guard::RELIST_GUARD;
 use crate::compile::ReferenceGrant;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{Secret, Service};
@@ -94,6 +95,14 @@ impl Cache {
         self.say(watch, Event::InitDone)
     }
 
+    /// After whatever guards there are.
+    fn lapsed(&mut self) -> Changes {
+        let (mut changes, now) = (Changes::default(), Instant::now());
+        self.lapse(now, &mut changes);
+        self.lapse(now + RELIST_GUARD, &mut changes);
+        changes
+    }
+
     fn synced() -> Self {
         let mut cache = Self::new(&[]);
         for kind in Kind::NAMESPACED {
@@ -149,11 +158,44 @@ fn a_list_replaces_everything_that_its_watch_brought_and_nothing_else() {
     let changes = cache.list(&of("ns"), vec![service("a", 1), service("b", 2)]);
     assert_eq!(
         changes.touched.origins,
-        ["b", "c"].map(|name| Origin::Service(key(name))).into(),
-        "one differs, one vanished while nobody looked"
+        [Origin::Service(key("b"))].into(),
+        "one differs, and one vanished while nobody looked"
     );
+    assert_eq!(cache.lapsed().touched.origins, [Origin::Service(key("c"))].into());
     assert!(!changes.is_of_pools());
     assert_eq!(cache.objects().services.len(), 3);
+}
+
+#[test]
+fn what_a_later_list_misses_is_kept_for_a_moment_and_what_an_event_says_is_gone_goes_at_once() {
+    let (mut cache, begun) = (Cache::synced(), Instant::now());
+    let (pools, services, slices) =
+        (everywhere(Kind::LoadBalancerPool), everywhere(Kind::Service), everywhere(Kind::EndpointSlice));
+    let all = || ["a", "b", "c"].map(|name| slice(name, "web", 1)).to_vec();
+    cache.list(&pools, vec![pool("p", 443, "tls")]);
+    cache.list(&services, vec![service("web", 1)]);
+    cache.list(&slices, all());
+    assert_eq!(cache.due(), None, "a first list keeps nothing that it does not have");
+    let mut missing = Changes::default();
+    for id in [&pools, &services, &slices] {
+        assert_eq!(cache.list(id, Vec::new()), Changes::default(), "nothing is gone yet");
+    }
+    cache.lapse(begun, &mut missing);
+    assert_eq!((&missing, cache.due()), (&Changes::default(), Some(begun + RELIST_GUARD)));
+
+    let gone = cache.say(&slices, Event::Delete(key("a")));
+    assert_eq!(gone.touched.origins, [Origin::Service(key("web"))].into(), "there is no doubt about it");
+    assert_eq!(cache.say(&slices, Event::Apply(slice("b", "web", 1))), Changes::default(), "it was there");
+    assert_eq!(cache.list(&services, vec![service("web", 1)]), Changes::default(), "and the list had lagged");
+    cache.lapse(begun + RELIST_GUARD / 2, &mut missing);
+    assert_eq!(missing, Changes::default());
+
+    cache.lapse(begun + RELIST_GUARD, &mut missing);
+    assert_eq!(missing.touched.pools, [key("p")].into());
+    assert_eq!(missing.touched.origins, [Origin::Service(key("web"))].into(), "for slice c");
+    assert_eq!(cache.due(), None);
+    let left: Vec<_> = cache.objects().slices().map(|(slice, _)| slice.clone()).collect();
+    assert_eq!((left, cache.objects().services.len()), (vec![key("b")], 1));
 }
 
 #[test]
@@ -483,6 +525,7 @@ fn whatever_the_order_of_events_the_cache_ends_as_the_api_server_and_every_chang
         let connected = cache.watches().map(|id| (id.clone(), false)).collect();
         let mut server = Server { items: BTreeMap::new(), connected, version: 0 };
         let mut compiler = Compiler::default();
+        let mut now = Instant::now();
         for step in 0..STEPS {
             let mut changes = Changes::default();
             match random.below(8) {
@@ -502,6 +545,8 @@ fn whatever_the_order_of_events_the_cache_ends_as_the_api_server_and_every_chang
                     }
                 }
             }
+            now += std::time::Duration::from_millis(random.below(1_000));
+            cache.lapse(now, &mut changes);
             follow(&mut cache, &mut server, &mut changes);
             compiler.hear(&changes, cache.objects());
             compiler.assert_knows(cache.objects());
@@ -532,7 +577,7 @@ fn follow(cache: &mut Cache, server: &mut Server, changes: &mut Changes) {
 
 fn assert_connected_watches_are_exact(cache: &Cache, server: &Server, seed: u64, step: usize) {
     for (id, _) in server.connected.iter().filter(|(_, is_connected)| **is_connected) {
-        let kept: BTreeSet<_> = cache.kept(id).collect();
+        let kept: BTreeSet<_> = cache.kept(id).filter(|key| !cache.guard.holds(id.kind, key)).collect();
         let there: BTreeSet<_> = server.of(id).map(Item::key).collect();
         // A malformed pool keeps what it said before, under the same key.
         assert_eq!(kept, there, "seed {seed}, step {step}, {id}");
@@ -541,7 +586,7 @@ fn assert_connected_watches_are_exact(cache: &Cache, server: &Server, seed: u64,
         [(Kind::LoadBalancerPool, cache.malformed()), (Kind::ReferenceGrant, cache.malformed_grants())]
     {
         for (key, malformed) in malformed {
-            if server.connected.get(&everywhere(kind)) == Some(&true) {
+            if server.connected.get(&everywhere(kind)) == Some(&true) && !cache.guard.holds(kind, key) {
                 let there = server.items.get(&(kind, key.clone()));
                 assert_eq!(there, Some(&Item::Malformed(Arc::clone(malformed))), "seed {seed}, step {step}");
             }
