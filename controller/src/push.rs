@@ -428,7 +428,7 @@ impl FleetEntry {
                 tracing::warn!(%proxy, %pool, %reason, "a proxy is out of step and gets the whole pool");
             }
             Report::Diverged { pool, what } => {
-                self.store.fleet_record().resent(self.stream, &pool);
+                self.store.fleet_record().diverged(self.stream, &pool);
                 tracing::warn!(%proxy, %pool, %what, "a proxy's digests differ from what it was sent; it gets the whole pool");
             }
             Report::TooLarge { pool, bytes } => {

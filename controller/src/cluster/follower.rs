@@ -345,6 +345,23 @@ mod tests {
         assert_eq!(board.verdict(&key), None);
     }
 
+    #[test]
+    fn a_pool_that_a_later_list_misses_serves_until_its_time_is_over_without_another_message() {
+        let board = Arc::new(Board::default());
+        let mut follower = follower(&board);
+        say(&mut follower, Kind::LoadBalancerPool, pool(&json!(80), 1));
+        say(&mut follower, Kind::LoadBalancerPool, Event::Init);
+        assert_eq!(follower.cache().due(), None);
+        say(&mut follower, Kind::LoadBalancerPool, Event::InitDone);
+        let due = follower.cache().due().expect("it is kept for a time");
+        follower.take(std::iter::empty(), due - std::time::Duration::from_millis(1));
+        assert!(follower.store.pool("ns/p").is_some());
+        follower.take(std::iter::empty(), due);
+        follower.judge();
+        assert!(follower.store.pool("ns/p").is_none());
+        assert_eq!(board.verdict(&ObjectKey::new("ns", "p")), None);
+    }
+
     fn named_pool(name: &str, host: &str, created: &str) -> Event {
         let spec = json!({
             "listeners": [{ "name": "l", "port": 80, "protocol": "HTTP", "hostnames": [host] }],

@@ -60,6 +60,8 @@ pub struct FleetCounts {
     pub nacks: u64,
     /// Pools sent again whole, since a proxy was out of step.
     pub resends: u64,
+    /// Those of them where nobody had noticed before the proxy told its digests.
+    pub divergences: u64,
     /// Pools that were too large to be sent.
     pub too_large: u64,
 }
@@ -205,6 +207,12 @@ impl FleetRecord {
                 standing.applied.resent += 1;
             }
         });
+    }
+
+    /// The digests that the proxy told are not those of what it was sent.
+    pub(crate) fn diverged(&self, stream: StreamId, pool: &Arc<str>) {
+        self.update(stream, pool, |_, counts| counts.divergences += 1);
+        self.resent(stream, pool);
     }
 
     pub(crate) fn refused(&self, stream: StreamId, pool: &Arc<str>, refusal: Refusal) {

@@ -4,6 +4,9 @@
 //! that, so that a restarted controller sends only what differs.
 
 mod keeping;
+mod rounds;
+
+pub use rounds::{DIGEST_REPORT_INTERVAL, DIGEST_REPORTS_MAX};
 
 use super::apply::{Applier, PORT_LINGER};
 use super::convert::Rejection;
@@ -14,6 +17,7 @@ use crate::health::Exchange;
 use crate::readiness::Readiness;
 use crate::tls::tickets::Ring;
 use keeping::Keeping;
+use rounds::Rounds;
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::Arc;
@@ -28,9 +32,6 @@ use weir_proto::push::proxy_message::Body as ToController;
 use weir_proto::push::push_client::PushClient;
 use weir_proto::push::{ControllerMessage, HealthNews, Hello, KeyRing, ProxyMessage};
 use weir_proto::renewal::DIAL_AGAIN_TRAILER;
-
-/// Between two reports of digests, give or take a fifth.
-pub const DIGEST_REPORT_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Wait before a configuration that was refused is tried again: what stood in its way, a socket that closes above
 /// all, may be gone. Doubles with each attempt.
@@ -193,7 +194,7 @@ impl Follower {
         let request = link.request(ReceiverStream::new(receiver));
         let mut inbound = self.beside(client.connect(request)).await?.into_inner();
         self.status.connected();
-        let mut report_at = Instant::now() + random.around(DIGEST_REPORT_INTERVAL);
+        let mut rounds = Rounds::begin(Instant::now(), random);
         loop {
             let retry_at = self.retry_at;
             let close_at = self.close_at.map(Instant::from_std);
@@ -203,12 +204,10 @@ impl Follower {
                     self.take_batch(message, &mut inbound, &outbound).await?;
                 }
                 () = self.exchange.changed(), if self.shares_health => self.say_health(&outbound).await?,
-                () = tokio::time::sleep_until(report_at) => {
-                    let reports: Vec<_> = self.replica.digest_reports().collect();
-                    for report in reports {
+                () = tokio::time::sleep_until(rounds.due) => {
+                    for report in rounds.next(&self.replica, Instant::now(), random) {
                         send(&outbound, ToController::DigestReport(report)).await?;
                     }
-                    report_at = Instant::now() + random.around(DIGEST_REPORT_INTERVAL);
                 }
                 () = tokio::time::sleep_until(close_at.unwrap_or(retry_at)), if close_at.is_some() => {
                     self.close_at = self.applier.close_retired(Instant::now().into_std());
