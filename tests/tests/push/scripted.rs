@@ -1,6 +1,5 @@
 //! A proxy at the end of a real stream that does what a test says, with the replica of a real one.
 
-use std::future::Future;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -55,8 +54,8 @@ impl Scripted {
     }
 
     /// The next message; `None` when the stream has ended, however.
-    pub(crate) fn hear(&mut self) -> impl Future<Output = Option<ControllerMessage>> {
-        async { self.hears.message().await.ok().flatten() }
+    pub(crate) async fn hear(&mut self) -> Option<ControllerMessage> {
+        self.hears.message().await.ok().flatten()
     }
 
     pub(crate) async fn say(&self, body: FromProxy) {
