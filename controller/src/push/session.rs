@@ -309,9 +309,11 @@ impl Session {
         self.guard_of(name, now).is_none() && !self.lanes.get(name).is_some_and(is_left_alone)
     }
 
-    /// Until when the proxy keeps what it has of the pool, since the first lists may have missed objects.
+    /// Until when the proxy keeps what it has of the pool, since the first lists may have missed objects. Not where it
+    /// has no room for another one beside it.
     fn guard_of(&self, name: &Arc<str>, now: Instant) -> Option<Instant> {
-        let ends = self.guarded_until.filter(|ends| now < *ends)?;
+        let has_room = self.lanes.len() <= POOLS_MAX;
+        let ends = self.guarded_until.filter(|ends| now < *ends && has_room)?;
         self.lanes.get(name).is_some_and(Lane::would_lose).then_some(ends)
     }
 
