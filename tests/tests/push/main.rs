@@ -2,6 +2,7 @@
 //! over real gRPC up to the snapshot that requests are served from.
 
 mod fixtures;
+mod fleet;
 mod last_good;
 mod pair;
 mod replicas;
