@@ -5,6 +5,7 @@
 //! a delta of any pool first, then one chunk of one update, if the window has room. So a delta waits for one chunk
 //! at most, and a pool that changes faster than the proxy reads costs one message, not many.
 
+mod strays;
 use super::breach::Breach;
 use super::report::Report;
 use super::update::Update;
@@ -473,7 +474,9 @@ impl Session {
     }
 
     fn on_digests(&mut self, report: &DigestReport) -> Option<Report> {
-        let (pool, lane) = self.lanes.get_key_value(&*report.pool)?;
+        let Some((pool, lane)) = self.lanes.get_key_value(&*report.pool) else {
+            return self.remove_again(report);
+        };
         let sent = lane.sent.as_ref()?;
         if lane.update.is_some() || self.awaiting.contains_key(pool) || sent.version != report.version {
             return None;

@@ -64,6 +64,8 @@ pub(super) struct Api {
     pub(super) services: BTreeMap<String, Service>,
     /// When an address last left all slices, or was said to take nothing.
     pub(super) removed_at: BTreeMap<SocketAddr, u64>,
+    /// When a pool was deleted that is not there.
+    pub(super) gone_at: BTreeMap<String, u64>,
     /// What there is, as watches list it.
     objects: BTreeMap<(Kind, ObjectKey), Item>,
     /// A change's position is its resourceVersion.
@@ -106,8 +108,10 @@ impl Api {
     /// Writes a pool down, as it is in `pools` now.
     pub(super) fn put_pool(&mut self, now: u64, name: &str) {
         let Some(pool) = self.pools.get_mut(name) else {
+            self.gone_at.insert(name.to_owned(), now);
             return self.log(Kind::LoadBalancerPool, name, None);
         };
+        self.gone_at.remove(name);
         pool.changed_at = now;
         pool.generation += 1;
         self.tell_pool(name);

@@ -137,7 +137,7 @@ fn edit_plain(sim: &mut Simulation) {
 
 /// Another pool of the same name may come back.
 fn come_and_go(sim: &mut Simulation) {
-    let name = one_of(sim, &PLAIN[2..]);
+    let name = one_of(sim, &[PLAIN[2], PLAIN[3], CONTESTED]);
     if sim.api.pools.remove(name).is_some() {
         sim.api.put_pool(sim.time, name);
         sim.note(format_args!("pool {name} is gone"));
@@ -172,6 +172,19 @@ fn edit_fat(sim: &mut Simulation) {
     }
     sim.api.put_slice(sim.time, FAT, &slice);
     sim.note(format_args!("every endpoint of {FAT} is another"));
+    // While the chunks are on their way.
+    for _ in 0..3 {
+        let delay = sim.random.below(200 * MILLISECOND);
+        sim.after(delay, Event::EditFat);
+    }
+}
+
+/// One more endpoint of the fat Service.
+pub(super) fn edit_fat_slightly(sim: &mut Simulation) {
+    let (ip, slice) = (sim.api.new_address(), slice(FAT, 1));
+    sim.api.put_endpoint(sim.time, FAT, &slice, ip, Some(State::Ready));
+    sim.api.put_slice(sim.time, FAT, &slice);
+    sim.announce();
 }
 
 fn edit_endpoint(sim: &mut Simulation) {

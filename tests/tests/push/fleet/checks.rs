@@ -5,7 +5,7 @@ use super::chaos::{self, CONTESTED, ODD};
 use super::proxy::Proxy;
 use super::simulation::Simulation;
 use super::streams::StreamState;
-use super::{BOUND, PROXIES, SECOND};
+use super::{BOUND, PROXIES, REMOVAL_BOUND, SECOND};
 use std::collections::BTreeMap;
 use weir_proto::push::SetDigest;
 
@@ -33,6 +33,7 @@ impl Simulation {
         }
         self.counts.requests += 1;
         self.check_core(index);
+        self.check_gone(index);
         let seed = self.random.below(u64::MAX);
         let route = self.proxies[index].route(port, &host, &set);
         let route = route.filter(|route| *route.pool == *key(&name).to_string());
@@ -64,6 +65,18 @@ impl Simulation {
             self.api.members(&service),
             "proxy {index}: {name}/{set} since {changed}"
         );
+    }
+
+    /// Nobody is served by a pool that was deleted.
+    fn check_gone(&self, index: usize) {
+        let Some(works_since) = self.works_since(index) else { return };
+        let snapshot = self.proxies[index].current.load();
+        for (name, gone_at) in &self.api.gone_at {
+            let host = format!("{name}.example");
+            let is_served = snapshot.listeners.values().any(|port| port.routes.find(&host, "/web").is_some());
+            let is_due = self.time > works_since.max(*gone_at) + REMOVAL_BOUND;
+            assert!(!is_served || !is_due, "proxy {index} serves {name}, which was deleted at {gone_at}");
+        }
     }
 
     /// The core set always has a ready backend: no proxy that had it is without.

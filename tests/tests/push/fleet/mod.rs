@@ -16,11 +16,12 @@
 //!   freeze ended; where messages vanish, [`HEALED`] after the last one on this stream. While it has no open stream, or
 //!   a broken one that nobody has noticed, it does not work. [`BOUND`] after it works and after the last change of a
 //!   pool and of the Service behind a set, the set's members at this proxy are those of the API server; and no request
-//!   goes to a backend that left the API server longer ago than that.
+//!   goes to a backend that left the API server longer ago than that. A pool that was deleted serves nobody
+//!   [`REMOVAL_BOUND`] later.
 //! * **Emptiness.** A set that always had a ready backend at the API server never loses its last at a proxy that had one:
 //!   not by a replica that begins, nor by a list that is read in pieces.
 //! * **Independence.** A pool that some proxies refuse (its port is taken there), and pools that the compile step refuses,
-//!   take nothing from the bound of others.
+//!   take nothing from the bound of others, and no other pool is refused.
 //! * **One holder.** Of all replicas at most one believes to hold the Lease, the frozen ones too; it alone writes status.
 //! * **Order.** Versions on one stream never go back.
 //! * **Flow.** Chunks without a receipt, and bytes on their way, stay within their limits.
@@ -64,6 +65,10 @@ const CALM_LATENCY: u64 = 25 * MILLISECOND;
 /// Within which a change serves at a proxy that works: latencies, round trips of an update in chunks, and what is held
 /// back to go together.
 const BOUND: u64 = 2 * SECOND;
+
+/// The same for a pool that was deleted, which waits for configurations ahead of it
+/// ([`weir_controller::push::REMOVAL_WAIT_MAX`]), and whose port serves on for a moment.
+const REMOVAL_BOUND: u64 = BOUND + 6 * SECOND;
 
 /// For how long a replica may keep what is missing in a list that was read again.
 const RELIST_GUARD: u64 = 2 * SECOND;

@@ -30,6 +30,8 @@ pub(super) struct Asked {
 pub(super) enum Event {
     /// Somebody edits an object.
     Edit,
+    /// The large set changes by one backend.
+    EditFat,
     /// Something goes wrong.
     Disturb,
     /// A watch has something to say.
@@ -229,6 +231,7 @@ impl Simulation {
     fn happen(&mut self, event: Event) {
         match event {
             Event::Edit => chaos::edit(self),
+            Event::EditFat => chaos::edit_fat_slightly(self),
             Event::Disturb => chaos::disturb(self),
             Event::Watch { controller, life, watch } => self.on_watch(controller, life, watch),
             Event::Start { controller, life } => {

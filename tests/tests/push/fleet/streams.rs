@@ -1,5 +1,7 @@
 //! The streams between proxies and replicas: who sends what when, and what the network makes of it.
 
+use super::api::NAMESPACE;
+use super::chaos::CONTESTED;
 use super::link::Pipe;
 use super::simulation::{Event, Simulation};
 use super::{CONTROLLERS, HEALED, MILLISECOND, SECOND};
@@ -14,8 +16,9 @@ use weir_proto::push::{ControllerMessage, ProxyMessage, Version};
 /// Of digests. In production they come every half minute; here there is less time.
 const DIGESTS_EVERY: u64 = 5 * SECOND;
 
-/// One in so many messages vanishes, in the mode where they do.
+/// One in so many messages vanishes, in the mode where they do; of removals of pools, which are rare, one in fewer.
 const DROPPED_ONE_IN: u64 = 400;
+const REMOVALS_DROPPED_ONE_IN: u64 = 4;
 
 /// One stream between a proxy and a replica.
 pub(super) struct Stream {
@@ -317,13 +320,12 @@ impl Simulation {
 
     fn send_down(&mut self, id: u64, message: ControllerMessage) {
         let latency = self.latency();
-        let is_dropped = self.drops(
-            id,
-            matches!(
-                message.body,
-                Some(ToProxy::BackendDelta(_) | ToProxy::ConfigChunk(_) | ToProxy::PoolRemoved(_))
-            ),
-        );
+        let is_dropped = match &message.body {
+            Some(ToProxy::PoolRemoved(_)) => self.drops(id, REMOVALS_DROPPED_ONE_IN),
+            Some(ToProxy::BackendDelta(_) | ToProxy::ConfigChunk(_)) => self.drops(id, DROPPED_ONE_IN),
+            // The begin of a stream, without which there is none.
+            _ => false,
+        };
         let now = self.time;
         let Some(stream) = self.streams.get_mut(&id) else { return };
         stream.check(&message);
@@ -344,10 +346,11 @@ impl Simulation {
 
     fn send_up(&mut self, id: u64, body: FromProxy) {
         let latency = self.latency();
-        if matches!(body, FromProxy::Nack(_)) {
+        if let FromProxy::Nack(nack) = &body {
+            assert_eq!(nack.pool, format!("{NAMESPACE}/{CONTESTED}"), "nothing stands in its way");
             self.counts.refusals += 1;
         }
-        let is_dropped = self.drops(id, !matches!(body, FromProxy::Hello(_)));
+        let is_dropped = !matches!(body, FromProxy::Hello(_)) && self.drops(id, DROPPED_ONE_IN);
         let now = self.time;
         let Some(stream) = self.streams.get_mut(&id).filter(|stream| !stream.is_cut && !is_dropped) else {
             return;
@@ -357,9 +360,8 @@ impl Simulation {
     }
 
     /// Whether a message vanishes. Nobody can know before it is missed: its pool may be stale until then.
-    fn drops(&mut self, id: u64, may_be_dropped: bool) -> bool {
-        let drops =
-            self.mode.drops && may_be_dropped && !self.is_calm() && self.random.one_in(DROPPED_ONE_IN);
+    fn drops(&mut self, id: u64, one_in: u64) -> bool {
+        let drops = self.mode.drops && !self.is_calm() && self.random.one_in(one_in);
         if drops {
             self.counts.dropped += 1;
             self.note(format_args!("stream {id} loses a message"));
