@@ -79,8 +79,9 @@ impl Watch {
 
     /// Goes on where it was (or lists again), after an end.
     pub(super) fn restart(&mut self, lists_again: bool) {
-        self.listing = None;
-        if lists_again {
+        // A list that broke off is begun again.
+        let was_listing = self.listing.take().is_some();
+        if lists_again || was_listing {
             self.position = None;
         }
     }
