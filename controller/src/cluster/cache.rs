@@ -27,14 +27,16 @@ const NAMED_MAX: usize = 4;
 
 /// What one watch has to say.
 #[derive(Debug)]
-pub(crate) struct Message {
-    pub(crate) watch: WatchId,
-    pub(crate) event: Event,
+pub struct Message {
+    /// Who says it.
+    pub watch: WatchId,
+    /// What.
+    pub event: Event,
 }
 
 /// As the API server tells it: lists, then changes.
 #[derive(Debug)]
-pub(crate) enum Event {
+pub enum Event {
     /// A list begins.
     Init,
     /// One object of the list.
@@ -68,9 +70,11 @@ impl Changes {
 
 /// Watches of Secrets to start and to stop.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct SecretWatches {
-    pub(crate) needed: Vec<WatchId>,
-    pub(crate) unneeded: Vec<WatchId>,
+pub struct SecretWatches {
+    /// To start.
+    pub needed: Vec<WatchId>,
+    /// To stop.
+    pub unneeded: Vec<WatchId>,
 }
 
 /// Everything that is known of the cluster.

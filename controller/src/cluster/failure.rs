@@ -22,10 +22,11 @@ pub enum FailureReason {
 
 /// A watch that failed and is tried again.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Failure {
-    pub(crate) reason: FailureReason,
+pub struct Failure {
+    /// By its kind.
+    pub reason: FailureReason,
     /// In the words of the API server or the system.
-    pub(crate) cause: String,
+    pub cause: String,
 }
 
 impl Failure {

@@ -11,8 +11,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Owns the objects and what they compile to. The only writer of the store.
-pub(super) struct Follower {
+/// Owns the objects and what they compile to. The only writer of the store. No I/O: messages of watches in, versions
+/// and verdicts out.
+#[derive(Debug)]
+pub struct Follower {
     cache: Cache,
     /// `None` before everything has been seen once.
     world: Option<World>,
@@ -45,7 +47,9 @@ enum Finding {
 }
 
 impl Follower {
-    pub(super) fn new(
+    /// Knows nothing yet, of these namespaces or (none named) of all. Nothing reaches the store before every watch has
+    /// listed once.
+    pub fn new(
         namespaces: &[String],
         store: Arc<Store>,
         board: Arc<Board>,
@@ -74,9 +78,15 @@ impl Follower {
         &self.cache
     }
 
+    /// When [`Self::take`] has something to do though no message came.
+    #[must_use]
+    pub fn due(&self) -> Option<Instant> {
+        self.cache.due()
+    }
+
     /// Takes in messages, puts in force what they and the time change, and says which Secrets are to be watched from now
     /// on.
-    pub(super) fn take(&mut self, messages: impl Iterator<Item = Message>, now: Instant) -> SecretWatches {
+    pub fn take(&mut self, messages: impl Iterator<Item = Message>, now: Instant) -> SecretWatches {
         let mut changes = Changes::default();
         messages.for_each(|message| self.cache.step(message, &mut changes));
         self.cache.lapse(now, &mut changes);
@@ -119,7 +129,7 @@ impl Follower {
     }
 
     /// Brings the board up to date. Apart from [`Self::take`], so that proxies hear of a change first.
-    pub(super) fn judge(&mut self) {
+    pub fn judge(&mut self) {
         let Some(world) = &self.world else { return };
         // A pool that waits is newer than the world.
         let (waiting, unjudged) =

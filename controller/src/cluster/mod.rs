@@ -24,9 +24,11 @@ mod read;
 mod references;
 mod watch;
 
-pub use cache::SECRETS_MAX;
+pub use cache::{Event, Message, SECRETS_MAX, SecretWatches};
 pub use connect::{Access, Cluster, ConnectError, connect};
-pub use failure::FailureReason;
+pub use failure::{Failure, FailureReason};
+pub use follower::Follower;
+pub use read::{Item, Malformed};
 pub use watch::{BACKOFF_MAX, BACKOFF_MIN, BACKOFF_RESET, MESSAGES_MAX, WATCH_TIMEOUT_S};
 
 use crate::compile::ObjectKey;
@@ -34,7 +36,6 @@ use crate::metrics::Metrics;
 use crate::readiness::Readiness;
 use crate::status::Board;
 use crate::store::Store;
-use follower::Follower;
 use prometheus_client::encoding::EncodeLabelValue;
 use std::fmt;
 use std::sync::Arc;
@@ -61,7 +62,7 @@ pub enum Kind {
 
 /// What one watch covers.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Extent {
+pub enum Extent {
     /// Every namespace.
     Everywhere,
     /// One namespace.
@@ -72,9 +73,11 @@ pub(crate) enum Extent {
 
 /// Names one watch.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct WatchId {
-    pub(crate) kind: Kind,
-    pub(crate) extent: Extent,
+pub struct WatchId {
+    /// What is watched.
+    pub kind: Kind,
+    /// Where.
+    pub extent: Extent,
 }
 
 /// Follows the API server for as long as it is polled: the only writer of `store` and of `board`.
@@ -95,7 +98,7 @@ pub async fn follow(
         tokio::select! {
             // `watches` holds a sender, so that the channel never ends by itself.
             _ = messages.recv_many(&mut batch, BATCH_MAX) => {}
-            () = crate::push::at(follower.cache().due().map(Instant::from_std)) => {}
+            () = crate::push::at(follower.due().map(Instant::from_std)) => {}
         }
         let secrets = follower.take(batch.drain(..), Instant::now().into_std());
         secrets.unneeded.iter().for_each(|id| watches.stop(id));
@@ -107,7 +110,8 @@ pub async fn follow(
 }
 
 impl Kind {
-    const NAMESPACED: [Self; 4] =
+    /// Those that are watched by namespace, or everywhere.
+    pub const NAMESPACED: [Self; 4] =
         [Self::LoadBalancerPool, Self::Service, Self::EndpointSlice, Self::ReferenceGrant];
 
     /// Every kind.

@@ -20,25 +20,32 @@ const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// One object that was read, or why it was not.
 #[derive(Clone, PartialEq)]
-pub(crate) enum Item {
+pub enum Item {
+    /// A pool.
     Pool(Arc<LoadBalancerPool>),
+    /// A Service.
     Service(Arc<Service>),
+    /// An EndpointSlice.
     Slice(Arc<EndpointSlice>),
+    /// A grant.
     Grant(Arc<ReferenceGrant>),
+    /// A Secret.
     Secret(Arc<Secret>),
+    /// Of the watch's kind, and not to be read.
     Malformed(Arc<Malformed>),
 }
 
 /// An object of one of our kinds that is not what the kind says: written while another definition was installed.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) struct Malformed {
-    pub(crate) metadata: ObjectMeta,
+pub struct Malformed {
+    /// Of the object.
+    pub metadata: ObjectMeta,
     /// Like `spec.listeners[0].port`.
-    pub(crate) field: String,
+    pub field: String,
     /// What is wrong there.
-    pub(crate) sentence: String,
+    pub sentence: String,
     /// For whoever writes the next one.
-    pub(crate) status: Option<LoadBalancerPoolStatus>,
+    pub status: Option<LoadBalancerPoolStatus>,
 }
 
 pub(crate) fn pool(mut object: DynamicObject) -> Item {

@@ -9,6 +9,7 @@
 mod answers;
 mod lane;
 mod pace;
+mod strays;
 
 pub use pace::{COALESCE_MAX, COALESCE_QUIET};
 

@@ -3,6 +3,7 @@
 
 mod divergence;
 mod fixtures;
+mod fleet;
 mod last_good;
 mod pair;
 mod replicas;

@@ -47,7 +47,9 @@ impl Session {
     }
 
     pub(super) fn on_digests(&mut self, report: &DigestReport) -> Option<Report> {
-        let (pool, lane) = self.lanes.get_key_value(&*report.pool)?;
+        let Some((pool, lane)) = self.lanes.get_key_value(&*report.pool) else {
+            return self.remove_again(report);
+        };
         let sent = lane.sent.as_ref()?;
         if lane.update.is_some() || self.awaiting.contains_key(pool) || sent.version != report.version {
             return None;

@@ -426,6 +426,27 @@ fn a_report_with_another_digest_brings_the_whole_pool_and_a_late_one_does_not() 
 }
 
 #[test]
+fn a_pool_that_a_proxy_still_has_after_its_removal_is_removed_again() {
+    let old = pool(1, 1, &[("a", backends(1))]);
+    let mut stream = Stream::open(Vec::new(), &[&old]);
+    stream.settle(&old);
+    stream.session.changed(&old.name, None);
+    assert!(matches!(stream.next(), Some(ToProxy::PoolRemoved(_))), "which was lost");
+    let report = |epoch| {
+        let version = Some(Version { epoch, ..old.version });
+        FromProxy::DigestReport(DigestReport { pool: "ns/p".into(), version, ..DigestReport::default() })
+    };
+    assert_eq!(stream.say(report(EPOCH + 1)), None);
+    assert_eq!(stream.next(), None, "not on this stream's word");
+    assert_eq!(stream.say(report(EPOCH)), None);
+    let Some(ToProxy::PoolRemoved(removed)) = stream.next() else { panic!("a removal") };
+    assert_eq!((removed.pool.as_str(), stream.next()), ("ns/p", None));
+    assert_eq!(stream.say(report(EPOCH)), None);
+    stream.change(&old);
+    assert_eq!(update(&stream.chunk()).sets.len(), 1, "one that comes back is sent whole");
+}
+
+#[test]
 fn a_stream_is_stuck_when_nothing_is_acknowledged_in_time() {
     let old = pool(1, 1, &[("a", backends(1))]);
     let mut stream = Stream::open(Vec::new(), &[&old]);
