@@ -6,6 +6,7 @@ use crate::run::samples::Samples;
 use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::sync::Arc;
+use std::time::Instant;
 use weir_controller::compile::{Objects, Touched, World, world};
 use weir_controller::source::Loaded;
 use weir_controller::store::{Completeness, Store};
@@ -35,8 +36,8 @@ impl Follower {
         Self { samples: Some(Samples::default()), ..Self::new(store, format) }
     }
 
-    /// Makes a new state of the folder the one in force. What is wrong in it keeps its last good state.
-    pub fn take(&mut self, mut loaded: Loaded) {
+    /// Makes a new state of the folder, `seen` then, the one in force. What is wrong in it keeps its last good state.
+    pub fn take(&mut self, mut loaded: Loaded, seen: Instant) {
         if let Some(samples) = &mut self.samples {
             samples.supply(&mut loaded.objects);
         }
@@ -46,12 +47,12 @@ impl Follower {
         let (world, outcome) = match self.compiled.take() {
             None => {
                 let world = world(&loaded.objects, None);
-                let outcome = self.store.apply(&world, completeness);
+                let outcome = self.store.apply(&world, completeness, seen);
                 (world, outcome)
             }
             Some((before, mut world)) => {
                 let looked_at = world.update(&loaded.objects, &Touched::between(&before, &loaded.objects));
-                let outcome = self.store.apply_update(&world, &looked_at, completeness);
+                let outcome = self.store.apply_update(&world, &looked_at, completeness, seen);
                 (world, outcome)
             }
         };

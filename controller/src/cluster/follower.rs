@@ -16,8 +16,9 @@ pub(super) struct Follower {
     cache: Cache,
     /// `None` before everything has been seen once.
     world: Option<World>,
-    /// What changed and waits for all watches to settle.
+    /// What changed and waits for all watches to settle, and when the oldest of it was seen.
     due: Touched,
+    due_seen: Option<Instant>,
     /// What was said before, so that a change says what is new and not everything again. Of grants, and by pool.
     said_of_grants: BTreeSet<Finding>,
     said: BTreeMap<ObjectKey, BTreeSet<Finding>>,
@@ -58,6 +59,7 @@ impl Follower {
             cache,
             world: None,
             due: Touched::default(),
+            due_seen: None,
             said_of_grants: BTreeSet::new(),
             said: BTreeMap::new(),
             unsaid: BTreeSet::new(),
@@ -84,7 +86,12 @@ impl Follower {
             SecretWatches::default()
         };
         // First what costs little, so that endpoints never wait for pools that wait for a Secret.
-        self.refresh(&std::mem::take(&mut changes.touched.services));
+        if let Some(seen) = changes.seen {
+            self.refresh(&std::mem::take(&mut changes.touched.services), seen);
+            if !changes.touched.is_empty() {
+                self.due_seen = Some(self.due_seen.map_or(seen, |before| before.min(seen)));
+            }
+        }
         self.unjudged.extend(changes.pools);
         self.due.extend(changes.touched);
         if self.cache.is_settled() {
@@ -97,7 +104,7 @@ impl Follower {
     }
 
     /// The sets of the Services that changed. Nothing where no pool uses them.
-    fn refresh(&mut self, services: &BTreeSet<ObjectKey>) {
+    fn refresh(&mut self, services: &BTreeSet<ObjectKey>, seen: Instant) {
         let Some(world) = &mut self.world else { return };
         if services.is_empty() {
             return;
@@ -108,7 +115,7 @@ impl Follower {
             let changed = world.refresh_service(service, self.cache.objects());
             pools.extend(changed.into_iter().map(|set| set.pool));
         }
-        let outcome = self.store.apply_pools(world, &pools);
+        let outcome = self.store.apply_pools(world, &pools, seen);
         self.metrics.compiled(Scope::Endpoints, begun.elapsed());
         tracing::debug!(services = services.len(), changed = outcome.changed, "endpoints changed");
         // Said with the next change of a pool: endpoints come and go too often for a line each time.
@@ -144,11 +151,13 @@ impl Follower {
         }
         let begun = Instant::now();
         let due = std::mem::take(&mut self.due);
+        // Nothing is due where the cluster is empty; what it is compiled to was known just now.
+        let seen = self.due_seen.take().unwrap_or(begun);
         let objects = self.cache.objects();
         let (scope, looked_at, outcome) = match &mut self.world {
             None => {
                 let world = self.world.insert(world(objects, None));
-                let outcome = self.store.apply(world, completeness(&self.cache, world));
+                let outcome = self.store.apply(world, completeness(&self.cache, world), seen);
                 let all = objects.pools.keys().chain(self.cache.malformed().keys());
                 (Scope::World, all.cloned().collect(), outcome)
             }
@@ -156,7 +165,7 @@ impl Follower {
                 let mut looked_at = world.update(objects, &due);
                 looked_at.extend(due.pools);
                 let completeness = completeness(&self.cache, world);
-                let outcome = self.store.apply_update(world, &looked_at, completeness);
+                let outcome = self.store.apply_update(world, &looked_at, completeness, seen);
                 (Scope::Pool, looked_at, outcome)
             }
         };
@@ -287,7 +296,7 @@ mod tests {
 
     fn say(follower: &mut Follower, kind: Kind, event: Event) {
         let watch = WatchId { kind, extent: Extent::Everywhere };
-        follower.take(std::iter::once(Message { watch, event }));
+        follower.take(std::iter::once(Message { watch, event, seen: Instant::now() }));
         follower.judge();
     }
 

@@ -14,6 +14,7 @@ pub use health::{BackendName, HEALTH_NAME_BYTES_MAX, HEALTH_REASON_BYTES_MAX, Un
 pub use observer::{FleetObserver, Reach};
 pub use summary::{PoolSummary, REFUSALS_MAX, Refusal};
 
+use super::Pool;
 use health::Found;
 use observer::Mailboxes;
 use std::collections::{BTreeMap, VecDeque};
@@ -146,16 +147,18 @@ impl FleetRecord {
         }
     }
 
-    /// The pool is now at this version: nobody has it yet.
-    pub(crate) fn made(&self, pool: &Arc<str>, version: Version, config_digest: u64, now: Instant) {
+    /// The pool is now at this version: nobody has it yet. What it lacks then, a proxy lacks since it was seen.
+    pub(crate) fn made(&self, pool: &Pool) {
+        let Pool { name, version, contents, seen } = pool;
         let mut state = self.state();
-        match state.pools.get_mut(pool) {
-            Some(expected) => expected.advance(version, config_digest, now),
+        match state.pools.get_mut(name) {
+            Some(expected) => expected.advance(*version, contents.config_digest, *seen),
             None => {
-                state.pools.insert(Arc::clone(pool), Expected::new(version, config_digest, now));
+                let expected = Expected::new(*version, contents.config_digest, *seen);
+                state.pools.insert(Arc::clone(name), expected);
             }
         }
-        self.mailboxes.announce(pool, Reach::Own);
+        self.mailboxes.announce(name, Reach::Own);
     }
 
     /// There is no such pool any more; what streams still say of it is not recorded.
@@ -468,8 +471,9 @@ impl Expected {
 
     /// When the oldest change was made that this stream has not acknowledged.
     fn waits_since(&self, standing: &Standing) -> Instant {
-        let first = self.changes.iter().find(|&&(sequence, _)| sequence > standing.sequence());
-        let mut since = first.map_or(self.made_at, |&(_, at)| at);
+        // What was seen first is not always made first: a pool may have waited for a Secret.
+        let lacking = self.changes.iter().filter(|&&(sequence, _)| sequence > standing.sequence());
+        let mut since = lacking.map(|&(_, at)| at).min().unwrap_or(self.made_at);
         if standing.applied.config_digest != self.config_digest {
             since = since.min(self.config_since.1);
         }

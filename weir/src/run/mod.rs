@@ -82,7 +82,7 @@ async fn serve(args: &Args) -> Result<ExitCode, Failure> {
         let store = Arc::clone(&store);
         controller.spawn(keeper.run(move |ring| store.use_ring(ring)));
     }
-    controller.spawn(source.run(move |loaded| follower.take(loaded)));
+    controller.spawn(source.run(move |loaded, seen| follower.take(loaded, seen)));
     controller.spawn(summary::print_once_served(
         store,
         summary::Addresses { bind: options.bind, admin: options.admin },

@@ -30,7 +30,8 @@ fn pool(sequence: u64, timeout: u64, sets: &[(&str, Vec<Backend>)]) -> Arc<Pool>
     let contents =
         Contents { config: Arc::new(config), config_digest, sets: sets.collect(), ..Contents::default() };
     let name: Arc<str> = "ns/p".into();
-    Arc::new(Pool { name, version: Version { epoch: EPOCH, sequence: 2 * sequence }, contents })
+    let version = Version { epoch: EPOCH, sequence: 2 * sequence };
+    Arc::new(Pool { name, version, contents, seen: Instant::now() })
 }
 
 fn hello(known: Vec<KnownPool>) -> ProxyMessage {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::store::Contents;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 
@@ -21,7 +22,9 @@ impl Bench {
     }
 
     fn make(&self, pool: &str, sequence: u64, config: u64) {
-        self.record.made(&pool.into(), version(sequence), config, self.now);
+        let contents = Contents { config_digest: config, ..Contents::default() };
+        let version = version(sequence);
+        self.record.made(&Pool { name: pool.into(), version, contents, seen: self.now });
     }
 
     fn join(&self, proxy: &str, pool: &str) -> StreamId {
