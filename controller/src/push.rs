@@ -27,13 +27,15 @@ pub use tls::{HANDSHAKE_TIMEOUT, HANDSHAKES_MAX, RELOAD_INTERVAL, TlsError};
 use crate::identity::Identity;
 use crate::keys::{self, Ring};
 use crate::replicas;
-use crate::store::{Pool, Store, StreamId, Subscription};
+use crate::store::{Peer, Pool, Resend, Store, StreamId, Subscription};
 use hyper_util::rt::TokioIo;
+use prost::Message as _;
 use relay::{Relay, Seat};
 pub(crate) use security::aged;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::io::DuplexStream;
 use tokio::net::TcpListener;
@@ -233,7 +235,8 @@ impl ProxyStream {
     async fn drive(&mut self, mut session: Session) -> Result<(), Status> {
         let proxy = name(&self.identity, &session);
         let seat = session.health_id().and_then(|id| self.relay.join(keys::scope(&self.identity), id));
-        let record = FleetEntry::begin(&self.store, Arc::clone(&proxy), seat);
+        let peer = Peer { proxy: Arc::clone(&proxy), identity: self.identity.to_string().into() };
+        let record = FleetEntry::begin(&self.store, peer, seat);
         let subscription = self.store.subscribe();
         let mut ring = self.store.ring();
         // As if it had changed: what there is, is news to this stream.
@@ -269,7 +272,10 @@ impl ProxyStream {
                     let now = Instant::now().into_std();
                     // What others found of backends comes after all that must be served.
                     match session.next(now).or_else(|| record.news(now)) {
-                        Some(message) => permit.send(Ok(message)),
+                        Some(message) => {
+                            record.sends(&message);
+                            permit.send(Ok(message));
+                        }
                         None => may_have_more = false,
                     }
                     session.take_too_large().into_iter().for_each(|report| record.report(report));
@@ -365,12 +371,19 @@ struct FleetEntry {
     proxy: Arc<str>,
     /// Among the proxies that share health checks; `None` for one that does not.
     seat: Option<Seat>,
+    sent_bytes: Arc<AtomicU64>,
 }
 
 impl FleetEntry {
-    fn begin(store: &Arc<Store>, proxy: Arc<str>, seat: Option<Seat>) -> Self {
-        let stream = store.fleet_record().begin(Arc::clone(&proxy));
-        Self { store: Arc::clone(store), stream, proxy, seat }
+    fn begin(store: &Arc<Store>, peer: Peer, seat: Option<Seat>) -> Self {
+        let proxy = Arc::clone(&peer.proxy);
+        let (stream, sent_bytes) = store.fleet_record().begin(peer, Instant::now().into_std());
+        Self { store: Arc::clone(store), stream, proxy, seat, sent_bytes }
+    }
+
+    fn sends(&self, message: &ControllerMessage) {
+        let bytes = u64::try_from(message.encoded_len()).unwrap_or(u64::MAX);
+        self.sent_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// What other proxies said that this one has not been told.
@@ -388,7 +401,7 @@ impl FleetEntry {
     }
 
     fn expect(&self, pool: &Arc<str>) {
-        self.store.fleet_record().expect(self.stream, pool, Instant::now().into_std());
+        self.store.fleet_record().expect(self.stream, pool);
     }
 
     fn release(&self, pool: &Arc<str>) {
@@ -406,14 +419,15 @@ impl FleetEntry {
             Report::Refused { pool, refusal } => {
                 let (field, reason) = (&refusal.field, &refusal.reason);
                 tracing::warn!(%proxy, %pool, %field, %reason, "a proxy refused a pool; it serves its last good configuration");
-                self.store.fleet_record().refused(self.stream, &pool, refusal);
+                let now = Instant::now().into_std();
+                self.store.fleet_record().refused(self.stream, &pool, refusal, now);
             }
             Report::SnapshotRequested { pool, reason } => {
-                self.store.fleet_record().resent(self.stream, &pool);
+                self.store.fleet_record().resent(self.stream, &pool, Resend::Requested);
                 tracing::warn!(%proxy, %pool, %reason, "a proxy is out of step and gets the whole pool");
             }
             Report::Diverged { pool, what } => {
-                self.store.fleet_record().resent(self.stream, &pool);
+                self.store.fleet_record().resent(self.stream, &pool, Resend::Diverged);
                 tracing::warn!(%proxy, %pool, %what, "a proxy's digests differ from what it was sent; it gets the whole pool");
             }
             Report::TooLarge { pool, bytes } => {

@@ -9,14 +9,17 @@ mod knowledge;
 
 pub use fleet::{
     Applied, BackendName, CHANGES_REMEMBERED_MAX, Fleet, FleetCounts, FleetObserver, HEALTH_NAME_BYTES_MAX,
-    HEALTH_REASON_BYTES_MAX, PoolSummary, REFUSALS_MAX, REPLICAS_MAX, Reach, Refusal, Unhealthy,
-    UnhealthyBackends,
+    HEALTH_REASON_BYTES_MAX, LACKS_MAX, Lack, Lane, OfLane, PROPAGATION_BOUNDS_S, PROXIES_LISTED_MAX,
+    PoolSummary, ProxyPage, ProxyRow, RECENT_MAX, REFUSALS_MAX, REPLICAS_MAX, Reach, Refusal, Took,
+    Unhealthy, UnhealthyBackends,
 };
 pub use knowledge::{Completeness, Knowledge};
 
 use crate::compile::{BackendSetContent, CompiledPool, DataPlane, ObjectKey, World};
 use crate::keys::Ring;
-pub(crate) use fleet::{FleetRecord, RemoteId, StreamId, reason_within_limit};
+pub(crate) use fleet::{FleetRecord, Peer, RemoteId, Resend, StreamId, reason_within_limit};
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::Histogram;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -258,6 +261,11 @@ impl Store {
         self.fleet.view()
     }
 
+    /// What is known of the proxies of this process, those after a name; lets others run in between.
+    pub async fn proxies(&self, after: Option<&str>) -> ProxyPage {
+        self.fleet.page(after, now()).await
+    }
+
     /// What the proxies make of one pool; costs what they are.
     #[must_use]
     pub fn summary(&self, pool: &str, reach: Reach) -> PoolSummary {
@@ -281,6 +289,12 @@ impl Store {
     #[must_use]
     pub fn unhealthy_count(&self) -> usize {
         self.fleet.unhealthy_count()
+    }
+
+    /// The times from when a change was seen until a proxy acknowledged it, for a registry.
+    #[must_use]
+    pub fn propagation(&self) -> Family<OfLane, Histogram> {
+        self.fleet.propagation().family()
     }
 
     pub(crate) fn fleet_record(&self) -> &FleetRecord {

@@ -8,14 +8,12 @@ use super::failure::{Failure, FailureReason};
 use super::read::{Item, Malformed};
 use super::references::References;
 use super::{Extent, Kind, WatchId};
+pub use crate::compile::SECRETS_MAX;
 use crate::compile::{ObjectKey, Objects, Touched, Unread};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 use weir_crds::LoadBalancerPool;
-
-/// Secrets that are watched, the first ones by namespace and name. Each is a connection to the API server.
-pub const SECRETS_MAX: usize = 1024;
 
 /// A Secret's watch that failed so often is not waited for any longer.
 const FAILURES_MAX: u32 = 3;

@@ -64,7 +64,7 @@ impl Source {
         match self {
             Self::Cluster(cluster) => cluster::follow(*cluster, store, board, readiness, metrics).await,
             Self::Folder(source, _) => {
-                let mut follower = Follower::new(store, format);
+                let mut follower = Follower::new(store, board, format);
                 let take = move |loaded, seen| {
                     follower.take(loaded, seen);
                     readiness.ready();
