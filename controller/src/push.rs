@@ -235,8 +235,7 @@ impl ProxyStream {
     async fn drive(&mut self, mut session: Session) -> Result<(), Status> {
         let proxy = name(&self.identity, &session);
         let seat = session.health_id().and_then(|id| self.relay.join(keys::scope(&self.identity), id));
-        let peer = Peer { proxy: Arc::clone(&proxy), identity: self.identity.to_string().into() };
-        let record = FleetEntry::begin(&self.store, peer, seat);
+        let record = FleetEntry::begin(&self.store, &proxy, &self.identity, seat);
         let subscription = self.store.subscribe();
         let mut ring = self.store.ring();
         // As if it had changed: what there is, is news to this stream.
@@ -272,10 +271,7 @@ impl ProxyStream {
                     let now = Instant::now().into_std();
                     // What others found of backends comes after all that must be served.
                     match session.next(now).or_else(|| record.news(now)) {
-                        Some(message) => {
-                            record.sends(&message);
-                            permit.send(Ok(message));
-                        }
+                        Some(message) => permit.send(Ok(record.counted(message))),
                         None => may_have_more = false,
                     }
                     session.take_too_large().into_iter().for_each(|report| record.report(report));
@@ -375,15 +371,18 @@ struct FleetEntry {
 }
 
 impl FleetEntry {
-    fn begin(store: &Arc<Store>, peer: Peer, seat: Option<Seat>) -> Self {
-        let proxy = Arc::clone(&peer.proxy);
+    fn begin(store: &Arc<Store>, proxy: &Arc<str>, identity: &Identity, seat: Option<Seat>) -> Self {
+        let peer = Peer { proxy: Arc::clone(proxy), identity: identity.to_string().into() };
+        let proxy = Arc::clone(proxy);
         let (stream, sent_bytes) = store.fleet_record().begin(peer, Instant::now().into_std());
         Self { store: Arc::clone(store), stream, proxy, seat, sent_bytes }
     }
 
-    fn sends(&self, message: &ControllerMessage) {
+    /// The message on its way out.
+    fn counted(&self, message: ControllerMessage) -> ControllerMessage {
         let bytes = u64::try_from(message.encoded_len()).unwrap_or(u64::MAX);
         self.sent_bytes.fetch_add(bytes, Ordering::Relaxed);
+        message
     }
 
     /// What other proxies said that this one has not been told.

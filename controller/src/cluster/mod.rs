@@ -19,6 +19,7 @@ mod cache;
 mod connect;
 mod failure;
 mod follower;
+mod list;
 mod read;
 mod references;
 mod watch;
@@ -26,6 +27,7 @@ mod watch;
 pub use cache::SECRETS_MAX;
 pub use connect::{Access, Cluster, ConnectError, connect};
 pub use failure::FailureReason;
+pub use list::{LIST_TIMEOUT, ListError, pools};
 pub use watch::{BACKOFF_MAX, BACKOFF_MIN, BACKOFF_RESET, MESSAGES_MAX, WATCH_TIMEOUT_S};
 
 use crate::compile::ObjectKey;

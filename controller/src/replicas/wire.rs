@@ -259,6 +259,8 @@ mod tests {
         assert_eq!(one_more, Err(Breach::Refusals("ns/p".into(), REFUSALS_MAX + 1)));
         assert!(changed(|report| report.refusals[7].proxy = "p".repeat(PROXY_BYTES_MAX)).is_ok());
         assert!(changed(|report| report.refusals[7].proxy = "p".repeat(PROXY_BYTES_MAX + 1)).is_err());
+        assert!(changed(|report| report.slowest_proxy = "p".repeat(PROXY_BYTES_MAX)).is_ok());
+        assert!(changed(|report| report.slowest_proxy = "p".repeat(PROXY_BYTES_MAX + 1)).is_err());
     }
 
     #[test]
