@@ -101,7 +101,7 @@ impl AdminState {
     }
 
     fn paths(&self) -> impl Iterator<Item = &'static str> {
-        PATHS.into_iter().chain(self.pages.iter().flat_map(|pages| pages.paths()))
+        PATHS.into_iter().chain(self.pages.iter().flat_map(Pages::paths))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::Kind;
 use super::cache::{Cache, Changes, Message, SecretWatches};
-use crate::compile::{CompiledPool, ObjectKey, Rejection, Touched, World, world};
+use crate::compile::{CompiledPool, ObjectKey, Origin, Rejection, Touched, World, world};
 use crate::metrics::{Metrics, Scope};
 use crate::readiness::Readiness;
 use crate::status::{Board, Verdict};
@@ -87,7 +87,7 @@ impl Follower {
         };
         // First what costs little, so that endpoints never wait for pools that wait for a Secret.
         if let Some(seen) = changes.seen {
-            self.refresh(&std::mem::take(&mut changes.touched.services), seen);
+            self.refresh(&std::mem::take(&mut changes.touched.origins), seen);
             if !changes.touched.is_empty() {
                 self.due_seen = Some(self.due_seen.map_or(seen, |before| before.min(seen)));
             }
@@ -103,21 +103,21 @@ impl Follower {
         secrets
     }
 
-    /// The sets of the Services that changed. Nothing where no pool uses them.
-    fn refresh(&mut self, services: &BTreeSet<ObjectKey>, seen: Instant) {
+    /// The sets whose backends changed. Nothing where no pool uses them.
+    fn refresh(&mut self, origins: &BTreeSet<Origin>, seen: Instant) {
         let Some(world) = &mut self.world else { return };
-        if services.is_empty() {
+        if origins.is_empty() {
             return;
         }
         let begun = Instant::now();
         let mut pools = BTreeSet::new();
-        for service in services {
-            let changed = world.refresh_service(service, self.cache.objects());
+        for origin in origins {
+            let changed = world.refresh(origin, self.cache.objects());
             pools.extend(changed.into_iter().map(|set| set.pool));
         }
         let outcome = self.store.apply_pools(world, &pools, seen);
         self.metrics.compiled(Scope::Endpoints, begun.elapsed());
-        tracing::debug!(services = services.len(), changed = outcome.changed, "endpoints changed");
+        tracing::debug!(origins = origins.len(), changed = outcome.changed, "endpoints changed");
         // Said with the next change of a pool: endpoints come and go too often for a line each time.
         self.unsaid.extend(pools.iter().cloned());
         self.unjudged.append(&mut pools);

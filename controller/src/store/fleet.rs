@@ -331,8 +331,8 @@ impl FleetRecord {
 
     pub(crate) fn view(&self) -> Fleet {
         let state = self.state();
-        let mut fleet = Fleet::default();
-        fleet.proxies = state.streams.values().map(|stream| Arc::clone(&stream.peer.proxy)).collect();
+        let proxies = state.streams.values().map(|stream| Arc::clone(&stream.peer.proxy)).collect();
+        let mut fleet = Fleet { proxies, ..Fleet::default() };
         for (name, expected) in state.pools.iter().filter(|(_, expected)| !expected.streams.is_empty()) {
             let proxies = expected.streams.values();
             let applied = proxies.map(|standing| (Arc::clone(&standing.proxy), standing.applied.clone()));

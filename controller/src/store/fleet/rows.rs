@@ -72,8 +72,8 @@ impl FleetRecord {
     /// The proxies after that name. Costs the entries of all pools, and lets others run in between.
     pub(crate) async fn page(&self, after: Option<&str>, now: Instant) -> ProxyPage {
         let (mut rows, next) = self.begin_page(after, now);
-        let mut pool = None;
-        while let Some(looked_at) = self.look(&mut rows, pool, now) {
+        let mut pool: Option<Arc<str>> = None;
+        while let Some(looked_at) = self.look(&mut rows, pool.as_deref(), now) {
             pool = Some(looked_at);
             tokio::task::yield_now().await;
         }
@@ -125,11 +125,11 @@ impl FleetRecord {
     fn look(
         &self,
         rows: &mut BTreeMap<StreamId, ProxyRow>,
-        after: Option<Arc<str>>,
+        after: Option<&str>,
         now: Instant,
     ) -> Option<Arc<str>> {
         let state = self.state();
-        let from = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let mut looks = 0;
         for (name, expected) in state.pools.range::<str, _>((from, Bound::Unbounded)) {
             for (stream, standing) in &expected.streams {
