@@ -2,7 +2,7 @@
 
 use crate::cluster::{FailureReason, Kind};
 use crate::readiness::Readiness;
-use crate::store::Store;
+use crate::store::{FleetCounts, Store};
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -11,6 +11,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// Media type of [`Metrics::text`].
@@ -60,7 +61,26 @@ pub struct Metrics {
     watches: Family<OfKind, Gauge>,
     failures: Family<OfFailure, Counter>,
     compile: Family<OfScope, Histogram>,
+    /// In the order of [`COUNTS`].
+    counts: [Counter; COUNTS.len()],
 }
+
+/// What is counted of proxies: name, help, and where it is.
+type Count = (&'static str, &'static str, fn(&FleetCounts) -> u64);
+
+const COUNTS: [Count; 5] = [
+    ("acks", "Versions that proxies acknowledged", |counts| counts.acks),
+    ("nacks", "Versions that proxies refused", |counts| counts.nacks),
+    ("snapshot_requests", "Pools sent again whole, since a proxy asked for it", |counts| {
+        counts.snapshot_requests
+    }),
+    (
+        "divergences",
+        "Pools sent again whole, since the digests of a proxy are not those of what it was sent",
+        |counts| counts.divergences,
+    ),
+    ("too_large", "Versions of pools that were too large to be sent", |counts| counts.too_large),
+];
 
 impl fmt::Debug for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -86,6 +106,7 @@ impl Metrics {
             watches: Family::default(),
             failures: Family::default(),
             compile: Family::new_with_constructor(histogram),
+            counts: Default::default(),
         };
         metrics.register();
         metrics
@@ -125,6 +146,10 @@ impl Metrics {
         self.proxies.set(gauge(self.store.fleet().proxies.len()));
         self.pools.set(gauge(self.store.pools().len()));
         self.unhealthy.set(gauge(self.store.unhealthy_count()));
+        let counts = self.store.fleet_counts();
+        for (counter, (_, _, of)) in self.counts.iter().zip(COUNTS) {
+            counter.inner().store(of(&counts), Ordering::Relaxed);
+        }
         let mut encoded = String::new();
         text::encode(&mut encoded, &self.registry)?;
         Ok(encoded)
@@ -148,6 +173,12 @@ impl Metrics {
         registry.register("watch_failures", help, self.failures.clone());
         let help = "Time to compile a change and to hand it to the streams";
         registry.register("compile_duration_seconds", help, self.compile.clone());
+        let help = "Time from when a change was seen until a proxy acknowledged it, by lane; of changes that are acknowledged \
+                    together, the oldest";
+        registry.register("propagation_seconds", help, self.store.propagation());
+        for (counter, (name, help, _)) in self.counts.iter().zip(COUNTS) {
+            registry.register(name, help, counter.clone());
+        }
     }
 }
 
@@ -170,6 +201,10 @@ mod tests {
             "weir_controller_watch_failures_total{kind=\"Secret\",reason=\"Forbidden\"} 1",
             "weir_controller_objects{kind=\"Service\"} 3",
             "weir_controller_compile_duration_seconds_bucket{le=\"0.0003\",scope=\"Endpoints\"} 1",
+            "weir_controller_propagation_seconds_count{lane=\"endpoints\"} 0",
+            "weir_controller_propagation_seconds_bucket{le=\"60.0\",lane=\"config\"} 0",
+            "weir_controller_divergences_total 0",
+            "weir_controller_snapshot_requests_total 0",
         ] {
             assert!(text.contains(line), "{line} in {text}");
         }

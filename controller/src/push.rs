@@ -248,7 +248,9 @@ impl ProxyStream {
 
     async fn drive(&mut self, session: Session) -> Result<(), Status> {
         let (relay, identity) = (&self.relay, self.identity.clone());
-        let mut conversation = Conversation::begin(session, &self.store, relay, identity, &self.security);
+        let now = Instant::now().into_std();
+        let mut conversation =
+            Conversation::begin(session, &self.store, relay, identity, &self.security, now);
         let proxy = Arc::clone(conversation.proxy());
         tracing::info!(%proxy, "a proxy has connected");
         let mut may_have_more = true;

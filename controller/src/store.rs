@@ -10,14 +10,17 @@ mod loss;
 
 pub use fleet::{
     Applied, BackendName, CHANGES_REMEMBERED_MAX, Fleet, FleetCounts, FleetObserver, HEALTH_NAME_BYTES_MAX,
-    HEALTH_REASON_BYTES_MAX, PoolSummary, REFUSALS_MAX, REPLICAS_MAX, Reach, Refusal, Unhealthy,
-    UnhealthyBackends,
+    HEALTH_REASON_BYTES_MAX, LACKS_MAX, Lack, Lane, OfLane, PROPAGATION_BOUNDS_S, PROXIES_LISTED_MAX,
+    PoolSummary, ProxyPage, ProxyRow, RECENT_MAX, REFUSALS_MAX, REPLICAS_MAX, Reach, Refusal, Took,
+    Unhealthy, UnhealthyBackends,
 };
 pub use knowledge::{Completeness, Knowledge};
 
 use crate::compile::{BackendSetContent, CompiledPool, DataPlane, ObjectKey, World};
 use crate::keys::Ring;
-pub(crate) use fleet::{FleetRecord, RemoteId, StreamId, reason_within_limit};
+pub(crate) use fleet::{FleetRecord, Peer, RemoteId, Resend, StreamId, reason_within_limit};
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::Histogram;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -39,6 +42,8 @@ pub struct Pool {
     pub empty_from_start: BTreeSet<String>,
     /// What it serves.
     pub contents: Contents,
+    /// When the oldest event was seen that made this version differ from the one before.
+    pub seen: Instant,
 }
 
 /// What a pool serves.
@@ -124,21 +129,28 @@ impl Store {
     /// Makes everything that `world` serves the state in force: new and changed pools get the next sequence, equal
     /// ones are not touched, all others are removed.
     ///
+    /// `seen` is when the oldest event was seen that is new in `world`: by tokio's clock, like all times here. What a change
+    /// takes to the proxies counts from there.
+    ///
     /// Compares one digest for each set; copies and sends only what differs.
-    pub fn apply(&self, world: &World, completeness: Completeness) -> Outcome {
+    pub fn apply(&self, world: &World, completeness: Completeness, seen: Instant) -> Outcome {
         let serving = world.all_serving().map(|(key, pool)| (key.to_string(), pool.into()));
         let lacking = world.lacking().map(ToString::to_string);
-        self.replace(serving, Knowledge::new(completeness, lacking))
+        self.replace(serving, Knowledge::new(completeness, lacking), seen)
     }
 
     /// The same for these pools alone, after [`World::refresh`]. Costs what they cost, whatever the size
     /// of the world. Without effect before the first [`Self::apply`].
-    pub fn apply_pools<'a>(&self, world: &World, pools: impl IntoIterator<Item = &'a ObjectKey>) -> Outcome {
+    pub fn apply_pools<'a>(
+        &self,
+        world: &World,
+        pools: impl IntoIterator<Item = &'a ObjectKey>,
+        seen: Instant,
+    ) -> Outcome {
         let mut outcome = Outcome::default();
         if self.loaded.borrow().is_none() {
             return outcome;
         }
-        let now = now();
         let mut state = self.state();
         for key in pools {
             let name = key.to_string();
@@ -149,7 +161,7 @@ impl Store {
                 }
                 continue;
             };
-            if self.put(&mut state, &name, pool.into(), now) {
+            if self.put(&mut state, &name, pool.into(), seen) {
                 outcome.changed += 1;
             }
         }
@@ -162,31 +174,36 @@ impl Store {
         world: &World,
         pools: impl IntoIterator<Item = &'a ObjectKey>,
         completeness: Completeness,
+        seen: Instant,
     ) -> Outcome {
         if self.loaded.borrow().is_none() {
             return Outcome::default();
         }
-        let outcome = self.apply_pools(world, pools);
+        let outcome = self.apply_pools(world, pools, seen);
         self.know(Knowledge::new(completeness, world.lacking().map(ToString::to_string)));
         outcome
     }
 
-    /// What [`Self::apply`] does, for pools from anywhere, by their `namespace/name`.
+    /// What [`Self::apply`] does, for pools from anywhere, by their `namespace/name`. What is new is seen with this call.
     pub fn replace_all(
         &self,
         pools: impl IntoIterator<Item = (String, Contents)>,
         completeness: Completeness,
     ) -> Outcome {
-        self.replace(pools, Knowledge::new(completeness, []))
+        self.replace(pools, Knowledge::new(completeness, []), now())
     }
 
-    fn replace(&self, pools: impl IntoIterator<Item = (String, Contents)>, knowledge: Knowledge) -> Outcome {
+    fn replace(
+        &self,
+        pools: impl IntoIterator<Item = (String, Contents)>,
+        knowledge: Knowledge,
+        seen: Instant,
+    ) -> Outcome {
         let mut outcome = Outcome::default();
-        let now = now();
         let mut state = self.state();
         let mut serving = BTreeSet::new();
         for (name, contents) in pools {
-            if self.put(&mut state, &name, contents, now) {
+            if self.put(&mut state, &name, contents, seen) {
                 outcome.changed += 1;
             }
             serving.insert(name);
@@ -200,7 +217,7 @@ impl Store {
         }
         state.is_loaded = true;
         drop(state);
-        self.loaded_at.get_or_init(|| now);
+        self.loaded_at.get_or_init(now);
         self.know(knowledge);
         outcome
     }
@@ -257,6 +274,11 @@ impl Store {
         self.fleet.view()
     }
 
+    /// What is known of the proxies of this process, those after a name; lets others run in between.
+    pub async fn proxies(&self, after: Option<&str>) -> ProxyPage {
+        self.fleet.page(after, now()).await
+    }
+
     /// What the proxies make of one pool; costs what they are.
     #[must_use]
     pub fn summary(&self, pool: &str, reach: Reach) -> PoolSummary {
@@ -282,6 +304,12 @@ impl Store {
         self.fleet.unhealthy_count()
     }
 
+    /// The times from when a change was seen until a proxy acknowledged it, for a registry.
+    #[must_use]
+    pub fn propagation(&self) -> Family<OfLane, Histogram> {
+        self.fleet.propagation().family()
+    }
+
     pub(crate) fn fleet_record(&self) -> &FleetRecord {
         &self.fleet
     }
@@ -299,9 +327,9 @@ impl Store {
     }
 
     /// False when it is equal to what is there.
-    fn put(&self, state: &mut State, name: &str, contents: Contents, now: Instant) -> bool {
-        let Some(pool) = state.put(self.epoch, name, contents) else { return false };
-        self.fleet.made(&pool.name, pool.version, pool.contents.config_digest, now);
+    fn put(&self, state: &mut State, name: &str, contents: Contents, seen: Instant) -> bool {
+        let Some(pool) = state.put(self.epoch, name, contents, seen) else { return false };
+        self.fleet.made(&pool);
         true
     }
 
@@ -318,7 +346,7 @@ fn now() -> Instant {
 
 impl State {
     /// `None` when it is equal to what is there.
-    fn put(&mut self, epoch: u64, name: &str, mut contents: Contents) -> Option<Arc<Pool>> {
+    fn put(&mut self, epoch: u64, name: &str, mut contents: Contents, seen: Instant) -> Option<Arc<Pool>> {
         let known = self.pools.get_key_value(name);
         let sequence = self.sequence + 2;
         let (mut takes_away, mut empty_from_start) = (sequence, BTreeSet::new());
@@ -339,7 +367,7 @@ impl State {
         self.sequence = sequence;
         let version = Version { epoch, sequence };
         let pool =
-            Arc::new(Pool { name: Arc::clone(&name), version, takes_away, empty_from_start, contents });
+            Arc::new(Pool { name: Arc::clone(&name), version, takes_away, empty_from_start, contents, seen });
         self.pools.insert(Arc::clone(&name), Arc::clone(&pool));
         self.announce(&name);
         Some(pool)
@@ -538,10 +566,10 @@ mod tests {
     fn single_pools_are_applied_after_the_first_world_only() {
         let (store, world) = (Store::new(1), World::default());
         let key = ObjectKey::new("ns", "a");
-        assert_eq!(store.apply_pools(&world, [&key]), Outcome::default());
+        assert_eq!(store.apply_pools(&world, [&key], now()), Outcome::default());
         assert_eq!(*store.loaded.borrow(), None);
         put(&store, &[("ns/a", contents(1, &[])), ("ns/b", contents(1, &[]))]);
-        assert_eq!(store.apply_pools(&world, [&key]), Outcome { changed: 0, removed: 1 });
+        assert_eq!(store.apply_pools(&world, [&key], now()), Outcome { changed: 0, removed: 1 });
         assert!(store.pool("ns/b").is_some(), "others are not looked at");
     }
 }

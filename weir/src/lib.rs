@@ -16,4 +16,5 @@ pub mod logging;
 pub mod run;
 pub mod serving;
 pub mod state;
+pub mod status;
 pub mod validate;

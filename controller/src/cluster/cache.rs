@@ -10,14 +10,12 @@ use super::guard::Guard;
 use super::read::{Item, Malformed};
 use super::references::References;
 use super::{Extent, Kind, WatchId};
+pub use crate::compile::SECRETS_MAX;
 use crate::compile::{ObjectKey, Objects, Origin, Touched, Unread};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 use weir_crds::LoadBalancerPool;
-
-/// Secrets that are watched, the first ones by namespace and name. Each is a connection to the API server.
-pub const SECRETS_MAX: usize = 1024;
 
 /// A Secret's watch that failed so often is not waited for any longer.
 const FAILURES_MAX: u32 = 3;
@@ -32,6 +30,8 @@ pub struct Message {
     pub watch: WatchId,
     /// What.
     pub event: Event,
+    /// When the watch had it, before it waited to be taken.
+    pub seen: Instant,
 }
 
 /// As the API server tells it: lists, then changes.
@@ -58,9 +58,21 @@ pub(crate) struct Changes {
     pub(crate) touched: Touched,
     /// Pools that say the same, and of which something beside it is different: a generation, a status.
     pub(crate) pools: BTreeSet<ObjectKey>,
+    /// When the oldest event was seen that brought something of this; `None` while nothing is named.
+    pub(crate) seen: Option<Instant>,
 }
 
 impl Changes {
+    /// Names what an event that was seen then brought, if anything.
+    fn extend(&mut self, brought: Self, seen: Instant) {
+        if brought == Self::default() {
+            return;
+        }
+        self.touched.extend(brought.touched);
+        self.pools.extend(brought.pools);
+        self.seen = Some(self.seen.map_or(seen, |before| before.min(seen)));
+    }
+
     /// Whether a pool, a Secret or a grant is among them: what decides which Secrets are watched.
     pub(crate) fn is_of_pools(&self) -> bool {
         let Touched { pools, origins: _, secrets, grants } = &self.touched;
@@ -102,9 +114,17 @@ struct Watch {
     /// It has said all that there is once, or there is nothing to be waited for.
     is_settled: bool,
     /// The list that is being read.
-    listing: Option<BTreeMap<ObjectKey, Item>>,
+    listing: Option<Listing>,
     failures: u32,
     failure: Option<FailureReason>,
+}
+
+/// A list, as far as it is read.
+#[derive(Debug, Default)]
+struct Listing {
+    items: BTreeMap<ObjectKey, Item>,
+    /// When the first object came.
+    seen: Option<Instant>,
 }
 
 impl Cache {
@@ -178,34 +198,44 @@ impl Cache {
     }
 
     /// Takes in what a watch says. A message of a watch that was stopped meanwhile is without effect.
-    pub(crate) fn step(&mut self, Message { watch: id, event }: Message, changes: &mut Changes) {
-        let Some(watch) = self.watches.get_mut(&id) else { return };
+    pub(crate) fn step(&mut self, Message { watch: id, event, mut seen }: Message, changes: &mut Changes) {
+        let mut brought = Changes::default();
+        self.take_in(&id, event, &mut seen, &mut brought);
+        changes.extend(brought, seen);
+    }
+
+    /// A list counts as seen when its first object was, and so `seen` goes back to that.
+    fn take_in(&mut self, id: &WatchId, event: Event, seen: &mut Instant, changes: &mut Changes) {
+        let Some(watch) = self.watches.get_mut(id) else { return };
         match event {
-            Event::Init => watch.listing = Some(BTreeMap::new()),
+            Event::Init => watch.listing = Some(Listing::default()),
             Event::InitApply(item) => {
-                watch.listing.get_or_insert_default().insert(item.key(), item);
+                let listing = watch.listing.get_or_insert_default();
+                listing.items.insert(item.key(), item);
+                listing.seen.get_or_insert(*seen);
             }
             Event::InitDone => {
                 let listed = watch.listing.take().unwrap_or_default();
+                *seen = listed.seen.unwrap_or(*seen);
                 watch.settle();
-                self.unsettled.remove(&id);
+                self.unsettled.remove(id);
                 if let Extent::Object(key) = &id.extent
                     && self.objects.unread_secrets.remove(key).is_some()
                 {
                     changes.touched.secrets.insert(key.clone());
                 }
-                self.relist(&id, listed, changes);
+                self.relist(id, listed.items, changes);
             }
             Event::Apply(item) => self.put(id.kind, item, changes),
             Event::Delete(key) => self.remove(id.kind, &key, changes),
             Event::Failed(failure) => {
-                watch.fail(&id, &failure);
+                watch.fail(id, &failure);
                 let is_settled = watch.is_settled;
                 if is_settled {
-                    self.unsettled.remove(&id);
+                    self.unsettled.remove(id);
                 }
                 if failure.is_absence(id.kind) {
-                    self.replace(&id, BTreeMap::new(), changes);
+                    self.replace(id, BTreeMap::new(), changes);
                 } else if let Extent::Object(key) = &id.extent
                     && is_settled
                 {

@@ -18,8 +18,9 @@ pub struct Follower {
     cache: Cache,
     /// `None` before everything has been seen once.
     world: Option<World>,
-    /// What changed and waits for all watches to settle.
+    /// What changed and waits for all watches to settle, and when the oldest of it was seen.
     due: Touched,
+    due_seen: Option<Instant>,
     /// What was said before, so that a change says what is new and not everything again. Of grants, and by pool.
     said_of_grants: BTreeSet<Finding>,
     said: BTreeMap<ObjectKey, BTreeSet<Finding>>,
@@ -62,6 +63,7 @@ impl Follower {
             cache,
             world: None,
             due: Touched::default(),
+            due_seen: None,
             said_of_grants: BTreeSet::new(),
             said: BTreeMap::new(),
             unsaid: BTreeSet::new(),
@@ -96,7 +98,12 @@ impl Follower {
             SecretWatches::default()
         };
         // First what costs little, so that endpoints never wait for pools that wait for a Secret.
-        self.refresh(&std::mem::take(&mut changes.touched.origins));
+        if let Some(seen) = changes.seen {
+            self.refresh(&std::mem::take(&mut changes.touched.origins), seen);
+            if !changes.touched.is_empty() {
+                self.due_seen = Some(self.due_seen.map_or(seen, |before| before.min(seen)));
+            }
+        }
         self.unjudged.extend(changes.pools);
         self.due.extend(changes.touched);
         if self.cache.is_settled() {
@@ -109,7 +116,7 @@ impl Follower {
     }
 
     /// The sets whose backends changed. Nothing where no pool uses them.
-    fn refresh(&mut self, origins: &BTreeSet<Origin>) {
+    fn refresh(&mut self, origins: &BTreeSet<Origin>, seen: Instant) {
         let Some(world) = &mut self.world else { return };
         if origins.is_empty() {
             return;
@@ -120,7 +127,7 @@ impl Follower {
             let changed = world.refresh(origin, self.cache.objects());
             pools.extend(changed.into_iter().map(|set| set.pool));
         }
-        let outcome = self.store.apply_pools(world, &pools);
+        let outcome = self.store.apply_pools(world, &pools, seen);
         self.metrics.compiled(Scope::Endpoints, begun.elapsed());
         tracing::debug!(origins = origins.len(), changed = outcome.changed, "endpoints changed");
         // Said with the next change of a pool: endpoints come and go too often for a line each time.
@@ -156,11 +163,13 @@ impl Follower {
         }
         let begun = Instant::now();
         let due = std::mem::take(&mut self.due);
+        // Nothing is due where the cluster is empty; what it is compiled to was known just now.
+        let seen = self.due_seen.take().unwrap_or(begun);
         let objects = self.cache.objects();
         let (scope, looked_at, outcome) = match &mut self.world {
             None => {
                 let world = self.world.insert(world(objects, None));
-                let outcome = self.store.apply(world, completeness(&self.cache, world));
+                let outcome = self.store.apply(world, completeness(&self.cache, world), seen);
                 let all = objects.pools.keys().chain(self.cache.malformed().keys());
                 (Scope::World, all.cloned().collect(), outcome)
             }
@@ -168,7 +177,7 @@ impl Follower {
                 let mut looked_at = world.update(objects, &due);
                 looked_at.extend(due.pools);
                 let completeness = completeness(&self.cache, world);
-                let outcome = self.store.apply_update(world, &looked_at, completeness);
+                let outcome = self.store.apply_update(world, &looked_at, completeness, seen);
                 (Scope::Pool, looked_at, outcome)
             }
         };
@@ -299,7 +308,8 @@ mod tests {
 
     fn say(follower: &mut Follower, kind: Kind, event: Event) {
         let watch = WatchId { kind, extent: Extent::Everywhere };
-        follower.take(std::iter::once(Message { watch, event }), Instant::now());
+        let now = Instant::now();
+        follower.take(std::iter::once(Message { watch, event, seen: now }), now);
         follower.judge();
     }
 

@@ -20,6 +20,7 @@ mod connect;
 mod failure;
 mod follower;
 mod guard;
+mod list;
 mod read;
 mod references;
 mod watch;
@@ -28,6 +29,7 @@ pub use cache::{Event, Message, SECRETS_MAX, SecretWatches};
 pub use connect::{Access, Cluster, ConnectError, connect};
 pub use failure::{Failure, FailureReason};
 pub use follower::Follower;
+pub use list::{LIST_TIMEOUT, ListError, pools};
 pub use read::{Item, Malformed};
 pub use watch::{BACKOFF_MAX, BACKOFF_MIN, BACKOFF_RESET, MESSAGES_MAX, WATCH_TIMEOUT_S};
 

@@ -124,12 +124,13 @@ impl Line {
         loop {
             let mut events = pin!(watcher(api.clone(), config.clone()));
             while let Some(event) = events.next().await {
+                let seen = Instant::now();
                 let failure = match event {
                     Ok(event) => {
                         if matches!(event, watcher::Event::InitDone) && said.take().is_some() {
                             tracing::info!(watch = %self.id, "read again");
                         }
-                        if self.tell(translated(event, read)).await.is_err() {
+                        if self.tell(translated(event, read), seen).await.is_err() {
                             return;
                         }
                         continue;
@@ -138,7 +139,7 @@ impl Line {
                 };
                 self.say(&failure, &mut said);
                 let is_answer = failure.reason != FailureReason::Unreachable;
-                if self.tell(Event::Failed(failure)).await.is_err() {
+                if self.tell(Event::Failed(failure), seen).await.is_err() {
                     return;
                 }
                 tokio::time::sleep(backoff.next(Instant::now(), random())).await;
@@ -151,8 +152,8 @@ impl Line {
     }
 
     /// Fails when nobody listens any more.
-    async fn tell(&self, event: Event) -> Result<(), mpsc::error::SendError<Message>> {
-        self.messages.send(Message { watch: self.id.clone(), event }).await
+    async fn tell(&self, event: Event, seen: Instant) -> Result<(), mpsc::error::SendError<Message>> {
+        self.messages.send(Message { watch: self.id.clone(), event, seen: seen.into_std() }).await
     }
 
     /// Once for each change of the reason: the same is tried again every few seconds.

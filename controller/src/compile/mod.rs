@@ -38,7 +38,7 @@ mod world;
 
 pub(crate) use check::is_object_name;
 pub use data_plane::DataPlane;
-pub use objects::{ObjectKey, Objects, Unread};
+pub use objects::{ObjectKey, Objects, SECRETS_MAX, Unread};
 pub use references::{
     GrantFrom, GrantTo, ReferenceGrant, ReferenceGrantSpec, secret_namespaces, secret_references,
 };

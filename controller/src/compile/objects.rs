@@ -38,6 +38,9 @@ pub struct Objects {
     slices_by_service: BTreeMap<ObjectKey, BTreeSet<String>>,
 }
 
+/// Secrets that are watched, the first ones by namespace and name. Each is a connection to the API server.
+pub const SECRETS_MAX: usize = 1024;
+
 /// Why it is not known whether an object exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unread {

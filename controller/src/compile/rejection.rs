@@ -38,11 +38,13 @@ pub enum Reason {
     RefNotPermitted,
     /// Endpoints of the Service cannot be used as they are written.
     InvalidEndpoints,
+    /// There is more of something than is taken, and the rest is left out.
+    LimitReached,
 }
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Invalid,
         Self::Conflicted,
         Self::BackendNotFound,
@@ -50,6 +52,7 @@ impl Reason {
         Self::InvalidCertificateRef,
         Self::RefNotPermitted,
         Self::InvalidEndpoints,
+        Self::LimitReached,
     ];
 
     /// The reason as conditions spell it.
@@ -63,6 +66,7 @@ impl Reason {
             Self::InvalidCertificateRef => "InvalidCertificateRef",
             Self::RefNotPermitted => "RefNotPermitted",
             Self::InvalidEndpoints => "InvalidEndpoints",
+            Self::LimitReached => "LimitReached",
         }
     }
 }

@@ -89,7 +89,13 @@ fn too_many(pool: &ObjectKey) -> Rejection {
         "is past the {POOLS_MAX} pools that a proxy takes, of which older ones and then smaller names go first: remove some"
     );
     let value = format!("{:?}", pool.name);
-    Rejection { pool: pool.clone(), field: "metadata.name".to_owned(), value, rule, reason: Reason::Invalid }
+    Rejection {
+        pool: pool.clone(),
+        field: "metadata.name".to_owned(),
+        value,
+        rule,
+        reason: Reason::LimitReached,
+    }
 }
 
 impl World {

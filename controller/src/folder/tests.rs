@@ -276,7 +276,7 @@ impl Running {
 
     fn of(source: FolderSource) -> Self {
         let (sender, loads) = mpsc::unbounded_channel();
-        let task = tokio::spawn(source.run(move |loaded| {
+        let task = tokio::spawn(source.run(move |loaded, _| {
             let _ = sender.send(loaded);
         }));
         Self { loads, task }

@@ -8,8 +8,10 @@ use super::relay::{Relay, Seat};
 use super::{Breach, Report, Security, Session};
 use crate::identity::Identity;
 use crate::keys::{self, Ring};
-use crate::store::{Pool, Store, StreamId, Subscription};
+use crate::store::{Peer, Pool, Resend, Store, StreamId, Subscription};
+use prost::Message as _;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 use tokio::sync::watch;
 use weir_proto::push::{BackendHealth, ControllerMessage, ProxyMessage, controller_message};
@@ -34,9 +36,10 @@ impl Conversation {
         relay: &Arc<Relay>,
         identity: Identity,
         security: &Security,
+        now: Instant,
     ) -> Self {
         let seat = session.health_id().and_then(|id| relay.join(keys::scope(&identity), id));
-        let record = FleetEntry::begin(store, name(&identity, &session), seat);
+        let record = FleetEntry::begin(store, name(&identity, &session), &identity, seat, now);
         let mut ring = store.ring();
         // As if it had changed: what there is, is news to this stream.
         ring.mark_changed();
@@ -54,10 +57,11 @@ impl Conversation {
     /// has room for.
     pub fn next(&mut self, now: Instant) -> Option<ControllerMessage> {
         self.session.knows(self.store.knowledge());
-        self.hear_pools(now);
+        self.hear_pools();
         self.hear_keys();
         // What others found of backends comes after all that must be served.
         let message = self.session.next(now).or_else(|| self.record.news(now));
+        let message = message.map(|message| self.record.counted(message));
         self.session.take_too_large().into_iter().for_each(|report| self.record.report(report, now));
         message
     }
@@ -99,14 +103,14 @@ impl Conversation {
     }
 
     /// A pool that the stream's proxy does not serve is gone for it.
-    fn hear_pools(&mut self, now: Instant) {
+    fn hear_pools(&mut self) {
         let serves = |pool: &Arc<Pool>| {
             pool.contents.data_plane.is_served_by(&self.identity, self.security.gateway_namespaces())
         };
         for (name, pool) in self.subscription.take() {
             let pool = pool.filter(serves);
             match pool {
-                Some(_) => self.record.expect(&name, now),
+                Some(_) => self.record.expect(&name),
                 None => self.record.release(&name),
             }
             self.session.changed(&name, pool);
@@ -138,12 +142,27 @@ struct FleetEntry {
     proxy: Arc<str>,
     /// Among the proxies that share health checks; `None` for one that does not.
     seat: Option<Seat>,
+    sent_bytes: Arc<AtomicU64>,
 }
 
 impl FleetEntry {
-    fn begin(store: &Arc<Store>, proxy: Arc<str>, seat: Option<Seat>) -> Self {
-        let stream = store.fleet_record().begin(Arc::clone(&proxy));
-        Self { store: Arc::clone(store), stream, proxy, seat }
+    fn begin(
+        store: &Arc<Store>,
+        proxy: Arc<str>,
+        identity: &Identity,
+        seat: Option<Seat>,
+        now: Instant,
+    ) -> Self {
+        let peer = Peer { proxy: Arc::clone(&proxy), identity: identity.to_string().into() };
+        let (stream, sent_bytes) = store.fleet_record().begin(peer, now);
+        Self { store: Arc::clone(store), stream, proxy, seat, sent_bytes }
+    }
+
+    /// The message on its way out.
+    fn counted(&self, message: ControllerMessage) -> ControllerMessage {
+        let bytes = u64::try_from(message.encoded_len()).unwrap_or(u64::MAX);
+        self.sent_bytes.fetch_add(bytes, Ordering::Relaxed);
+        message
     }
 
     /// What other proxies said that this one has not been told.
@@ -160,8 +179,8 @@ impl FleetEntry {
         }
     }
 
-    fn expect(&self, pool: &Arc<str>, now: Instant) {
-        self.store.fleet_record().expect(self.stream, pool, now);
+    fn expect(&self, pool: &Arc<str>) {
+        self.store.fleet_record().expect(self.stream, pool);
     }
 
     fn release(&self, pool: &Arc<str>) {
@@ -178,14 +197,14 @@ impl FleetEntry {
             Report::Refused { pool, refusal } => {
                 let (field, reason) = (&refusal.field, &refusal.reason);
                 tracing::warn!(%proxy, %pool, %field, %reason, "a proxy refused a pool; it serves its last good configuration");
-                self.store.fleet_record().refused(self.stream, &pool, refusal);
+                self.store.fleet_record().refused(self.stream, &pool, refusal, now);
             }
             Report::SnapshotRequested { pool, reason } => {
-                self.store.fleet_record().resent(self.stream, &pool);
+                self.store.fleet_record().resent(self.stream, &pool, Resend::Requested);
                 tracing::warn!(%proxy, %pool, %reason, "a proxy is out of step and gets the whole pool");
             }
             Report::Diverged { pool, what } => {
-                self.store.fleet_record().diverged(self.stream, &pool);
+                self.store.fleet_record().resent(self.stream, &pool, Resend::Diverged);
                 tracing::warn!(%proxy, %pool, %what, "a proxy's digests differ from what it was sent; it gets the whole pool");
             }
             Report::TooLarge { pool, bytes } => {

@@ -19,4 +19,5 @@ mod separate_processes;
 mod sessions;
 mod shared_ports;
 mod shutdown;
+mod status;
 mod wrong_input;

@@ -39,7 +39,7 @@ async fn a_divergence_is_found_by_its_digest_counted_and_healed_by_the_whole_poo
     }
     until("it is acknowledged", || acked() == 2).await;
     let counts = store.fleet_counts();
-    assert_eq!((counts.divergences, counts.resends), (1, 1));
+    assert_eq!((counts.divergences, counts.snapshot_requests), (1, 0));
 
     let report = proxy.replica.digest_report("ns/shop").expect("settled");
     proxy.say(FromProxy::DigestReport(report)).await;

@@ -32,7 +32,7 @@ pub struct Args {
     #[command(flatten)]
     #[allow(missing_docs, reason = "a doc comment here would become the text of --help")]
     pub security: SecurityArgs,
-    /// Address of administration: /livez, /readyz and /metrics
+    /// Address of administration: /livez, /readyz, /metrics, and what `weir status --admin` asks for
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9902", env = "WEIR_ADMIN")]
     pub admin: SocketAddr,
     #[command(flatten)]
@@ -69,6 +69,13 @@ pub struct PodArgs {
 }
 
 impl Args {
+    /// How this process is called among the replicas: after its pod. Outside of one, every process is a replica of its own.
+    #[must_use]
+    pub fn replica_name(&self) -> String {
+        let name = self.pod.pod_name.clone();
+        name.unwrap_or_else(|| format!("weir-controller-{}", std::process::id()))
+    }
+
     /// What can be said of the command line before anything is opened.
     ///
     /// # Errors

@@ -64,9 +64,9 @@ impl Source {
         match self {
             Self::Cluster(cluster) => cluster::follow(*cluster, store, board, readiness, metrics).await,
             Self::Folder(source, _) => {
-                let mut follower = Follower::new(store, format);
-                let take = move |loaded| {
-                    follower.take(loaded);
+                let mut follower = Follower::new(store, board, format);
+                let take = move |loaded, seen| {
+                    follower.take(loaded, seen);
                     readiness.ready();
                 };
                 source.run(take).await;

@@ -75,6 +75,10 @@ fn all_touched(cache: &Cache) -> Changes {
     Changes { touched: Touched { pools, grants, ..Touched::default() }, ..Changes::default() }
 }
 
+fn message(watch: &WatchId, event: Event) -> Message {
+    Message { watch: watch.clone(), event, seen: Instant::now() }
+}
+
 impl Cache {
     fn follow(&mut self) -> SecretWatches {
         let mut changes = all_touched(self);
@@ -83,7 +87,9 @@ impl Cache {
 
     fn say(&mut self, watch: &WatchId, event: Event) -> Changes {
         let mut changes = Changes::default();
-        self.step(Message { watch: watch.clone(), event }, &mut changes);
+        self.step(message(watch, event), &mut changes);
+        // Asserted here, so that what an event brings compares with what was expected of it.
+        assert_eq!(changes.seen.take().is_some(), changes != Changes::default());
         changes
     }
 
@@ -130,6 +136,25 @@ fn nothing_is_settled_before_every_watch_has_listed_once() {
     cache.say(&ids[0], Event::Init);
     cache.say(&ids[0], failure(FailureReason::Unreachable));
     assert!(cache.is_settled(), "what was known once is known while the API server is away");
+}
+
+#[test]
+fn what_is_named_was_seen_with_the_oldest_event_that_names_something_and_a_list_with_its_first_object() {
+    let mut cache = Cache::synced();
+    let begun = Instant::now();
+    let at = |ms: u64| begun + std::time::Duration::from_millis(ms);
+    let (services, mut changes) = (everywhere(Kind::Service), Changes::default());
+    let mut say = |ms: u64, event: Event| {
+        cache.step(Message { watch: services.clone(), event, seen: at(ms) }, &mut changes);
+        changes.seen
+    };
+    say(1, Event::Init);
+    say(2, Event::InitApply(service("a", 1)));
+    assert_eq!(say(3, Event::InitApply(service("b", 1))), None, "half a list is none");
+    assert_eq!(say(4, Event::InitDone), Some(at(2)));
+    assert_eq!(say(0, Event::Apply(service("a", 1))), Some(at(2)), "it is the same as before");
+    assert_eq!(say(9, Event::Apply(service("b", 2))), Some(at(2)), "it is younger");
+    assert_eq!(say(1, Event::Apply(service("a", 2))), Some(at(1)));
 }
 
 #[test]
@@ -461,7 +486,7 @@ impl Server {
             .connected
             .iter()
             .find(|(id, is_connected)| id.kind == kind && id.extent.covers(&key(name)) && **is_connected);
-        hears.map(|(id, _)| Message { watch: id.clone(), event })
+        hears.map(|(id, _)| message(id, event))
     }
 }
 
@@ -535,8 +560,8 @@ fn whatever_the_order_of_events_the_cache_ends_as_the_api_server_and_every_chang
                     let (id, is_connected) = server.connected.iter_mut().nth(pick).expect("in range");
                     *is_connected = false;
                     let watch = id.clone();
-                    cache.step(Message { watch: watch.clone(), event: Event::Init }, &mut changes);
-                    cache.step(Message { watch, event: failure(FailureReason::Unreachable) }, &mut changes);
+                    cache.step(message(&watch, Event::Init), &mut changes);
+                    cache.step(message(&watch, failure(FailureReason::Unreachable)), &mut changes);
                 }
                 1 | 2 => relist(&mut cache, &mut server, &mut random, &mut changes),
                 _ => {
@@ -559,11 +584,11 @@ fn relist(cache: &mut Cache, server: &mut Server, random: &mut Random, changes: 
     let pick = usize::try_from(random.below(server.connected.len() as u64)).expect("small");
     let watch = server.connected.keys().nth(pick).expect("in range").clone();
     let items: Vec<_> = server.of(&watch).cloned().collect();
-    cache.step(Message { watch: watch.clone(), event: Event::Init }, changes);
+    cache.step(message(&watch, Event::Init), changes);
     for item in items {
-        cache.step(Message { watch: watch.clone(), event: Event::InitApply(item) }, changes);
+        cache.step(message(&watch, Event::InitApply(item)), changes);
     }
-    cache.step(Message { watch: watch.clone(), event: Event::InitDone }, changes);
+    cache.step(message(&watch, Event::InitDone), changes);
     server.connected.insert(watch, true);
 }
 

@@ -165,10 +165,11 @@ impl Slices<'_> {
         let order = |backend: &Backend| backend.state() != BackendState::Ready;
         backends.sort_unstable_by(|a, b| order(a).cmp(&order(b)).then_with(|| a.id.cmp(&b.id)));
         backends.truncate(BACKENDS_PER_SET_MAX);
-        Some(self.about_endpoints(format!(
+        let fault = self.about_endpoints(format!(
             "has {count} endpoints, more than the {BACKENDS_PER_SET_MAX} that a set takes, of which ready ones and then \
              smaller addresses go first: divide it into several Services"
-        )))
+        ));
+        Some(Fault { reason: Reason::LimitReached, ..fault })
     }
 
     fn faults(&self, oddities: &Oddities, is_empty: bool) -> Vec<Fault> {

@@ -37,7 +37,14 @@ fn pool(sequence: u64, timeout: u64, sets: &[(&str, Vec<Backend>)]) -> Arc<Pool>
     let version = Version { epoch: EPOCH, sequence: 2 * sequence };
     // Never held back, but for what `pacing` is about.
     let takes_away = version.sequence;
-    Arc::new(Pool { name, version, takes_away, empty_from_start: BTreeSet::new(), contents })
+    Arc::new(Pool {
+        name,
+        version,
+        takes_away,
+        empty_from_start: BTreeSet::new(),
+        contents,
+        seen: Instant::now(),
+    })
 }
 
 fn hello(known: Vec<KnownPool>) -> ProxyMessage {

@@ -6,6 +6,7 @@ mod fleet;
 mod grants;
 mod identity;
 mod policy;
+mod propagation;
 mod replicas;
 mod resilience;
 mod site;

@@ -312,7 +312,7 @@ fn crash(sim: &mut Simulation, index: usize, until: u64) {
         sim.end(stream);
     }
     sim.streams.retain(|_, stream| stream.controller != index);
-    sim.counts.resends += sim.controllers[index].store.fleet_counts().resends;
+    sim.counts.resends += sim.controllers[index].resends();
     let (life, epoch) = (sim.controllers[index].life + 1, 1 + sim.random.below(1 << 40));
     // Its connections break, so that what it told counts no more.
     let name = holder(index).name;

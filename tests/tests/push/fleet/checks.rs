@@ -2,6 +2,7 @@
 
 use super::api::{NAMESPACE, key};
 use super::chaos::{self, CONTESTED, ODD};
+use super::controller::Controller;
 use super::proxy::Proxy;
 use super::simulation::Simulation;
 use super::streams::StreamState;
@@ -117,8 +118,7 @@ impl Simulation {
             assert_eq!(summary.proxies.as_deref(), Some(&*all), "status of {name}: {summary:?}");
         }
         if !self.mode.drops {
-            self.counts.resends +=
-                self.controllers.iter().map(|c| c.store.fleet_counts().resends).sum::<u64>();
+            self.counts.resends += self.controllers.iter().map(Controller::resends).sum::<u64>();
             assert_eq!(self.counts.resends, 0, "no message was lost, and some proxy was out of step");
         }
     }

@@ -184,11 +184,18 @@ impl Controller {
 
     fn follow(&mut self, watch: usize, events: Vec<Event>, now: Instant) -> bool {
         let kind = self.watches[watch].kind;
-        let message = |event| Message { watch: WatchId { kind, extent: Extent::Everywhere }, event };
+        let message =
+            |event| Message { watch: WatchId { kind, extent: Extent::Everywhere }, event, seen: now };
         let is_news = !events.is_empty();
         self.follower.take(events.into_iter().map(message), now);
         self.follower.judge();
         is_news
+    }
+
+    /// Pools that it sent again whole.
+    pub(super) fn resends(&self) -> u64 {
+        let counts = self.store.fleet_counts();
+        counts.snapshot_requests + counts.divergences
     }
 
     /// Takes in what another replica tells. Its first message is its Hello, which says its name.

@@ -149,6 +149,7 @@ impl Simulation {
 
     /// A stream that waited for its replica to see everything.
     fn open(&mut self, id: u64) {
+        let now = self.now();
         let Some(stream) = self.streams.get_mut(&id) else { return };
         let controller = &self.controllers[stream.controller];
         if !controller.is_loaded || !matches!(stream.state, StreamState::Waiting(_)) {
@@ -159,7 +160,7 @@ impl Simulation {
         };
         let (store, relay) = (&controller.store, &controller.relay);
         let (identity, security) = (Identity::Trusted, Security::plaintext());
-        let conversation = Conversation::begin(*session, store, relay, identity, &security);
+        let conversation = Conversation::begin(*session, store, relay, identity, &security, now);
         stream.state = StreamState::Open(Box::new(conversation));
         stream.troubled_until = stream.troubled_until.max(self.time);
         self.note(format_args!("stream {id} is open"));
