@@ -18,20 +18,36 @@ LAST_WORDS_CHARACTERS = 400
 
 
 class Swap:
-    """One change of the backend: times in ms from the API server's answer, and what became of the requests."""
+    """One change of the backend: times in ms from the API server's answer to the last proxy, and what became of requests.
 
-    def __init__(self, answered, watched, samples, old, new):
-        firsts = [sample for sample in samples if sample.status == 200 and sample.name == new]
-        # Never answered counts as the longest wait, and as failed.
-        first = firsts[0].answered if firsts else max(sample.answered for sample in samples)
-        self.first = (first - answered) / 1e6
+    `asked` holds the samples of each proxy that serves."""
+
+    def __init__(self, answered, watched, asked, old, new):
+        self.first = float("-inf")
         self.watched = (watched - answered) / 1e6
-        self.requests = len(samples)
-        self.failed = [f"{sample.status} {sample.name}" for sample in samples if sample.status != 200]
-        if not firsts:
-            self.failed.append(f"{new} never answered")
-        # Answers of the old backend to requests that were sent after the new one's first answer.
-        self.back = sum(1 for sample in samples if sample.name == old and firsts and sample.sent > first)
+        self.requests, self.failed, self.back = 0, [], 0
+        for samples in asked:
+            firsts = [sample for sample in samples if sample.status == 200 and sample.name == new]
+            # Never answered counts as the longest wait, and as failed.
+            first = firsts[0].answered if firsts else max(sample.answered for sample in samples)
+            self.also(answered, first)
+            self.requests += len(samples)
+            self.failed += [f"{sample.status} {sample.name}" for sample in samples if sample.status != 200]
+            if not firsts:
+                self.failed.append(f"{new} never answered")
+            # Answers of the old backend to requests that were sent after the new one's first answer.
+            self.back += sum(1 for sample in samples if sample.name == old and firsts and sample.sent > first)
+
+    def also(self, answered, had):
+        """Proxies that had it at this moment, at the last."""
+        self.first = max(self.first, (had - answered) / 1e6)
+
+
+class Resume:
+    """Proxies that came into step: seconds to the last one, bytes to each, and changes that they had missed."""
+
+    def __init__(self, seconds, bytes_each, changes):
+        self.seconds, self.bytes_each, self.changes = seconds, bytes_each, changes
 
 
 class Cost:
@@ -42,13 +58,23 @@ class Cost:
         self.began, self.before = time.monotonic(), self.now()
 
     def now(self):
-        return [sum(process.cpu_seconds()) for process in (self.weir.controller, self.weir.proxy)] + [self.changes.value]
+        weir = self.weir
+        seconds = [sum(process.cpu_seconds()) for process in (weir.controller, weir.proxies[0])]
+        return seconds + [self.changes.value] + list(weir.light.received() if weir.light else (0, 0))
 
     def since(self):
         span = time.monotonic() - self.began
-        controller, proxy, changes = ((after - before) / span for before, after in zip(self.before, self.now()))
+        controller, proxy, *counts = (after - before for before, after in zip(self.before, self.now()))
+        changes, received, messages = counts
         memory = self.weir.controller.pss_bytes() / 1e6
-        return {"controller.cores": controller, "controller.memory": memory, "proxy.cores": proxy, "churn": changes}
+        cost = {
+            "controller.cores": controller / span, "controller.memory": memory, "proxy.cores": proxy / span,
+            "churn": changes / span, "span": span,
+        }
+        if self.weir.light:
+            cost["bytes"] = received / self.weir.light.count / span
+            cost["messages"] = messages / self.weir.light.count / span
+        return cost
 
 
 class Row:
@@ -56,6 +82,7 @@ class Row:
 
     def __init__(self, swaps, cost):
         self.cost = cost
+        self.span = cost["span"]
         self.count = len(swaps)
         self.firsts = [swap.first for swap in swaps]
         self.watched = [swap.watched for swap in swaps]
@@ -72,16 +99,18 @@ def percentile(values, part):
 
 def world(options):
     """The state of the cluster, as a part of a figure's name."""
+    followed = f"-proxies{options.proxies}" if options.proxies > 1 else ""
     if not options.services:
-        return "one"
+        return f"one{followed}"
     churned = f"-churn{options.churn:g}" if options.churn else ""
-    return f"{options.services}x{options.endpoints}{churned}"
+    return f"{options.services}x{options.endpoints}{churned}{followed}"
 
 
 def title(options, state):
     text = "1 service" if not options.services else f"{options.services:,} services x {options.endpoints} endpoints"
     churned = f", {options.churn:g} changes/s" if options.churn else ""
-    return f"{text}{churned}{', after a route change' if state else ''}"
+    followed = f", to the last of {options.proxies} proxies" if options.proxies > 1 else ""
+    return f"{text}{churned}{followed}{', after a route change' if state else ''}"
 
 
 def lines(rows, options):
@@ -100,6 +129,22 @@ def lines(rows, options):
         yield f"figure {name}.proxy.cores {row.cost['proxy.cores']:.3f} cores"
         if options.churn:
             yield f"figure {name}.churn {row.cost['churn']:.1f} changes/s"
+        if "bytes" in row.cost:
+            # The measured service changes too.
+            changes = row.cost["churn"] + row.count / row.span
+            yield f"figure {name}.bytes {row.cost['bytes'] / changes:.0f} bytes/change"
+            yield f"figure {name}.messages {row.cost['messages'] / changes:.2f} messages/change"
+
+
+def resumes(options, start, away):
+    """Lines for many proxies that begin at once, and for the controller's return."""
+    name = f"propagate.{world(options)}"
+    yield f"figure {name}.start.ready {start.seconds:.2f} s"
+    yield f"figure {name}.start.bytes {start.bytes_each / 1e3:.0f} kB/proxy"
+    if away:
+        yield f"figure {name}.resume.ready {away.seconds:.2f} s"
+        yield f"figure {name}.resume.bytes {away.bytes_each / 1e3:.0f} kB/proxy"
+        yield f"figure {name}.resume.missed {away.changes} changes"
 
 
 def table_row(label, row):

@@ -17,9 +17,10 @@ class Sample:
 
 
 class Probe:
-    """One kept connection to the proxy."""
+    """One kept connection to the proxy at an address."""
 
-    def __init__(self, host=HOST):
+    def __init__(self, address, host=HOST):
+        self.address = address
         self.request = f"GET / HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
         self.socket, self.received = None, b""
 
@@ -27,7 +28,7 @@ class Probe:
         sent = time.monotonic_ns()
         try:
             if self.socket is None:
-                self.socket = socket.create_connection(("127.0.0.1", LISTENER_PORT), REQUEST_SECONDS_MAX)
+                self.socket = socket.create_connection((self.address, LISTENER_PORT), REQUEST_SECONDS_MAX)
                 self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 sent = time.monotonic_ns()
             self.socket.sendall(self.request)
@@ -63,11 +64,11 @@ class Probe:
         self.socket, self.received = None, b""
 
 
-def serve(pipe):
+def serve(address, pipe):
     """For each name that comes: asks over a fresh connection until that backend answers and a while longer, then sends
     all samples. The first thing sent says that the asking has begun."""
     while (awaited := pipe.recv()) is not None:
-        probe, samples = Probe(), []
+        probe, samples = Probe(address), []
         due = time.monotonic_ns()
         end = due + WAIT_SECONDS_MAX * 10**9
         seen = False

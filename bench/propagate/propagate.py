@@ -2,12 +2,14 @@
 """From the API server's answer to a change of an EndpointSlice to the first answer of the new backend.
 
 A real kube-apiserver over etcd, a real weir-controller that watches it, a real weir-proxy that follows the controller,
-and two origins. One service has one endpoint, which is swapped again and again while a prober asks the proxy. All of it
-is started here, in a network namespace of its own, and ended again.
+and two origins. One service has one endpoint, which is swapped again and again while a prober asks the proxy. With
+more proxies, three of them serve and are asked, and the others follow as these do, in one process; the time is then that
+of the last of all. All of it is started here, in a network namespace of its own, and ended again.
 
-  cargo build --release -p weir
+  cargo build --release -p weir --bins --examples
   bench/propagate/propagate.py                                             one service: a minute
   bench/propagate/propagate.py --services 1000 --endpoints 10 --churn 50   in a full cluster: three minutes
+  bench/propagate/propagate.py --services 1000 --churn 50 --proxies 100    to the last of many proxies: four minutes
   bench/propagate/propagate.py --check                                     no load: what needs neither cluster nor build
 
 What the figures mean, and what they do not: docs/benchmarks.md.
@@ -26,6 +28,7 @@ sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../com
 
 import cluster
 import figures
+import fleet
 import network
 import objects
 import probe
@@ -34,10 +37,11 @@ from machine import Refused, Running, listens
 from peers import bench_certificate
 
 SWAPS, WARM_UP_SWAPS = 100, 2
-CONTROLLER_PORT, CONTROLLER_ADMIN, PROXY_ADMIN = 9901, 9902, 9903
 # A thousand services one by one, also for unoptimized programs on a busy machine.
 SETTLE_SECONDS_MAX = 400
 CHURN_SETTLE_SECONDS = 2
+# The controller is gone for this long, where there are light proxies to count what it then sends.
+AWAY_SECONDS = 20
 
 
 def arguments():
@@ -46,6 +50,7 @@ def arguments():
     parser.add_argument("--services", type=int, default=0, help="other services, each with a LoadBalancerPool")
     parser.add_argument("--endpoints", type=int, default=10, help="of each other service")
     parser.add_argument("--churn", type=float, default=0, help="changes of other EndpointSlices a second")
+    parser.add_argument("--proxies", type=int, default=1, help="that follow the controller; 3 of them serve, if so many")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--binaries", metavar="FOLDER", default=f"{cluster.REPOSITORY}/target/release")
     parser.add_argument("--write-docs", action="store_true", help="rewrite this run's rows in docs/benchmarks.md")
@@ -53,33 +58,12 @@ def arguments():
     options = parser.parse_args()
     if options.churn and not options.services:
         parser.error("--churn changes other services: give --services too")
+    if not 1 <= options.proxies <= 1000:
+        parser.error("--proxies may be 1 to 1,000")
     # Half of the made-up addresses are spare, for the changes.
     if options.services * options.endpoints > 32_768 or not 1 <= options.endpoints <= 1000:
         parser.error("the other services may have 32,768 endpoints together, and 1 to 1,000 each")
     return options
-
-
-class Weir:
-    """Controller and proxy, as two processes."""
-
-    def __init__(self, control, folder, binaries):
-        for name in ("weir-controller", "weir-proxy"):
-            if not os.path.isfile(f"{binaries}/{name}"):
-                raise Refused(f"There is no {binaries}/{name}: cargo build --release -p weir")
-        controller = [
-            f"{binaries}/weir-controller", "--kubeconfig", control.kubeconfig, "--namespace", objects.NAMESPACE,
-            "--listen", f"127.0.0.1:{CONTROLLER_PORT}", "--admin", f"127.0.0.1:{CONTROLLER_ADMIN}",
-        ]
-        proxy = [
-            f"{binaries}/weir-proxy", "--controller", f"http://127.0.0.1:{CONTROLLER_PORT}", "--workers", "1",
-            "--bind", "127.0.0.1", "--admin", f"127.0.0.1:{PROXY_ADMIN}",
-        ]
-        self.controller = Running("weir-controller", controller, None, f"{folder}/controller.log")
-        self.proxy = Running("weir-proxy", proxy, None, f"{folder}/proxy.log")
-
-    def stop(self):
-        self.proxy.stop()
-        self.controller.stop()
 
 
 def origins(folder):
@@ -109,17 +93,18 @@ def wait_for(what, holds):
 
 
 def settle(options):
-    """Waits until the proxy serves everything that was made; for how many seconds."""
+    """Waits until every proxy serves everything that was made; for how many seconds."""
     began = time.monotonic()
-    measured = probe.Probe()
-    wait_for("the measured service is served", lambda: measured.ask().name == network.ONE)
-    measured.close()
-    for number in range(options.services):
-        name, host = objects.other(number)
-        asked = probe.Probe(host)
-        # Nothing listens on its endpoints: served is what has a route, whatever comes of it.
-        wait_for(f"{name} is served", lambda: asked.ask().status not in (0, 404))
-        asked.close()
+    for address in fleet.real_addresses(options.proxies):
+        measured = probe.Probe(address)
+        wait_for("the measured service is served", lambda: measured.ask().name == network.ONE)
+        measured.close()
+        for number in range(options.services):
+            name, host = objects.other(number)
+            asked = probe.Probe(address, host)
+            # Nothing listens on its endpoints: served is what has a route, whatever comes of it.
+            wait_for(f"{name} is served", lambda: asked.ask().status not in (0, 404))
+            asked.close()
     return time.monotonic() - began
 
 
@@ -132,7 +117,7 @@ class Bench:
         self.chance = random.Random(options.seed)
         self.at, self.next = network.ONE, network.OTHER
         self.processes = []
-        self.asking = self.begin(probe.serve)
+        self.asking = [self.begin(probe.serve, address) for address in fleet.real_addresses(options.proxies)]
         self.watching = self.begin(probe.watch, control, f"{objects.SLICES}?watch=1&fieldSelector=metadata.name%3D{objects.NAME}")
         self.stop_churn, self.changes = multiprocessing.Event(), multiprocessing.Value("l", 0)
 
@@ -159,15 +144,30 @@ class Bench:
         return figures.Row([self.swap() for _ in range(self.options.swaps)], cost.since())
 
     def swap(self):
-        self.asking.send(self.next)
-        self.asking.recv()
+        for asking in self.asking:
+            asking.send(self.next)
+        for asking in self.asking:
+            asking.recv()
         # So that the change falls on any moment between two requests.
         time.sleep(0.01 + self.chance.random() * 0.01)
         sent, answered = objects.swap(self.client, self.next)
-        samples = [sample for sample in self.asking.recv() if sample.answered >= sent]
+        samples = [[sample for sample in asking.recv() if sample.answered >= sent] for asking in self.asking]
         swap = figures.Swap(answered, self.watched(), samples, self.at, self.next)
+        if self.weir.light:
+            swap.also(answered, self.weir.light.all_have(self.next) - time.time_ns() + time.monotonic_ns())
         self.at, self.next = self.next, self.at
         return swap
+
+    def away(self):
+        """The controller dies while endpoints change, and another process takes up what it left."""
+        changed, light = self.changes.value, self.weir.light
+        self.weir.kill_controller()
+        time.sleep(AWAY_SECONDS)
+        before = light.received()
+        self.weir.controller = self.weir.start_controller()
+        ready = self.weir.all_ready()
+        received = [after - before for before, after in zip(before, light.received())]
+        return figures.Resume(ready, received[0] / light.count, self.changes.value - changed)
 
     def watched(self):
         """When the bare watch saw the new address."""
@@ -194,24 +194,49 @@ def measure(options, folder):
         origin.wait_until(lambda: listens(objects.BACKEND_PORT, network.OTHER))
         control.start()
         control.define(f"{cluster.REPOSITORY}/crds/loadbalancerpools.weir.dev.yaml", objects.GROUP_VERSION, objects.PLURAL)
-        weir = Weir(control, folder, options.binaries)
+        if options.proxies > fleet.REAL_MAX:
+            return measure_many(control, running, options, folder)
+        weir = fleet.Fleet(control, folder, options)
         running.append(weir)
-        objects.make(control.client(), objects.NAME, objects.HOST, [network.ONE])
-        objects.make_others(control, options)
+        make(control, options)
         print(f"figure propagate.{figures.world(options)}.settled {settle(options):.1f} s", flush=True)
-        bench = Bench(control, weir, options)
-        running.append(bench)
-        if options.churn:
-            bench.churn()
-        fresh = bench.swaps()
-        # Over the swaps' own connection: the API server closes one that nobody uses.
-        objects.edit_a_route(bench.client, options)
-        return {"": fresh, "edited": bench.swaps()}
+        return measure_swaps(control, weir, running, options)[0]
     except (Refused, OSError, http.client.HTTPException) as why:
         raise Refused(f"{type(why).__name__}: {why}\n{figures.last_words(folder)}") from why
     finally:
         for part in reversed(running):
             part.stop()
+
+
+def make(control, options):
+    objects.make(control.client(), objects.NAME, objects.HOST, [network.ONE])
+    objects.make_others(control, options)
+
+
+def measure_many(control, running, options, folder):
+    """The same with many proxies, which all begin at once, and all go on without the controller for a while."""
+    make(control, options)
+    weir = fleet.Fleet(control, folder, options)
+    running.append(weir)
+    ready = weir.all_ready()
+    start = figures.Resume(ready, weir.light.received()[0] / weir.light.count, 0)
+    settle(options)
+    weir.light.all_have(network.ONE)
+    rows, bench = measure_swaps(control, weir, running, options)
+    for line in figures.resumes(options, start, bench.away() if options.churn else None):
+        print(line, flush=True)
+    return rows
+
+
+def measure_swaps(control, weir, running, options):
+    bench = Bench(control, weir, options)
+    running.append(bench)
+    if options.churn:
+        bench.churn()
+    fresh = bench.swaps()
+    # Over the swaps' own connection: the API server closes one that nobody uses.
+    objects.edit_a_route(bench.client, options)
+    return {"": fresh, "edited": bench.swaps()}, bench
 
 
 def main():

@@ -37,18 +37,21 @@ def swaps_are_read():
         Sample(8 * ms, 9 * ms, 200, "new"),
         Sample(9 * ms, 10 * ms, 200, "old"),
     ]
-    swap = figures.Swap(answered=2 * ms, watched=3 * ms, samples=samples, old="old", new="new")
+    swap = figures.Swap(answered=2 * ms, watched=3 * ms, asked=[samples], old="old", new="new")
     told = (swap.first, swap.watched, swap.requests, swap.failed, swap.back)
     expect(told == (5.0, 1.0, 6, ["502 broken"], 1), f"samples are misread: {told}")
-    never = figures.Swap(answered=2 * ms, watched=3 * ms, samples=samples[:2], old="old", new="new")
+    swap.also(2 * ms, 8 * ms)
+    expect(swap.first == 6.0, f"the last of several proxies is misread: {swap.first}")
+    swap.also(2 * ms, 7 * ms)
+    never = figures.Swap(answered=2 * ms, watched=3 * ms, asked=[samples[:2]], old="old", new="new")
     expect(never.failed == ["new never answered"], f"a swap that never came is misread: {never.failed}")
     expect(figures.percentile([3, 1, 2], 50) == 2 and figures.percentile(range(100), 99) == 98, "percentiles are wrong")
-    cost = {"controller.cores": 0.1, "controller.memory": 20.0, "proxy.cores": 0.05, "churn": 50.0}
-    options = SimpleNamespace(services=1000, endpoints=10, churn=50.0)
+    cost = {"controller.cores": 0.1, "controller.memory": 20.0, "proxy.cores": 0.05, "churn": 50.0, "span": 2.0}
+    options = SimpleNamespace(services=1000, endpoints=10, churn=50.0, proxies=1)
     lines = list(figures.lines({"": figures.Row([swap], cost), "edited": figures.Row([swap], cost)}, options))
     for line in lines:
         expect(re.fullmatch(r"figure [a-z0-9_.-]+ -?[0-9.]+ \S+", line), f"not a figure line: {line}")
-    expect("figure propagate.1000x10-churn50.edited.p99 5.00 ms" in lines, f"a figure is missing: {lines}")
+    expect("figure propagate.1000x10-churn50.edited.p99 6.00 ms" in lines, f"a figure is missing: {lines}")
 
 
 def expect(holds, otherwise):

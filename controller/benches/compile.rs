@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use weir_controller::compile::{ObjectKey, Objects, Touched, World, world};
+use weir_controller::compile::{ObjectKey, Objects, Origin, Touched, World, world};
 use weir_controller::store::{Completeness, Store};
 
 const POOLS: [usize; 3] = [10, 100, 1000];
@@ -74,7 +74,7 @@ impl Bench {
     fn change_slice(&mut self, at: usize) -> Duration {
         let at = self.next(at);
         self.objects.insert_slice(key("slice", at), slice(at, self.changes));
-        let touched = Touched { services: [key("web", at)].into(), ..Touched::default() };
+        let touched = Touched { origins: [Origin::Service(key("web", at))].into(), ..Touched::default() };
         self.follow(&touched)
     }
 

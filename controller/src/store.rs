@@ -121,7 +121,7 @@ impl Store {
         self.replace(serving, Knowledge::new(completeness, lacking))
     }
 
-    /// The same for these pools alone, after [`World::refresh_service`]. Costs what they cost, whatever the size
+    /// The same for these pools alone, after [`World::refresh`]. Costs what they cost, whatever the size
     /// of the world. Without effect before the first [`Self::apply`].
     pub fn apply_pools<'a>(&self, world: &World, pools: impl IntoIterator<Item = &'a ObjectKey>) -> Outcome {
         let mut outcome = Outcome::default();

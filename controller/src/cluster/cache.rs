@@ -8,7 +8,7 @@ use super::failure::{Failure, FailureReason};
 use super::read::{Item, Malformed};
 use super::references::References;
 use super::{Extent, Kind, WatchId};
-use crate::compile::{ObjectKey, Objects, Touched, Unread};
+use crate::compile::{ObjectKey, Objects, Origin, Touched, Unread};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use weir_crds::LoadBalancerPool;
@@ -58,7 +58,7 @@ pub(crate) struct Changes {
 impl Changes {
     /// Whether a pool, a Secret or a grant is among them: what decides which Secrets are watched.
     pub(crate) fn is_of_pools(&self) -> bool {
-        let Touched { pools, services: _, secrets, grants } = &self.touched;
+        let Touched { pools, origins: _, secrets, grants } = &self.touched;
         !(pools.is_empty() && secrets.is_empty() && grants.is_empty())
     }
 }
@@ -322,12 +322,13 @@ impl Cache {
             Item::Service(service) => {
                 if self.objects.services.get(&key) != Some(&service) {
                     self.objects.services.insert(key.clone(), service);
-                    changes.touched.services.insert(key);
+                    changes.touched.origins.insert(Origin::Service(key));
                 }
             }
             Item::Slice(slice) => {
                 if self.objects.slice(&key) != Some(&slice) {
-                    changes.touched.services.extend(self.objects.insert_slice(key, slice));
+                    let services = self.objects.insert_slice(key, slice);
+                    changes.touched.origins.extend(services.into_iter().map(Origin::Service));
                 }
             }
             Item::Grant(grant) => {
@@ -375,10 +376,12 @@ impl Cache {
             }
             Kind::Service => {
                 if self.objects.services.remove(key).is_some() {
-                    changes.touched.services.insert(key.clone());
+                    changes.touched.origins.insert(Origin::Service(key.clone()));
                 }
             }
-            Kind::EndpointSlice => changes.touched.services.extend(self.objects.remove_slice(key)),
+            Kind::EndpointSlice => {
+                changes.touched.origins.extend(self.objects.remove_slice(key).map(Origin::Service));
+            }
             Kind::ReferenceGrant => {
                 let was_malformed = self.malformed_grants.remove(key).is_some();
                 if self.objects.grants.remove(key).is_some() || was_malformed {

@@ -2,7 +2,7 @@
 
 use super::Kind;
 use super::cache::{Cache, Changes, Message, SecretWatches};
-use crate::compile::{CompiledPool, ObjectKey, Rejection, Touched, World, world};
+use crate::compile::{CompiledPool, ObjectKey, Origin, Rejection, Touched, World, world};
 use crate::metrics::{Metrics, Scope};
 use crate::readiness::Readiness;
 use crate::status::{Board, Verdict};
@@ -84,7 +84,7 @@ impl Follower {
             SecretWatches::default()
         };
         // First what costs little, so that endpoints never wait for pools that wait for a Secret.
-        self.refresh(&std::mem::take(&mut changes.touched.services));
+        self.refresh(&std::mem::take(&mut changes.touched.origins));
         self.unjudged.extend(changes.pools);
         self.due.extend(changes.touched);
         if self.cache.is_settled() {
@@ -96,21 +96,21 @@ impl Follower {
         secrets
     }
 
-    /// The sets of the Services that changed. Nothing where no pool uses them.
-    fn refresh(&mut self, services: &BTreeSet<ObjectKey>) {
+    /// The sets whose backends changed. Nothing where no pool uses them.
+    fn refresh(&mut self, origins: &BTreeSet<Origin>) {
         let Some(world) = &mut self.world else { return };
-        if services.is_empty() {
+        if origins.is_empty() {
             return;
         }
         let begun = Instant::now();
         let mut pools = BTreeSet::new();
-        for service in services {
-            let changed = world.refresh_service(service, self.cache.objects());
+        for origin in origins {
+            let changed = world.refresh(origin, self.cache.objects());
             pools.extend(changed.into_iter().map(|set| set.pool));
         }
         let outcome = self.store.apply_pools(world, &pools);
         self.metrics.compiled(Scope::Endpoints, begun.elapsed());
-        tracing::debug!(services = services.len(), changed = outcome.changed, "endpoints changed");
+        tracing::debug!(origins = origins.len(), changed = outcome.changed, "endpoints changed");
         // Said with the next change of a pool: endpoints come and go too often for a line each time.
         self.unsaid.extend(pools.iter().cloned());
         self.unjudged.append(&mut pools);

@@ -1,11 +1,10 @@
 //! Who has to be looked at when something changes: pools by what they refer to, by what they claim, and in the order
 //! in which claims are granted.
 
-use super::backends::SetSource;
 use super::certificates::certificates_of;
 use super::conflict::{Claimant, Claims, Turn};
 use super::pool::{Claim, secrets_of};
-use super::{CompiledPool, DataPlane, ObjectKey, SetKey};
+use super::{CompiledPool, DataPlane, ObjectKey, Origin, SetKey};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
@@ -29,7 +28,7 @@ pub(super) struct Index {
     pub(super) awaited: Claims,
     /// Pools of which there is less than they ask for, see [`super::World::lacking`].
     pub(super) lacking: BTreeSet<ObjectKey>,
-    by_service: BTreeMap<ObjectKey, BTreeSet<SetKey>>,
+    by_origin: BTreeMap<Origin, BTreeSet<SetKey>>,
     by_secret: BTreeMap<ObjectKey, BTreeSet<ObjectKey>>,
     /// Pools that refer from elsewhere to something in this namespace.
     by_namespace: BTreeMap<String, BTreeSet<ObjectKey>>,
@@ -74,7 +73,7 @@ impl Index {
             granted: Claims::default(),
             awaited: Claims::default(),
             lacking: BTreeSet::new(),
-            by_service: BTreeMap::new(),
+            by_origin: BTreeMap::new(),
             by_secret: BTreeMap::new(),
             by_namespace: BTreeMap::new(),
         }
@@ -88,8 +87,8 @@ impl Index {
         self.records.get(pool).map(|record| &record.turn)
     }
 
-    pub(super) fn sets_of(&self, service: &ObjectKey) -> impl Iterator<Item = &SetKey> {
-        self.by_service.get(service).into_iter().flatten()
+    pub(super) fn sets_of(&self, origin: &Origin) -> impl Iterator<Item = &SetKey> {
+        self.by_origin.get(origin).into_iter().flatten()
     }
 
     /// The turns of pools that name this Secret.
@@ -139,9 +138,9 @@ impl Index {
         if let Some(serving) = outcome.serving {
             self.placed.insert(Arc::clone(turn));
             self.granted.insert(turn, &serving.data_plane, serving.claims());
-            for (service, set) in services_of(key, serving) {
-                namespaces.insert(service.namespace.clone());
-                self.by_service.entry(service.clone()).or_default().insert(set);
+            for (origin, set) in origins_of(key, serving) {
+                namespaces.extend(origin.namespace().map(str::to_owned));
+                self.by_origin.entry(origin).or_default().insert(set);
             }
             let sources =
                 certificates_of(Some(&serving.config)).filter_map(|held| held.source.split_once('/'));
@@ -174,7 +173,7 @@ impl Index {
         self.lacking.remove(pool);
         if let Some(serving) = serving {
             self.granted.remove(Claimant { turn, data_plane: &serving.data_plane }, serving.claims());
-            services_of(pool, serving).for_each(|(service, set)| take(&mut self.by_service, service, &set));
+            origins_of(pool, serving).for_each(|(origin, set)| take(&mut self.by_origin, &origin, &set));
         }
         if let Some(Awaited { data_plane, claims }) = awaited {
             self.awaited.remove(Claimant { turn, data_plane }, claims);
@@ -184,15 +183,10 @@ impl Index {
     }
 }
 
-fn services_of<'a>(
-    pool: &'a ObjectKey,
-    serving: &'a CompiledPool,
-) -> impl Iterator<Item = (&'a ObjectKey, SetKey)> {
-    serving.sets.iter().filter_map(|(name, set)| match &*set.source {
-        SetSource::Service { service, .. } => {
-            Some((service, SetKey { pool: pool.clone(), set: name.clone() }))
-        }
-        SetSource::Static { .. } => None,
+fn origins_of<'a>(pool: &'a ObjectKey, serving: &'a CompiledPool) -> impl Iterator<Item = (Origin, SetKey)> {
+    serving.sets.iter().flat_map(|(name, set)| {
+        let key = SetKey { pool: pool.clone(), set: name.clone() };
+        set.source.origins().map(move |origin| (origin, key.clone()))
     })
 }
 

@@ -19,7 +19,6 @@
 //! Every rule that the definition's schema and CEL state is checked here again, since no API server stands in
 //! front of a folder.
 
-pub mod backends;
 mod certificates;
 mod check;
 mod conflict;
@@ -31,12 +30,12 @@ pub mod pool;
 mod references;
 mod rejection;
 mod rules;
-mod slices;
+pub mod sources;
+
 mod touched;
 mod update;
 mod world;
 
-pub use backends::BackendSetContent;
 pub(crate) use check::is_object_name;
 pub use data_plane::DataPlane;
 pub use objects::{ObjectKey, Objects, Unread};
@@ -44,6 +43,7 @@ pub use references::{
     GrantFrom, GrantTo, ReferenceGrant, ReferenceGrantSpec, secret_namespaces, secret_references,
 };
 pub use rejection::{Reason, Rejection, Warning};
+pub use sources::{BackendSetContent, Origin};
 pub use touched::Touched;
 pub use world::{CompiledPool, CompiledSet, SetKey, World, world};
 

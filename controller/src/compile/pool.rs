@@ -1,12 +1,11 @@
 //! One pool's configuration: listeners, rules, and where the backends of each set come from.
 
-use super::backends::{PortName, SetSource, static_backends};
 use super::certificates::Certificates;
 use super::check::{Check, quoted};
 use super::policy::{self, Policy};
 use super::rules::rules;
+use super::sources::{self, SetSource};
 use super::{DEFAULT_NAMESPACE, DataPlane, ObjectKey, Objects, Rejection, Warning};
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use prost::Message as _;
 use std::collections::{BTreeMap, BTreeSet};
 use weir_crds::pool as spec;
@@ -60,7 +59,7 @@ pub fn plan(
     let mut check = Check::new(key.clone());
     let mut certificates = Certificates::new(key, objects, previous);
     let (listeners, claims) = listeners(&pool.spec, &mut check, &mut certificates);
-    let sources = sources(key, &pool.spec, &mut check);
+    let sources = sources::planned(key, &pool.spec, &mut check);
     let rules = rules(&pool.spec, &mut check);
     let backend_sets = backend_sets(key, &pool.spec, &mut check);
     let data_plane = DataPlane::new(key, pool.spec.data_plane.as_ref(), &mut check);
@@ -205,82 +204,6 @@ fn protocol(protocol: spec::Protocol) -> push::Protocol {
     }
 }
 
-fn sources(key: &ObjectKey, spec: &LoadBalancerPoolSpec, check: &mut Check) -> BTreeMap<String, SetSource> {
-    check.count("spec.backendSets", &spec.backend_sets, (1, spec::BACKEND_SETS_MAX));
-    let (mut names, mut compiled) = (BTreeSet::new(), BTreeMap::new());
-    for (index, set) in spec.backend_sets.iter().enumerate() {
-        let field = format!("spec.backendSets[{index}]");
-        check.name(&format!("{field}.name"), &set.name);
-        check.unique(&mut names, &set.name, format!("{field}.name"), quoted(&set.name));
-        let protocol = set.protocol.map(policy::protocol);
-        let source = match (&set.service, &set.static_backends) {
-            (Some(service), None) => {
-                service_source(key, &format!("{field}.service"), service, protocol, check)
-            }
-            (None, Some(addresses)) => {
-                static_backends(&format!("{field}.static.backends"), addresses, protocol, check)
-            }
-            (None, None) => {
-                check.refuse(&field, "", "has no backends: write exactly one of service and static");
-                None
-            }
-            (Some(_), Some(_)) => {
-                check.refuse(&field, "", "has both service and static: write exactly one of them");
-                None
-            }
-        };
-        compiled.extend(source.map(|source| (set.name.clone(), source)));
-    }
-    compiled
-}
-
-fn service_source(
-    key: &ObjectKey,
-    field: &str,
-    service: &spec::ServiceSource,
-    protocol: Option<push::UpstreamProtocol>,
-    check: &mut Check,
-) -> Option<SetSource> {
-    check.object_name(&format!("{field}.name"), &service.name);
-    if let Some(namespace) = &service.namespace {
-        check.name(&format!("{field}.namespace"), namespace);
-    }
-    let port_field = format!("{field}.port");
-    let port = match &service.port {
-        IntOrString::Int(number) => PortName::Number(check.port(&port_field, *number)?),
-        IntOrString::String(name) => {
-            check.name(&port_field, name);
-            PortName::Name(name.clone())
-        }
-    };
-    Some(SetSource::Service { field: field.to_owned(), service: service_key(key, service), port, protocol })
-}
-
-fn service_key(pool: &ObjectKey, service: &spec::ServiceSource) -> ObjectKey {
-    let namespace = service.namespace.as_deref().unwrap_or(&pool.namespace);
-    ObjectKey::new(namespace, service.name.as_str())
-}
-
-/// Where a set's members come from: written addresses are part of the specification, endpoints are not.
-fn source(key: &ObjectKey, set: &spec::BackendSet) -> String {
-    match (&set.service, &set.static_backends) {
-        (Some(service), _) => {
-            let port = match &service.port {
-                IntOrString::Int(number) => number.to_string(),
-                IntOrString::String(name) => name.clone(),
-            };
-            format!("service {}:{port}", service_key(key, service))
-        }
-        (None, Some(written)) => {
-            let address = |backend: &spec::StaticBackend| {
-                format!("{}:{}*{}p{}", backend.address, backend.port, backend.weight, backend.priority)
-            };
-            format!("static {}", written.backends.iter().map(address).collect::<Vec<_>>().join(" "))
-        }
-        (None, None) => String::new(),
-    }
-}
-
 fn backend_sets(key: &ObjectKey, spec: &LoadBalancerPoolSpec, check: &mut Check) -> Vec<push::BackendSet> {
     let connect = spec.timeouts.clone().unwrap_or_default().connect;
     check.positive("spec.timeouts.connect", connect);
@@ -291,7 +214,7 @@ fn backend_sets(key: &ObjectKey, spec: &LoadBalancerPoolSpec, check: &mut Check)
         let mut set = push::BackendSet {
             name: set.name.clone(),
             connect_timeout_ms: connect.as_millis(),
-            source: source(key, set),
+            source: sources::named(key, set),
             ..push::BackendSet::default()
         };
         own.put(&mut set);

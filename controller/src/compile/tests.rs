@@ -224,7 +224,11 @@ const WRONG: &[(&str, &str, &str)] = &[
         "service: null",
         "spec.backendSets[0]: has no backends: write exactly one",
     ),
-    ("- name: two\n", "- name: two\n      service: {name: web, port: 80}\n", "spec.backendSets[1]: has both"),
+    (
+        "- name: two\n",
+        "- name: two\n      service: {name: web, port: 80}\n",
+        "spec.backendSets[1]: has service and static: write exactly one of",
+    ),
     ("port: http}", "port: 0}", "spec.backendSets[0].service.port: 0 is not a port"),
     (
         "port: http}",
@@ -412,13 +416,13 @@ fn an_endpoint_event_compiles_its_sets_and_equals_a_whole_compile() {
     let (name, moved) = slice(&WEB_1.replace("10.1.0.1", "10.1.0.9"));
     let touched = objects.insert_slice(name, moved);
     assert_eq!(touched, [key("web")]);
-    let changed = world_now.refresh_service(&key("web"), &objects);
+    let changed = world_now.refresh(&Origin::Service(key("web")), &objects);
     assert_eq!(changed, [SetKey { pool: key("shop"), set: "web".to_owned() }]);
     assert_eq!(world_now, world(&objects, None));
-    assert_eq!(world_now.refresh_service(&key("web"), &objects), []);
-    assert_eq!(world_now.refresh_service(&key("other"), &objects), []);
+    assert_eq!(world_now.refresh(&Origin::Service(key("web")), &objects), []);
+    assert_eq!(world_now.refresh(&Origin::Service(key("other")), &objects), []);
     objects.services.clear();
-    assert_eq!(world_now.refresh_service(&key("web"), &objects).len(), 1);
+    assert_eq!(world_now.refresh(&Origin::Service(key("web")), &objects).len(), 1);
     assert_eq!(world_now.warnings().count(), 1);
 }
 

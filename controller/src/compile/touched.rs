@@ -1,6 +1,6 @@
 //! What changed since a world was compiled, by name.
 
-use super::{ObjectKey, Objects};
+use super::{ObjectKey, Objects, Origin};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -9,8 +9,8 @@ use std::sync::Arc;
 pub struct Touched {
     /// Pools.
     pub pools: BTreeSet<ObjectKey>,
-    /// Services with a difference in themselves or in one of their slices.
-    pub services: BTreeSet<ObjectKey>,
+    /// What backends follow, with a difference in it: a Service in itself or in one of its slices.
+    pub origins: BTreeSet<Origin>,
     /// Secrets, and those of which it is known otherwise than before why they are not read.
     pub secrets: BTreeSet<ObjectKey>,
     /// Namespaces with a difference in what their grants permit.
@@ -32,7 +32,7 @@ impl Touched {
         let unread = unread.filter(|key| before.unread_secrets.get(key) != now.unread_secrets.get(key));
         Self {
             pools: differences(&before.pools, &now.pools).cloned().collect(),
-            services,
+            origins: services.into_iter().map(Origin::Service).collect(),
             secrets: differences(&before.secrets, &now.secrets).chain(unread).cloned().collect(),
             grants: differences(&before.grants, &now.grants).map(|key| key.namespace.clone()).collect(),
         }
@@ -47,7 +47,7 @@ impl Touched {
     /// Names what the other names too.
     pub fn extend(&mut self, other: Self) {
         self.pools.extend(other.pools);
-        self.services.extend(other.services);
+        self.origins.extend(other.origins);
         self.secrets.extend(other.secrets);
         self.grants.extend(other.grants);
     }

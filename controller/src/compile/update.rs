@@ -1,7 +1,7 @@
 //! A change of some objects, at the cost of what it changes.
 //!
 //! ```text
-//! Touched -> sets of Services
+//! Touched -> sets that follow an origin
 //!         -> pools that are named, or name a Secret, or refer to a namespace -> each in its turn
 //!                ^                                                              |
 //!                +------ those after it that conflict or conflicted with it ----+
@@ -32,8 +32,8 @@ impl World {
     /// nothing changed in between but what is `touched`. Returns the pools that were looked at: no other has changed.
     pub fn update(&mut self, objects: &Objects, touched: &Touched) -> BTreeSet<ObjectKey> {
         let mut pass = Pass::default();
-        for service in &touched.services {
-            pass.seen.extend(self.refresh_service(service, objects).into_iter().map(|set| set.pool));
+        for origin in &touched.origins {
+            pass.seen.extend(self.refresh(origin, objects).into_iter().map(|set| set.pool));
         }
         let index = &self.index;
         let by_secret = touched.secrets.iter().flat_map(|secret| index.naming_secret(secret));

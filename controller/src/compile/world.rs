@@ -1,11 +1,11 @@
 //! All pools together.
 
-use super::backends::{self, Resolved, SetSource};
 use super::certificates::without_revoked;
 use super::conflict::{Claimant, Turn};
 use super::index::{Awaited, Index, Outcome};
 use super::pool::{self, Claim, Plan};
-use super::{BackendSetContent, DataPlane, ObjectKey, Objects, Reason, Rejection, Warning};
+use super::sources::{Resolved, SetSource};
+use super::{BackendSetContent, DataPlane, ObjectKey, Objects, Origin, Reason, Rejection, Warning};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use weir_proto::digest;
@@ -121,12 +121,11 @@ impl World {
         self.all_serving().flat_map(|(_, pool)| pool.warnings())
     }
 
-    /// Compiles the sets of one Service again, after it or one of its EndpointSlices changed, and names those
-    /// whose content, protocol or warning is different now. Costs what these sets cost, whatever the size of the world.
+    /// Compiles the sets that follow one origin again, after something changed there, and names those whose content, protocol or warning is different now. Costs what these sets cost, whatever the size of the world.
     /// Another protocol is another configuration of the pool.
-    pub fn refresh_service(&mut self, service: &ObjectKey, objects: &Objects) -> Vec<SetKey> {
+    pub fn refresh(&mut self, origin: &Origin, objects: &Objects) -> Vec<SetKey> {
         let mut changed = Vec::new();
-        for key in self.index.sets_of(service) {
+        for key in self.index.sets_of(origin) {
             let pool = match self.pools.get_mut(&key.pool) {
                 Some(pool) => pool,
                 None => match self.last_good.get_mut(&key.pool) {
@@ -274,7 +273,7 @@ fn speaking(config: &PoolConfig, sets: &BTreeMap<String, CompiledSet>) -> PoolCo
 
 impl CompiledSet {
     fn new(pool: &ObjectKey, source: &Arc<SetSource>, objects: &Objects, before: Option<&Self>) -> Self {
-        let Resolved { content, protocol, warnings } = backends::resolve(pool, source, objects);
+        let Resolved { content, protocol, warnings } = source.resolve(pool, objects);
         let content = match before {
             Some(before) if before.content.digest == content.digest => Arc::clone(&before.content),
             _ => Arc::new(content),

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [
     {
-        "rule": "has(self.service) != has(self.static)",
+        "rule": "[has(self.service), has(self.static)].exists_one(is_written, is_written)",
         "message": "a backend set must have exactly one of service and static",
         "reason": "FieldValueInvalid",
     },

@@ -145,11 +145,11 @@ fn a_list_replaces_everything_that_its_watch_brought_and_nothing_else() {
     foreign.metadata.namespace = Some("other".into());
     cache.list(&of("other"), vec![Item::Service(Arc::new(foreign))]);
     let changes = cache.list(&of("ns"), vec![service("a", 1), service("b", 1), service("c", 1)]);
-    assert_eq!(changes.touched.services, [key("a"), key("b"), key("c")].into());
+    assert_eq!(changes.touched.origins, ["a", "b", "c"].map(|name| Origin::Service(key(name))).into());
     let changes = cache.list(&of("ns"), vec![service("a", 1), service("b", 2)]);
     assert_eq!(
-        changes.touched.services,
-        [key("b"), key("c")].into(),
+        changes.touched.origins,
+        ["b", "c"].map(|name| Origin::Service(key(name))).into(),
         "one differs, one vanished while nobody looked"
     );
     assert!(!changes.is_of_pools());
@@ -446,7 +446,7 @@ fn copy<T: Clone>(
 
 impl Compiler {
     fn hear(&mut self, Changes { touched, .. }: &Changes, objects: &Objects) {
-        for service in &touched.services {
+        for Origin::Service(service) in &touched.origins {
             let slices = objects.slices_of(service).cloned().collect();
             self.services.insert(service.clone(), (objects.services.get(service).cloned(), slices));
         }

@@ -124,17 +124,17 @@ fn another_protocol_of_a_service_is_another_configuration_at_once() {
     let spoken = speaking("", " appProtocol: h2c,");
     let mut spoken_now = plain.clone();
     spoken_now.services.clone_from(&spoken.services);
-    assert_eq!(now.refresh_service(&key("web"), &spoken_now), std::slice::from_ref(&set));
+    assert_eq!(now.refresh(&Origin::Service(key("web")), &spoken_now), std::slice::from_ref(&set));
     assert_eq!(protocols(&now), [Http2; 2]);
     let after = &now.pools[&key("shop")];
     assert!(after.config_digest != before.config_digest);
     assert!(Arc::ptr_eq(&after.sets["web"].content, &before.sets["web"].content));
     assert_eq!(after.config.backend_sets[0].source, before.config.backend_sets[0].source);
     assert_eq!(now, world(&spoken_now, None), "as a whole compile has it");
-    assert_eq!(now.refresh_service(&key("web"), &spoken_now), []);
+    assert_eq!(now.refresh(&Origin::Service(key("web")), &spoken_now), []);
     let mut gone = spoken_now.clone();
     gone.services.clear();
-    assert_eq!(now.refresh_service(&key("web"), &gone), [set]);
+    assert_eq!(now.refresh(&Origin::Service(key("web")), &gone), [set]);
     assert_eq!(protocols(&now), [Http1; 2]);
     assert_eq!(now, world(&gone, None));
 }

@@ -157,14 +157,15 @@ fn change(random: &mut Random, secrets: &[Arc<Secret>], objects: &mut Objects, t
             } else {
                 objects.services.insert(key.clone(), random_service(random, &key));
             }
-            touched.services.insert(key);
+            touched.origins.insert(Origin::Service(key));
         }
         5 => {
             let key = random.key("slice", 4);
             if is_gone {
-                touched.services.extend(objects.remove_slice(&key));
+                touched.origins.extend(objects.remove_slice(&key).map(Origin::Service));
             } else {
-                touched.services.extend(objects.insert_slice(key.clone(), random_slice(random, &key)));
+                let services = objects.insert_slice(key.clone(), random_slice(random, &key));
+                touched.origins.extend(services.into_iter().map(Origin::Service));
             }
         }
         6 | 7 => {
@@ -213,10 +214,10 @@ fn whatever_changes_a_world_that_follows_is_the_world_that_all_compiles_to() {
             }
             if random.below(4) == 0 {
                 // Endpoints do not wait for what waits for a Secret.
-                let services = std::mem::take(&mut pending.services);
-                following.update(&objects, &Touched { services: services.clone(), ..Touched::default() });
-                for service in &services {
-                    whole.refresh_service(service, &objects);
+                let origins = std::mem::take(&mut pending.origins);
+                following.update(&objects, &Touched { origins: origins.clone(), ..Touched::default() });
+                for origin in &origins {
+                    whole.refresh(origin, &objects);
                 }
                 continue;
             }
@@ -259,7 +260,7 @@ fn what_differs_between_two_states_is_what_was_touched() {
                 change(&mut random, &secrets, &mut objects, &mut touched);
             }
             let between = Touched::between(&before, &objects);
-            assert!(between.pools.is_subset(&touched.pools) && between.services.is_subset(&touched.services));
+            assert!(between.pools.is_subset(&touched.pools) && between.origins.is_subset(&touched.origins));
             assert!(between.secrets.is_subset(&touched.secrets) && between.grants.is_subset(&touched.grants));
             let whole = world(&objects, Some(&following));
             following.update(&objects, &between);

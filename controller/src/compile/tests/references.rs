@@ -175,13 +175,13 @@ fn an_endpoint_event_of_another_namespace_finds_its_sets() {
     let moved = WEB_1.replacen("namespace: default", "namespace: far", 1).replace("10.1.0.1", "10.1.0.9");
     let (name, moved) = slice(&moved);
     assert_eq!(objects.insert_slice(name, moved), std::slice::from_ref(&far));
-    let changed = world_now.refresh_service(&far, &objects);
+    let changed = world_now.refresh(&Origin::Service(far.clone()), &objects);
     assert_eq!(changed, [SetKey { pool: key("shop"), set: "web".to_owned() }]);
     assert_eq!(backends(&world_now, "web")[1].0, "10.1.0.9:8080");
     assert_eq!(world_now, world(&objects, None));
-    assert_eq!(world_now.refresh_service(&key("web"), &objects), []);
+    assert_eq!(world_now.refresh(&Origin::Service(key("web")), &objects), []);
     objects.grants.clear();
-    world_now.refresh_service(&far, &objects);
+    world_now.refresh(&Origin::Service(far.clone()), &objects);
     assert_eq!(backends(&world_now, "web").len(), 0);
 }
 

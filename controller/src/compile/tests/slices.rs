@@ -399,7 +399,7 @@ fn slices_wait_for_their_service() {
     let mut world_now = world(&objects, None);
     assert_eq!(backends(&world_now, "web").len(), 0);
     objects.services.insert(key("web"), service);
-    assert_eq!(world_now.refresh_service(&key("web"), &objects).len(), 1);
+    assert_eq!(world_now.refresh(&Origin::Service(key("web")), &objects).len(), 1);
     assert_eq!(backends(&world_now, "web").len(), 2);
     assert_eq!(world_now.warnings().count(), 0);
 }

@@ -16,10 +16,10 @@
 //!
 //! What cannot be used is left out with one sentence for each kind of fault, however many endpoints have it.
 
-use super::backends::{Fault, spoken};
-use super::check::quoted;
-use super::pool::key_of;
-use super::{BackendSetContent, ObjectKey, Reason};
+use super::{BackendSetContent, Fault, spoken};
+use crate::compile::check::quoted;
+use crate::compile::pool::key_of;
+use crate::compile::{ObjectKey, Reason};
 use k8s_openapi::api::core::v1::ServicePort;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
 use std::collections::BTreeMap;

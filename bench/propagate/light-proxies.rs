@@ -1,0 +1,201 @@
+//! Many proxies in one process, as far as a controller can tell: each has its own connection, keeps its own copy of every
+//! pool and acknowledges each change, by the proxy's own code. None of them serves requests.
+//!
+//! `light-proxies CONTROLLER COUNT POOL SET` writes a line for each of these, times in ns since 1970:
+//!
+//! ```text
+//! synced TIME                      all are in step, each on a stream that the last `synced` did not know
+//! all ADDRESSES TIME               all have exactly these backends in that set, the last one since TIME
+//! received BYTES MESSAGES          so far, all together: the answer to each line on standard input
+//! ```
+
+use prost::Message as _;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::rc::Rc;
+use std::time::SystemTime;
+use tokio::sync::mpsc;
+use tokio::task::LocalSet;
+use tokio_stream::wrappers::ReceiverStream;
+use weir_dial::{Backoff, Credentials, Dialer, Random, Target};
+use weir_proto::limits::MESSAGE_BYTES_MAX;
+use weir_proto::push::proxy_message::Body;
+use weir_proto::push::push_client::PushClient;
+use weir_proto::push::{Hello, ProxyMessage};
+use weir_proxy::config::replica::{Event, Replica};
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// Messages on their way to the controller, of each proxy.
+const OUTBOUND_BUFFER: usize = 64;
+
+/// What all of them together have come to.
+struct Tally {
+    count: usize,
+    pool: String,
+    set: String,
+    /// Proxies by what they have in the watched set.
+    holding: BTreeMap<String, usize>,
+    synced: usize,
+    bytes: u64,
+    messages: u64,
+}
+
+struct Proxy {
+    replica: Replica,
+    holds: String,
+    tally: Rc<RefCell<Tally>>,
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [controller, count, pool, set] = &arguments[..] else {
+        panic!("usage: light-proxies CONTROLLER COUNT POOL SET");
+    };
+    let tally = Rc::new(RefCell::new(Tally {
+        count: count.parse().expect("COUNT is a number"),
+        pool: pool.clone(),
+        set: set.clone(),
+        holding: BTreeMap::new(),
+        synced: 0,
+        bytes: 0,
+        messages: 0,
+    }));
+    let target = Target::new(controller, Credentials::default()).expect("CONTROLLER is a URL");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    LocalSet::new().block_on(&runtime, async {
+        for number in 0..tally.borrow().count {
+            let proxy = Proxy { replica: Replica::default(), holds: String::new(), tally: Rc::clone(&tally) };
+            tokio::task::spawn_local(proxy.run(format!("light-{number}"), target.clone().into()));
+        }
+        let mut asked = questions();
+        while asked.recv().await.is_some() {
+            let Tally { bytes, messages, .. } = &*tally.borrow();
+            say(&format!("received {bytes} {messages}"));
+        }
+    });
+}
+
+/// One for each line on standard input, until that ends.
+fn questions() -> mpsc::Receiver<()> {
+    let (ask, asked) = mpsc::channel(1);
+    std::thread::spawn(move || {
+        std::io::stdin().lines().map_while(Result::ok).all(|_| ask.blocking_send(()).is_ok())
+    });
+    asked
+}
+
+impl Proxy {
+    async fn run(mut self, name: String, mut dialer: Dialer) {
+        let (mut random, mut backoff) = (Random::default(), Backoff::default());
+        loop {
+            let mut is_synced = false;
+            // Whatever ended it: dial again.
+            let _ = self.stream(&name, &mut dialer, &mut random, &mut is_synced).await;
+            if is_synced {
+                self.tally.borrow_mut().synced -= 1;
+                backoff.reset();
+            }
+            dialer.failed();
+            tokio::time::sleep(backoff.wait(&mut random)).await;
+        }
+    }
+
+    async fn stream(
+        &mut self,
+        name: &str,
+        dialer: &mut Dialer,
+        random: &mut Random,
+        is_synced: &mut bool,
+    ) -> Option<()> {
+        let link = dialer.dial(random).await.ok()?;
+        let mut client = PushClient::new(link.channel()).max_decoding_message_size(MESSAGE_BYTES_MAX);
+        let (outbound, receiver) = mpsc::channel(OUTBOUND_BUFFER);
+        // It checks no backends: nothing to share.
+        let hello = Hello { capabilities: Vec::new(), ..self.replica.begin_stream(name) };
+        outbound.send(ProxyMessage { body: Some(Body::Hello(hello)) }).await.ok()?;
+        let mut inbound =
+            client.connect(link.request(ReceiverStream::new(receiver))).await.ok()?.into_inner();
+        while let Ok(Some(message)) = inbound.message().await {
+            {
+                let mut tally = self.tally.borrow_mut();
+                tally.bytes += message.encoded_len() as u64;
+                tally.messages += 1;
+            }
+            for event in self.replica.on_message(message).ok()? {
+                if matches!(event, Event::Synced) && !std::mem::replace(is_synced, true) {
+                    self.tally.borrow_mut().synced();
+                }
+                if let Some(body) = self.on_event(event) {
+                    outbound.send(ProxyMessage { body: Some(body) }).await.ok()?;
+                }
+            }
+        }
+        None
+    }
+
+    fn on_event(&mut self, event: Event) -> Option<Body> {
+        match event {
+            Event::Reply(reply) => Some(reply),
+            Event::Configured { pool, .. } => {
+                let answer = self.replica.accepted(&pool);
+                self.look_at(&pool);
+                answer
+            }
+            Event::BackendsChanged { pool, .. } => {
+                self.look_at(&pool);
+                self.replica.ack(&pool)
+            }
+            Event::Removed { .. }
+            | Event::Welcomed { .. }
+            | Event::Synced
+            | Event::Keys(_)
+            | Event::Health(_) => None,
+        }
+    }
+
+    fn look_at(&mut self, pool: &str) {
+        let mut tally = self.tally.borrow_mut();
+        if tally.pool != pool {
+            return;
+        }
+        let backends = self.replica.backends(pool, &tally.set);
+        let now = backends.map(|backend| backend.address.as_str()).collect::<Vec<_>>().join(",");
+        if now != self.holds {
+            tally.moved(&self.holds, &now);
+            self.holds.clone_from(&now);
+        }
+    }
+}
+
+impl Tally {
+    fn moved(&mut self, from: &str, to: &str) {
+        if let Some(holders) = self.holding.get_mut(from) {
+            *holders -= 1;
+        }
+        self.holding.retain(|_, holders| *holders > 0);
+        let holders = self.holding.entry(to.to_owned()).or_default();
+        *holders += 1;
+        if *holders == self.count {
+            say(&format!("all {to} {}", nanoseconds()));
+        }
+    }
+
+    fn synced(&mut self) {
+        self.synced += 1;
+        if self.synced == self.count {
+            say(&format!("synced {}", nanoseconds()));
+        }
+    }
+}
+
+fn nanoseconds() -> u128 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_nanos())
+}
+
+fn say(line: &str) {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}").and_then(|()| out.flush()).expect("somebody reads what this program writes");
+}
