@@ -1,10 +1,10 @@
 //! Pools that are not what the definition says: written under another one, and kept by the API server ever since.
 
 use super::{Ward, corrupt, plain_pool};
-use serde_json::json;
+use serde_json::{Value, json};
 use weir_tests::harness::cluster::{Cluster, Resource};
-use weir_tests::harness::ports;
 use weir_tests::harness::services::{is_free, wait_for_status};
+use weir_tests::harness::{ports, wait};
 
 #[test]
 fn a_pool_that_cannot_be_read_costs_itself_and_says_its_field_and_heals() {
@@ -21,6 +21,16 @@ fn a_pool_that_cannot_be_read_costs_itself_and_says_its_field_and_heals() {
     let said = ward.controller.service.process.wait_for_stderr(field);
     assert!(said.contains(&format!("{}/born", ward.shop.name)), "{said}");
     assert!(is_free(born), "there is nothing that it could serve");
+    // The API server cannot read it either, so that it takes no status for it; an Event it takes.
+    wait::patiently("an Event should name the field", || {
+        let events = ward.shop.get(&["events"]);
+        let mut about =
+            events["items"].as_array()?.iter().filter(|event| event["involvedObject"]["name"] == "born");
+        let names = |event: &Value| {
+            event["message"].as_str().is_some_and(|said| said.contains(field) && said.contains("eighty"))
+        };
+        about.any(|event| event["reason"] == "Rejected" && names(event)).then_some(())
+    });
     ward.assert_others_go_on();
 
     corrupt(&ward.shop, Resource::Pool, "turned", "/spec/loadBalancing/algorithm", json!("Sorcery"));
