@@ -24,8 +24,8 @@ const STRETCH: usize = 100;
 const BODY_BYTES: usize = 4 << 10;
 /// Between two requests of one client.
 const PAUSE: Duration = Duration::from_millis(2);
-/// How much later the cluster notices that a process has ended.
-const NOTICE: Duration = Duration::from_millis(100);
+/// Requests until the cluster notices that a process has ended: about 100 ms of them.
+const NOTICE: usize = 200;
 
 /// How a backend and its endpoint end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +52,7 @@ struct Backends {
 }
 
 impl Backends {
-    fn end_one(&mut self, ending: Ending) {
+    fn end_one(&mut self, ending: Ending, load: &Load) {
         let process = self.processes.remove(0);
         let rest = &self.addresses[1..];
         match ending {
@@ -66,7 +66,7 @@ impl Backends {
             }
             Ending::ProcessLongBefore => {
                 process.kill();
-                std::thread::sleep(NOTICE);
+                load.flow(NOTICE);
                 move_to(&mut self.api, "web", rest);
             }
         }
@@ -118,7 +118,7 @@ fn a_backend_that_ends_with_its_endpoint_costs_no_get_and_loses_no_post_in_silen
     for _ in 0..ROUNDS {
         for ending in [Ending::EndpointFirst, Ending::ProcessFirst, Ending::ProcessLongBefore] {
             load.flow(STRETCH);
-            backends.end_one(ending);
+            backends.end_one(ending, &load);
             load.flow(STRETCH);
             backends.restart();
         }

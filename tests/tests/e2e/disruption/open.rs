@@ -2,12 +2,11 @@
 
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tungstenite::{Message, WebSocket};
 use weir_tests::harness::client::Connection;
+use weir_tests::harness::gate::Gate;
 use weir_tests::harness::gauge::Gauge;
 use weir_tests::harness::scripted::Scripted;
 use weir_tests::harness::wait::{self, GENEROUS};
@@ -19,26 +18,26 @@ const LAST: &str = "last";
 
 /// A backend whose responses go on until they are told to end.
 pub(super) struct Source {
-    is_over: Arc<AtomicBool>,
+    end: Gate,
     responses: Gauge,
 }
 
 impl Source {
     pub(super) fn start(address: SocketAddr) -> Self {
-        let (is_over, responses) = (Arc::<AtomicBool>::default(), Gauge::default());
-        let (told, counted) = (Arc::clone(&is_over), responses.clone());
+        let (end, responses) = (Gate::default(), Gauge::default());
+        let (told, counted) = (end.clone(), responses.clone());
         let _ = Scripted::start_at(address, move |_, exchange| {
             while exchange.read_head().is_some() {
                 let _one = counted.enter();
                 exchange.write("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n");
-                while !told.load(Ordering::SeqCst) {
+                exchange.write("5\r\nbeat\n\r\n");
+                while !told.opens_within(BEAT) {
                     exchange.write("5\r\nbeat\n\r\n");
-                    std::thread::sleep(BEAT);
                 }
                 exchange.write(&format!("{:x}\r\n{LAST}\r\n0\r\n\r\n", LAST.len()));
             }
         });
-        Self { is_over, responses }
+        Self { end, responses }
     }
 
     /// Waits until so many responses are under way.
@@ -54,7 +53,7 @@ impl Source {
     }
 
     pub(super) fn end(&self) {
-        self.is_over.store(true, Ordering::SeqCst);
+        self.end.open();
     }
 }
 
