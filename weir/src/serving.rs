@@ -3,6 +3,7 @@
 use crate::duration;
 use crate::exit::Failure;
 use anyhow::Context as _;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::thread::available_parallelism;
@@ -44,6 +45,7 @@ impl ServingArgs {
     /// # Errors
     /// [`Failure::Usage`] for a URL that names no store; it is not shown.
     pub fn options(&self, proxy_id: String, bind: IpAddr) -> Result<Options, Failure> {
+        raise_open_files_limit();
         let store = self.session_store.as_deref().filter(|url| !url.is_empty());
         let session_store = store.map(StoreAddress::read).transpose();
         let session_store = session_store.context("the URL of --session-store is of no use");
@@ -60,5 +62,17 @@ impl ServingArgs {
             state: None,
             pages: None,
         })
+    }
+}
+
+/// Lets this process open as many files as it may. Most systems start processes with a soft limit of 1024, for who calls
+/// `select`; a proxied WebSocket takes two, so that 500 of them were all.
+fn raise_open_files_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if limit.current != limit.maximum
+        && let Err(error) = setrlimit(Resource::Nofile, raised)
+    {
+        tracing::warn!(%error, limit = limit.current, "the limit of open files stays as it is");
     }
 }

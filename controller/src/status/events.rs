@@ -14,6 +14,9 @@ use weir_crds::{LoadBalancerPool, LoadBalancerPoolStatus};
 /// Bytes of an Event's note; the API takes 1024.
 const NOTE_BYTES_MAX: usize = 1000;
 
+/// A generation is invalid.
+pub(super) const REJECTED: &str = "Rejected";
+
 /// Every reason that an Event may have.
 #[cfg(test)]
 const REASONS: [&str; 8] = [
@@ -22,7 +25,7 @@ const REASONS: [&str; 8] = [
     "NackedByProxy",
     "RefNotPermitted",
     "Conflicted",
-    "Rejected",
+    REJECTED,
     "BackendDown",
     "BackendUp",
 ];
@@ -78,7 +81,7 @@ fn told(condition: &Condition, repeats: Repeats) -> Option<(bool, &'static str)>
         (RESOLVED_REFS, "RefNotPermitted") => (!is_still).then_some((true, "RefNotPermitted")),
         (ACCEPTED, _) if !is_true && (!is_still || !is_same_generation) => {
             let is_conflict = condition.reason == Reason::Conflicted.as_str();
-            Some((true, if is_conflict { "Conflicted" } else { "Rejected" }))
+            Some((true, if is_conflict { "Conflicted" } else { REJECTED }))
         }
         _ => None,
     }

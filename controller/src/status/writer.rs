@@ -261,7 +261,7 @@ fn ours(shown: &LoadBalancerPoolStatus) -> LoadBalancerPoolStatus {
 }
 
 impl Order {
-    async fn carry_out(self, client: Client, recorder: Recorder) -> Ended {
+    async fn carry_out(mut self, client: Client, recorder: Recorder) -> Ended {
         let written = tokio::time::timeout(WRITE_TIMEOUT, self.write(client)).await;
         let outcome = match written {
             Ok(Ok(())) => {
@@ -272,6 +272,10 @@ impl Order {
             Ok(Err(error)) => {
                 let right = "patch on loadbalancerpools/status of weir.dev";
                 tracing::warn!(pool = %self.key, "cannot write the status of a pool: {}", why(&error, right));
+                // What was let in under another definition and has a field of another type takes no status from anybody: the
+                // API server cannot read it either. Events it has all the same, and one that is repeated counts up.
+                self.news.retain(|news| news.reason == events::REJECTED);
+                tokio::time::timeout(WRITE_TIMEOUT, self.publish(&recorder)).await.unwrap_or_default();
                 Outcome::Failed
             }
             Err(_) => {

@@ -2,6 +2,7 @@
 
 use crate::harness::wait::GENEROUS;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
 /// A gate, closed at first. Clones are of the same one.
 #[derive(Debug, Clone, Default)]
@@ -26,6 +27,14 @@ impl Gate {
         state.waiting += 1;
         let passed = self.0.changed.wait_timeout_while(state, GENEROUS, |state| !state.is_open);
         passed.unwrap_or_else(PoisonError::into_inner).0.waiting -= 1;
+    }
+
+    /// Whether it is open, after waiting for that no longer than this.
+    #[must_use]
+    pub fn opens_within(&self, patience: Duration) -> bool {
+        let state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.0.changed.wait_timeout_while(state, patience, |state| !state.is_open);
+        waited.unwrap_or_else(PoisonError::into_inner).0.is_open
     }
 
     /// Lets everybody pass.

@@ -42,10 +42,17 @@ impl Load {
     /// As [`Load::start`], on a server of another address than 127.0.0.1.
     #[must_use]
     pub fn start_at(server: SocketAddr, clients: Clients) -> Self {
+        Self::start_paced(server, clients, PAUSE)
+    }
+
+    /// As [`Load::start_at`], with this pause between two requests of one client: for a load that runs beside something
+    /// that needs the machine.
+    #[must_use]
+    pub fn start_paced(server: SocketAddr, clients: Clients, pause: Duration) -> Self {
         let (stop, seen) = (Arc::<AtomicBool>::default(), Arc::<Mutex<Seen>>::default());
-        let start = |work: fn(SocketAddr, &AtomicBool, &Mutex<Seen>)| {
+        let start = |work: fn(SocketAddr, Duration, &AtomicBool, &Mutex<Seen>)| {
             let (stop, seen) = (Arc::clone(&stop), Arc::clone(&seen));
-            std::thread::spawn(move || work(server, &stop, &seen))
+            std::thread::spawn(move || work(server, pause, &stop, &seen))
         };
         let kept = (0..clients.kept).map(|_| start(over_kept_connections));
         let fresh = (0..clients.fresh).map(|_| start(over_fresh_connections));
@@ -88,7 +95,7 @@ pub struct Clients {
     pub fresh: usize,
 }
 
-fn over_kept_connections(server: SocketAddr, stop: &AtomicBool, seen: &Mutex<Seen>) {
+fn over_kept_connections(server: SocketAddr, pause: Duration, stop: &AtomicBool, seen: &Mutex<Seen>) {
     let mut connection = None;
     while !stop.load(Ordering::Relaxed) {
         let answer = match connection.take().map_or_else(|| Connection::open_at(server), Ok) {
@@ -103,14 +110,14 @@ fn over_kept_connections(server: SocketAddr, stop: &AtomicBool, seen: &Mutex<See
             Err(error) => Err(error),
         };
         note(seen, answer);
-        std::thread::sleep(PAUSE);
+        std::thread::sleep(pause);
     }
 }
 
-fn over_fresh_connections(server: SocketAddr, stop: &AtomicBool, seen: &Mutex<Seen>) {
+fn over_fresh_connections(server: SocketAddr, pause: Duration, stop: &AtomicBool, seen: &Mutex<Seen>) {
     while !stop.load(Ordering::Relaxed) {
         note(seen, client::fetch_at(server, "/load"));
-        std::thread::sleep(PAUSE);
+        std::thread::sleep(pause);
     }
 }
 

@@ -18,6 +18,7 @@ pub mod load;
 pub mod manifest;
 pub mod ports;
 pub mod process;
+pub mod relay;
 pub mod scripted;
 pub mod services;
 pub mod switchable;

@@ -2,14 +2,14 @@
 
 use crate::harness::wait::GENEROUS;
 use std::io::{self, Read as _, Write as _};
-use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 /// A listening backend; each connection is given to the script, on a thread of its own.
 #[derive(Debug)]
 pub struct Scripted {
-    /// Its port on 127.0.0.1.
+    /// Its port, on 127.0.0.1 unless it was started elsewhere.
     pub port: u16,
 }
 
@@ -29,7 +29,19 @@ impl Scripted {
     /// When somebody has it.
     #[must_use]
     pub fn start_on(port: u16, script: impl Fn(usize, &mut Exchange) + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect("a free port");
+        Self::start_at((Ipv4Addr::LOCALHOST, port).into(), script)
+    }
+
+    /// As [`Self::start`], on an address that may be a pod's.
+    ///
+    /// # Panics
+    /// When somebody has it.
+    #[must_use]
+    pub fn start_at(
+        address: SocketAddr,
+        script: impl Fn(usize, &mut Exchange) + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind(address).expect("a free port");
         let port = listener.local_addr().expect("bound").port();
         let script = Arc::new(script);
         std::thread::spawn(move || {

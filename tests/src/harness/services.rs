@@ -143,7 +143,9 @@ impl Service {
         let text = client::fetch(self.admin, "/metrics").expect("administration answers").text();
         let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         let value = value.unwrap_or_else(|| panic!("no metric {name}:\n{text}"));
-        value.parse().unwrap_or_else(|_| panic!("{name} is {value}"))
+        // A gauge has a fraction, also where it counts.
+        let whole = value.strip_suffix(".0").unwrap_or(value);
+        whole.parse().unwrap_or_else(|_| panic!("{name} is {value}"))
     }
 
     /// Waits until it has its configuration.

@@ -30,13 +30,24 @@ pub fn patiently<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
     look_until(what, PATIENT, SLOW_POLL, look)
 }
 
-fn look_until<T>(what: &str, limit: Duration, pause: Duration, mut look: impl FnMut() -> Option<T>) -> T {
+/// As [`patiently`], for who has more to say than `what`: `None` once [`PATIENT`] has passed.
+pub fn patiently_or_not<T>(look: impl FnMut() -> Option<T>) -> Option<T> {
+    look_for(PATIENT, SLOW_POLL, look)
+}
+
+fn look_until<T>(what: &str, limit: Duration, pause: Duration, look: impl FnMut() -> Option<T>) -> T {
+    look_for(limit, pause, look).unwrap_or_else(|| panic!("waited {} s in vain: {what}", limit.as_secs()))
+}
+
+fn look_for<T>(limit: Duration, pause: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
     let started = Instant::now();
     loop {
         if let Some(seen) = look() {
-            return seen;
+            return Some(seen);
         }
-        assert!(started.elapsed() < limit, "waited {} s in vain: {what}", limit.as_secs());
+        if started.elapsed() >= limit {
+            return None;
+        }
         std::thread::sleep(pause);
     }
 }

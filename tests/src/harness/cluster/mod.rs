@@ -6,6 +6,7 @@
 //! There is no kubelet. [`Node`] does what load balancing needs of one: pods get an address, run as processes, are Ready
 //! and end.
 
+mod api;
 mod kubectl;
 mod namespace;
 mod network;
@@ -13,7 +14,9 @@ mod node;
 mod pods;
 mod programs;
 mod servers;
+mod tokens;
 
+pub use api::{Api, Resource};
 pub use namespace::{Namespace, Pod};
 pub use node::Node;
 pub use pods::{PodText, Probe};
@@ -104,6 +107,14 @@ impl Cluster {
     /// Ends the API server at once, as a crash does. For a private cluster.
     pub fn stop_api_server(&self) {
         self.servers.stop_api_server();
+    }
+
+    /// Ends the API server in order, as far as it does so while it is watched. For a private cluster.
+    ///
+    /// # Panics
+    /// When it goes on.
+    pub fn shut_api_server_down(&self) {
+        self.servers.shut_api_server_down();
     }
 
     /// Starts it again where it was, and waits for it.

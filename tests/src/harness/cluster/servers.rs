@@ -2,13 +2,18 @@
 
 use super::{network, programs, write_secret};
 use crate::harness::authority::{self, Authority};
+use crate::harness::client;
 use crate::harness::process::Process;
+use crate::harness::wait;
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Ports are free for the asking: the network is the cluster's own.
+const ETCD_PORT: u16 = 2379;
 const ETCD: &str = "http://127.0.0.1:2379";
 const ETCD_PEERS: &str = "http://127.0.0.1:2380";
+const API_SERVER_PORT: u16 = 6443;
 pub(super) const API_SERVER: &str = "https://127.0.0.1:6443";
 
 /// One of each family. The first address is the Service `kubernetes`.
@@ -23,7 +28,7 @@ const CA: &str = "ca.crt";
 const CERTIFICATE: &str = "api-server.crt";
 const KEY: &str = "api-server.key";
 const TOKENS: &str = "tokens.csv";
-const ACCOUNT_KEY: &str = "service-accounts.key";
+pub(super) const ACCOUNT_KEY: &str = "service-accounts.key";
 const ACCOUNT_PUBLIC_KEY: &str = "service-accounts.pub";
 
 /// In the order in which they end.
@@ -53,6 +58,17 @@ impl Servers {
         }
     }
 
+    pub(super) fn shut_api_server_down(&self) {
+        if let Some(process) = lock(&self.api_server).take() {
+            process.terminate();
+            wait::until("the API server should accept nothing more", || {
+                TcpStream::connect(client::local(API_SERVER_PORT)).is_err().then_some(())
+            });
+            // Watches that are open would keep it for a minute.
+            process.kill();
+        }
+    }
+
     pub(super) fn start_api_server(&self, folder: &Path) {
         *lock(&self.api_server) = Some(api_server(folder));
     }
@@ -64,6 +80,11 @@ impl Servers {
             assert!(server.as_mut().is_none_or(Process::is_running), "{name} ended; what it said is below");
         }
     }
+}
+
+/// Where etcd listens, for who writes past the API server.
+pub(super) fn etcd_address() -> SocketAddr {
+    client::local(ETCD_PORT)
 }
 
 fn lock(server: &Mutex<Option<Process>>) -> MutexGuard<'_, Option<Process>> {

@@ -8,23 +8,23 @@ use weir_tests::harness::controller::ControllerCommand;
 use weir_tests::harness::services::Service;
 
 /// The name in the controller's certificate.
-pub(super) const CONTROLLER: &str = "controller.example";
+pub(crate) const CONTROLLER: &str = "controller.example";
 /// What tokens are for.
-pub(super) const AUDIENCE: &str = "weir.dev/controller";
+pub(crate) const AUDIENCE: &str = "weir.dev/controller";
 
 /// An authority, the controller's certificate of it, and proxies that dial the controller's port over TLS.
-pub(super) struct Fleet<'a> {
+pub(crate) struct Fleet<'a> {
     system: &'a Namespace<'a>,
     push: u16,
-    pub(super) authority: Authority,
+    pub(crate) authority: Authority,
     /// What proxies trust.
-    pub(super) ca: PathBuf,
+    pub(crate) ca: PathBuf,
     /// The controller's.
-    pub(super) pair: KeyPairFiles,
+    pub(crate) pair: KeyPairFiles,
 }
 
 impl<'a> Fleet<'a> {
-    pub(super) fn new(system: &'a Namespace<'a>, push: u16) -> Self {
+    pub(crate) fn new(system: &'a Namespace<'a>, push: u16) -> Self {
         let authority = Authority::new();
         let ca = system.cluster().file(&format!("{}-ca.crt", system.name));
         replace(&ca, &authority.certificate());
@@ -34,13 +34,13 @@ impl<'a> Fleet<'a> {
     }
 
     /// The controller, as its namespace's and with the certificate.
-    pub(super) fn controller(&self, kubeconfig: &Path) -> ControllerCommand {
+    pub(crate) fn controller(&self, kubeconfig: &Path) -> ControllerCommand {
         let command = ControllerCommand::of_cluster(kubeconfig).listening(self.push);
         command.in_namespace(self.system).with_certificate(&self.pair)
     }
 
     /// A proxy as a pod of this ServiceAccount, which listens on the pod's address and shows the pod's token.
-    pub(super) fn proxy_pod(&self, namespace: &Namespace<'_>, name: &str, account: &str) -> (Pod, Service) {
+    pub(crate) fn proxy_pod(&self, namespace: &Namespace<'_>, name: &str, account: &str) -> (Pod, Service) {
         let pod = namespace.pod(name, account, &[]);
         let token = self.token_file(&pod, &namespace.token(account, &pod.name, AUDIENCE));
         let proxy = self.proxy(&pod, &with_token(&token));
@@ -48,12 +48,12 @@ impl<'a> Fleet<'a> {
     }
 
     /// A proxy on a pod's address.
-    pub(super) fn proxy(&self, pod: &Pod, flags: &[String]) -> Service {
+    pub(crate) fn proxy(&self, pod: &Pod, flags: &[String]) -> Service {
         self.proxy_of(pod, [format!("https://{}", client::local(self.push))], flags)
     }
 
     /// The same at other controllers.
-    pub(super) fn proxy_of(
+    pub(crate) fn proxy_of(
         &self,
         pod: &Pod,
         urls: impl IntoIterator<Item = String>,
@@ -66,7 +66,7 @@ impl<'a> Fleet<'a> {
     }
 
     /// The file where this proxy finds its token, with this text.
-    pub(super) fn token_file(&self, pod: &Pod, text: &str) -> PathBuf {
+    pub(crate) fn token_file(&self, pod: &Pod, text: &str) -> PathBuf {
         let file = self.system.cluster().file(&format!("{}-{}.token", self.system.name, pod.address));
         replace(&file, text);
         file
@@ -74,12 +74,12 @@ impl<'a> Fleet<'a> {
 }
 
 /// The flags of a proxy that shows the token in this file.
-pub(super) fn with_token(file: &Path) -> Vec<String> {
+pub(crate) fn with_token(file: &Path) -> Vec<String> {
     vec!["--token-file".to_owned(), file.display().to_string()]
 }
 
 /// The flags of a proxy that shows this certificate.
-pub(super) fn with_certificate(pair: &KeyPairFiles) -> Vec<String> {
+pub(crate) fn with_certificate(pair: &KeyPairFiles) -> Vec<String> {
     let file = |file: &Path| file.display().to_string();
     vec!["--client-cert".to_owned(), file(&pair.certificate), "--client-key".to_owned(), file(&pair.key)]
 }

@@ -28,7 +28,7 @@ spec:
         openAPIV3Schema: { type: object, x-kubernetes-preserve-unknown-fields: true }
 ";
 
-fn install_definition(cluster: &Cluster) {
+pub(crate) fn install_definition(cluster: &Cluster) {
     cluster.apply(DEFINITION);
     cluster.wait_for_kind("referencegrants");
 }

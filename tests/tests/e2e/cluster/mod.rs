@@ -2,14 +2,14 @@
 
 mod control_plane;
 mod definition;
-mod fleet;
-mod grants;
+pub(crate) mod fleet;
+pub(crate) mod grants;
 mod identity;
 mod policy;
 mod propagation;
-mod replicas;
+pub(crate) mod replicas;
 mod resilience;
-mod site;
+pub(crate) mod site;
 mod slices;
 mod source;
 mod status;
@@ -50,12 +50,12 @@ spec:
 "#;
 
 /// A pool on this port in front of a Service, whose backends take turns.
-fn pool(name: &str, port: u16, service: &str) -> String {
+pub(crate) fn pool(name: &str, port: u16, service: &str) -> String {
     pool_of(name, &format!("name: http, port: {port}, protocol: HTTP"), service)
 }
 
 /// A pool with this listener in front of a Service.
-fn pool_of(name: &str, listener: &str, service: &str) -> String {
+pub(crate) fn pool_of(name: &str, listener: &str, service: &str) -> String {
     format!(
         "apiVersion: weir.dev/v1alpha1
 kind: LoadBalancerPool
@@ -73,7 +73,7 @@ spec:
 }
 
 /// A pool on this port with written addresses of the network that the test is in.
-fn static_pool(name: &str, port: u16, backends: &[u16]) -> String {
+pub(crate) fn static_pool(name: &str, port: u16, backends: &[u16]) -> String {
     let backends: String =
         backends.iter().map(|port| format!("\n          - {{ address: 127.0.0.1, port: {port} }}")).collect();
     format!(
@@ -86,7 +86,7 @@ fn static_pool(name: &str, port: u16, backends: &[u16]) -> String {
 }
 
 /// A sample backend on any address, once it answers.
-fn sample(name: &str, address: SocketAddr) -> Process {
+pub(crate) fn sample(name: &str, address: SocketAddr) -> Process {
     let mut command = Command::new(binaries::path("weir"));
     command.args(["demo-backend", "--name", name, "--listen", &address.to_string()]);
     let process = Process::start(&mut command);
@@ -97,13 +97,13 @@ fn sample(name: &str, address: SocketAddr) -> Process {
 }
 
 /// A condition of an object's status.
-fn condition<'a>(object: &'a Value, kind: &str) -> &'a Value {
+pub(crate) fn condition<'a>(object: &'a Value, kind: &str) -> &'a Value {
     let conditions = object["status"]["conditions"].as_array().expect("conditions");
     conditions.iter().find(|condition| condition["type"] == kind).unwrap_or(&Value::Null)
 }
 
 /// Reasons of the Events about an object.
-fn reasons(namespace: &Namespace<'_>, name: &str) -> Vec<String> {
+pub(crate) fn reasons(namespace: &Namespace<'_>, name: &str) -> Vec<String> {
     let events = namespace.get(&["events"]);
     let items = events["items"].as_array().cloned().unwrap_or_default();
     let about = items.iter().filter(|event| event["involvedObject"]["name"] == name);
@@ -111,7 +111,7 @@ fn reasons(namespace: &Namespace<'_>, name: &str) -> Vec<String> {
 }
 
 /// A Secret of this certificate and its key.
-fn tls_secret(name: &str, pair: &KeyPairText) -> String {
+pub(crate) fn tls_secret(name: &str, pair: &KeyPairText) -> String {
     let KeyPairText { certificate, key } = pair;
     format!(
         "apiVersion: v1\nkind: Secret\nmetadata: {{ name: {name} }}\ntype: kubernetes.io/tls\n\

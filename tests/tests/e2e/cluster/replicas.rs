@@ -25,15 +25,27 @@ fn replica(site: &Site<'_>, fleet: &Fleet<'_>, name: &str) -> Controller {
 
 /// The same on this port.
 fn replica_on(site: &Site<'_>, fleet: &Fleet<'_>, name: &str, push: u16) -> Controller {
+    replica_with(site, fleet, name, push, &[])
+}
+
+/// The same with more flags.
+pub(crate) fn replica_with(
+    site: &Site<'_>,
+    fleet: &Fleet<'_>,
+    name: &str,
+    push: u16,
+    flags: &[&str],
+) -> Controller {
     let pod = site.system.pod(name, "weir-controller", &[]);
     let token = fleet.token_file(&pod, &site.system.token("weir-controller", name, AUDIENCE));
     let command = fleet.controller(&site.kubeconfig).watching(&site.shop).listening(push);
-    let command = command.flags(LEASE).flags(["--pod-name", name, "--controller-name", CONTROLLER]);
+    let command =
+        command.flags(LEASE).flags(flags).flags(["--pod-name", name, "--controller-name", CONTROLLER]);
     command.flags(["--controller-ca".as_ref(), fleet.ca.as_os_str()]).flags(with_token(&token)).start()
 }
 
 /// A proxy as a pod, at these controllers.
-fn proxy(
+pub(crate) fn proxy(
     site: &Site<'_>,
     fleet: &Fleet<'_>,
     name: &str,
@@ -47,7 +59,7 @@ fn proxy(
 }
 
 /// Waits until this replica holds the Lease.
-fn wait_for_holder(site: &Site<'_>, name: &str) {
+pub(crate) fn wait_for_holder(site: &Site<'_>, name: &str) {
     wait::patiently(&format!("{name} should hold the Lease"), || {
         let found = site.system.try_kubectl(&["get", "lease", "weir-controller", "--output=json"], "");
         let lease: serde_json::Value = serde_json::from_slice(&found.stdout).ok()?;

@@ -11,35 +11,35 @@ use weir_tests::harness::services::Service;
 use weir_tests::harness::{client, ports, wait};
 
 /// Weir in a namespace of its own, and a user's namespace, whose pods run.
-pub(super) struct Site<'a> {
-    pub(super) system: Namespace<'a>,
-    pub(super) shop: Namespace<'a>,
-    pub(super) node: Node,
-    pub(super) kubeconfig: PathBuf,
+pub(crate) struct Site<'a> {
+    pub(crate) system: Namespace<'a>,
+    pub(crate) shop: Namespace<'a>,
+    pub(crate) node: Node,
+    pub(crate) kubeconfig: PathBuf,
     /// What proxies dial.
-    pub(super) push: u16,
+    pub(crate) push: u16,
 }
 
 impl<'a> Site<'a> {
-    pub(super) fn new(cluster: &'a Visit) -> Self {
+    pub(crate) fn new(cluster: &'a Visit) -> Self {
         let (system, shop) = (cluster.namespace("weir"), cluster.namespace("shop"));
         let kubeconfig = system.install_weir();
         let node = Node::start(cluster, &shop);
         Self { system, shop, node, kubeconfig, push: ports::free() }
     }
 
-    pub(super) fn controller(&self) -> Service {
+    pub(crate) fn controller(&self) -> Service {
         self.command().start().service
     }
 
     /// Beside the controllers of other tests: hence of this namespace only.
-    pub(super) fn command(&self) -> ControllerCommand {
+    pub(crate) fn command(&self) -> ControllerCommand {
         let command = ControllerCommand::of_cluster(&self.kubeconfig).listening(self.push);
         command.in_namespace(&self.system).watching(&self.shop)
     }
 
     /// The Deployment behind a pool, each pod of which has answered through the proxy of this address.
-    pub(super) fn deploy(&self, server: SocketAddr) {
+    pub(crate) fn deploy(&self, server: SocketAddr) {
         self.shop.apply(&format!("{WEB}---\n{}", pool("shop", server.port(), "web")));
         self.shop.kubectl(&["rollout", "status", "deployment/web", "--timeout=60s"]);
         for pod in self.pods() {
@@ -50,18 +50,18 @@ impl<'a> Site<'a> {
         }
     }
 
-    pub(super) fn scale(&self, replicas: usize) {
+    pub(crate) fn scale(&self, replicas: usize) {
         self.shop.kubectl(&["scale", "deployment/web", &format!("--replicas={replicas}")]);
         self.shop.kubectl(&["rollout", "status", "deployment/web", "--timeout=60s"]);
     }
 
-    pub(super) fn pods(&self) -> Vec<WebPod> {
+    pub(crate) fn pods(&self) -> Vec<WebPod> {
         let pods = self.shop.get(&["pods", "--selector=app=web"]);
         pods["items"].as_array().into_iter().flatten().map(WebPod::of).collect()
     }
 
     /// Waits until `kubectl get lbp shop` prints this under READY, PROXIES and STATUS.
-    pub(super) fn wait_for_row(&self, expected: [&str; 3]) {
+    pub(crate) fn wait_for_row(&self, expected: [&str; 3]) {
         wait::patiently(&format!("kubectl get lbp should print {expected:?}"), || {
             let said = self.shop.kubectl(&["get", "lbp", "shop", "--no-headers"]);
             let columns: Vec<_> = said.split_whitespace().collect();
@@ -70,7 +70,7 @@ impl<'a> Site<'a> {
     }
 
     /// Waits until this many pods are deleted, though they may still run, and returns them.
-    pub(super) fn deleted(&self, count: usize) -> Vec<WebPod> {
+    pub(crate) fn deleted(&self, count: usize) -> Vec<WebPod> {
         wait::patiently(&format!("{count} pods should be deleted"), || {
             let deleted: Vec<_> = self.pods().into_iter().filter(|pod| pod.is_deleted).collect();
             (deleted.len() == count).then_some(deleted)
@@ -78,17 +78,17 @@ impl<'a> Site<'a> {
     }
 
     /// Ends the pods that the node held, and waits until only this many are left.
-    pub(super) fn release(&self, left: usize) {
+    pub(crate) fn release(&self, left: usize) {
         self.node.release_deleted_pods();
         wait::patiently(&format!("{left} pods should be left"), || (self.pods().len() == left).then_some(()));
     }
 }
 
 #[derive(Debug)]
-pub(super) struct WebPod {
-    pub(super) name: String,
-    pub(super) address: IpAddr,
-    pub(super) is_deleted: bool,
+pub(crate) struct WebPod {
+    pub(crate) name: String,
+    pub(crate) address: IpAddr,
+    pub(crate) is_deleted: bool,
 }
 
 impl WebPod {
@@ -103,20 +103,20 @@ impl WebPod {
     }
 }
 
-pub(super) fn load(server: SocketAddr) -> Load {
+pub(crate) fn load(server: SocketAddr) -> Load {
     let load = Load::start_at(server, Clients { kept: 2, fresh: 2 });
     wait_for_more(&load);
     load
 }
 
 /// Waits for requests that began and ended from here on.
-pub(super) fn wait_for_more(load: &Load) {
+pub(crate) fn wait_for_more(load: &Load) {
     let before = load.seen().good;
     wait::until("the load should flow", || (load.seen().good > before + 100).then_some(()));
 }
 
 /// Waits until requests go to others only.
-pub(super) fn wait_until_left(load: &Load, pods: &[WebPod]) {
+pub(crate) fn wait_until_left(load: &Load, pods: &[WebPod]) {
     let answers = || pods.iter().filter_map(|pod| load.seen().answers.get(&pod.name).copied()).sum::<u64>();
     wait::patiently("backends of deleted pods should get no request", || {
         let before = answers();
@@ -125,7 +125,7 @@ pub(super) fn wait_until_left(load: &Load, pods: &[WebPod]) {
     });
 }
 
-pub(super) fn assert_no_failure(load: Load) {
+pub(crate) fn assert_no_failure(load: Load) {
     let seen = load.stop();
     assert_eq!(seen.failures, Vec::<String>::new(), "with {} good requests", seen.good);
 }

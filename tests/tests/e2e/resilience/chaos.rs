@@ -123,7 +123,7 @@ fn garbage(way: usize, exchange: &mut Exchange, ledger: &Ledger) -> bool {
 fn victim(ledger: &Path) -> (Process, u16) {
     let port = ports::free();
     let mut command = Command::new(binaries::path("ledger-backend"));
-    let process = Process::start(command.arg(port.to_string()).arg(ledger));
+    let process = Process::start(command.arg(client::local(port).to_string()).arg(ledger));
     wait::until("the victim should listen", || client::Connection::open(port).ok());
     (process, port)
 }

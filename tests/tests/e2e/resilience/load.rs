@@ -10,7 +10,7 @@ use weir_tests::harness::ledger::ID_HEADER;
 use weir_tests::harness::wait;
 
 /// Clients at work.
-pub(super) struct Load {
+pub(crate) struct Load {
     seen: Arc<Mutex<Vec<Shown>>>,
     /// Whoever finds that nobody can send it anything ends.
     clients: Vec<(Sender<()>, JoinHandle<()>)>,
@@ -18,22 +18,22 @@ pub(super) struct Load {
 
 /// A client of a load.
 #[derive(Clone, Copy)]
-pub(super) struct Client {
-    pub(super) method: Method,
-    pub(super) keeps: Keeps,
-    pub(super) body_bytes: usize,
+pub(crate) struct Client {
+    pub(crate) method: Method,
+    pub(crate) keeps: Keeps,
+    pub(crate) body_bytes: usize,
     /// Between two requests.
-    pub(super) pause: Duration,
+    pub(crate) pause: Duration,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Method {
+pub(crate) enum Method {
     Get,
     Post,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Keeps {
+pub(crate) enum Keeps {
     /// One connection for all requests.
     Connection,
     /// A connection for each.
@@ -42,14 +42,14 @@ pub(super) enum Keeps {
 
 /// What a client was shown of a request.
 #[derive(Debug, Clone)]
-pub(super) struct Shown {
-    pub(super) id: String,
-    pub(super) method: Method,
-    pub(super) end: End,
+pub(crate) struct Shown {
+    pub(crate) id: String,
+    pub(crate) method: Method,
+    pub(crate) end: End,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum End {
+pub(crate) enum End {
     /// 200 and the whole of it.
     Good,
     /// Another status.
@@ -61,7 +61,7 @@ pub(super) enum End {
 }
 
 impl Load {
-    pub(super) fn start(port: u16, clients: &[Client]) -> Self {
+    pub(crate) fn start(port: u16, clients: &[Client]) -> Self {
         let seen = Arc::<Mutex<Vec<Shown>>>::default();
         let start = |(number, &client): (usize, &Client)| {
             let seen = Arc::clone(&seen);
@@ -73,13 +73,13 @@ impl Load {
     }
 
     /// Waits until so many more requests have ended.
-    pub(super) fn flow(&self, requests: usize) {
+    pub(crate) fn flow(&self, requests: usize) {
         let before = lock(&self.seen).len();
         wait::until("the load should flow", || (lock(&self.seen).len() >= before + requests).then_some(()));
     }
 
     /// Ends the clients after their current request.
-    pub(super) fn stop(mut self) -> Vec<Shown> {
+    pub(crate) fn stop(mut self) -> Vec<Shown> {
         let (stops, clients): (Vec<_>, Vec<_>) = self.clients.drain(..).unzip();
         drop(stops);
         for client in clients {
@@ -137,7 +137,7 @@ impl Client {
 }
 
 /// As many clients of each method, half of which keep their connection.
-pub(super) fn mixed(each: usize, body_bytes: usize) -> Vec<Client> {
+pub(crate) fn mixed(each: usize, body_bytes: usize) -> Vec<Client> {
     let kinds = [
         (Method::Get, Keeps::Connection),
         (Method::Get, Keeps::Nothing),

@@ -5,7 +5,7 @@ mod chaos;
 mod circuit;
 mod connections;
 mod http2;
-mod load;
+pub(crate) mod load;
 mod retries;
 mod reuse;
 mod slots;
