@@ -1,6 +1,7 @@
 //! Every metric of the controller. Labels come from lists in this program: the number of series is fixed.
 
 use crate::cluster::{FailureReason, Kind};
+use crate::dns;
 use crate::readiness::Readiness;
 use crate::store::Store;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, text};
@@ -11,6 +12,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 /// Media type of [`Metrics::text`].
@@ -60,6 +62,8 @@ pub struct Metrics {
     watches: Family<OfKind, Gauge>,
     failures: Family<OfFailure, Counter>,
     compile: Family<OfScope, Histogram>,
+    dns: dns::Meters,
+    dns_answer_age: Gauge<f64, AtomicU64>,
 }
 
 impl fmt::Debug for Metrics {
@@ -86,9 +90,17 @@ impl Metrics {
             watches: Family::default(),
             failures: Family::default(),
             compile: Family::new_with_constructor(histogram),
+            dns: dns::Meters::default(),
+            dns_answer_age: Gauge::default(),
         };
         metrics.register();
         metrics
+    }
+
+    /// For who looks names up.
+    #[must_use]
+    pub fn dns(&self) -> dns::Meters {
+        self.dns.clone()
     }
 
     /// A watch could not begin, or was ended with an error.
@@ -125,6 +137,7 @@ impl Metrics {
         self.proxies.set(gauge(self.store.fleet().proxies.len()));
         self.pools.set(gauge(self.store.pools().len()));
         self.unhealthy.set(gauge(self.store.unhealthy_count()));
+        self.dns_answer_age.set(self.dns.oldest_answer_age().as_secs_f64());
         let mut encoded = String::new();
         text::encode(&mut encoded, &self.registry)?;
         Ok(encoded)
@@ -148,6 +161,11 @@ impl Metrics {
         registry.register("watch_failures", help, self.failures.clone());
         let help = "Time to compile a change and to hand it to the streams";
         registry.register("compile_duration_seconds", help, self.compile.clone());
+        let help = "Lookups of names in DNS that ended, by how";
+        registry.register("dns_lookups", help, self.dns.lookups.clone());
+        registry.register("dns_names", "Names in DNS that are looked up", self.dns.names.clone());
+        let help = "Age of the oldest good answer of DNS whose addresses are served; 0 where none are";
+        registry.register("dns_oldest_answer_seconds", help, self.dns_answer_age.clone());
     }
 }
 

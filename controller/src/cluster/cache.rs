@@ -11,6 +11,7 @@ use super::read::{Item, Malformed};
 use super::references::References;
 use super::{Extent, Kind, WatchId};
 use crate::compile::{ObjectKey, Objects, Origin, Touched, Unread};
+use crate::dns::Answered;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
@@ -208,6 +209,14 @@ impl Cache {
                     self.lacks_secret(key, failure.reason, changes);
                 }
             }
+        }
+    }
+
+    /// Takes in what became known of names in DNS.
+    pub(crate) fn learn(&mut self, news: Vec<Answered>, changes: &mut Changes) {
+        for answered in news {
+            changes.touched.origins.insert(Origin::Name(answered.0.clone()));
+            self.objects.learn(answered);
         }
     }
 

@@ -3,6 +3,7 @@
 use super::Kind;
 use super::cache::{Cache, Changes, Message, SecretWatches};
 use crate::compile::{CompiledPool, ObjectKey, Origin, Rejection, Touched, World, world};
+use crate::dns::{Answered, Wanted};
 use crate::metrics::{Metrics, Scope};
 use crate::readiness::Readiness;
 use crate::status::{Board, Verdict};
@@ -16,6 +17,8 @@ pub(super) struct Follower {
     cache: Cache,
     /// `None` before everything has been seen once.
     world: Option<World>,
+    /// Names that the first world waits for.
+    awaited: Wanted,
     /// What changed and waits for all watches to settle.
     due: Touched,
     /// What was said before, so that a change says what is new and not everything again. Of grants, and by pool.
@@ -57,6 +60,7 @@ impl Follower {
         Self {
             cache,
             world: None,
+            awaited: Wanted::default(),
             due: Touched::default(),
             said_of_grants: BTreeSet::new(),
             said: BTreeMap::new(),
@@ -96,6 +100,28 @@ impl Follower {
         }
         self.measure();
         secrets
+    }
+
+    /// Takes in what became known of names, and puts it in force.
+    pub(super) fn learn(&mut self, news: Vec<Answered>) {
+        let mut changes = Changes::default();
+        self.cache.learn(news, &mut changes);
+        self.refresh(&changes.touched.origins);
+        if self.cache.is_settled() {
+            self.compile();
+        }
+        // Proxies that kept a set for want of an answer are to have it now.
+        if let Some(world) = &self.world {
+            self.store.apply_update(world, [], completeness(&self.cache, world));
+        }
+    }
+
+    /// Names that are to be looked up; `None` while nothing is known of them.
+    pub(super) fn names(&self) -> Option<&Wanted> {
+        match &self.world {
+            Some(world) => Some(world.names()),
+            None => Some(&self.awaited).filter(|awaited| !awaited.is_empty()),
+        }
     }
 
     /// The sets whose backends changed. Nothing where no pool uses them.
@@ -141,15 +167,23 @@ impl Follower {
 
     /// Puts in force what is due, at the cost of that; the first time everything.
     fn compile(&mut self) {
-        if self.world.is_some() && self.due.is_empty() {
+        let objects = self.cache.objects();
+        if self.world.is_some() && self.due.is_empty() || !objects.are_known(&self.awaited) {
             return;
         }
         let begun = Instant::now();
         let due = std::mem::take(&mut self.due);
-        let objects = self.cache.objects();
         let (scope, looked_at, outcome) = match &mut self.world {
             None => {
-                let world = self.world.insert(world(objects, None));
+                let first = world(objects, None);
+                // Once: names that came meanwhile hold up nobody.
+                if self.awaited.is_empty() && !objects.are_known(first.names()) {
+                    self.awaited = Arc::clone(first.names());
+                    self.readiness.waiting("waiting for the first answers of DNS".to_owned());
+                    return;
+                }
+                self.awaited = Wanted::default();
+                let world = self.world.insert(first);
                 let outcome = self.store.apply(world, completeness(&self.cache, world));
                 let all = objects.pools.keys().chain(self.cache.malformed().keys());
                 (Scope::World, all.cloned().collect(), outcome)

@@ -28,7 +28,7 @@ pub enum Reason {
     Invalid,
     /// Another pool has the same port and host.
     Conflicted,
-    /// The Service or its port is not there, or has no usable endpoints by its kind.
+    /// The Service or its port is not there.
     BackendNotFound,
     /// The Service's port asks for a protocol that is not spoken to backends.
     UnsupportedProtocol,
@@ -36,13 +36,15 @@ pub enum Reason {
     InvalidCertificateRef,
     /// No ReferenceGrant of the other namespace permits the reference into it.
     RefNotPermitted,
-    /// Endpoints of the Service cannot be used as they are written.
+    /// Endpoints of the Service, or addresses of the name, cannot be used as they are.
     InvalidEndpoints,
+    /// A name in DNS is not there or has no address, or nobody says which.
+    NameNotResolved,
 }
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Invalid,
         Self::Conflicted,
         Self::BackendNotFound,
@@ -50,6 +52,7 @@ impl Reason {
         Self::InvalidCertificateRef,
         Self::RefNotPermitted,
         Self::InvalidEndpoints,
+        Self::NameNotResolved,
     ];
 
     /// The reason as conditions spell it.
@@ -63,6 +66,7 @@ impl Reason {
             Self::InvalidCertificateRef => "InvalidCertificateRef",
             Self::RefNotPermitted => "RefNotPermitted",
             Self::InvalidEndpoints => "InvalidEndpoints",
+            Self::NameNotResolved => "NameNotResolved",
         }
     }
 }
