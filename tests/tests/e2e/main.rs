@@ -11,6 +11,7 @@ mod kept_connections;
 mod kubernetes_manifests;
 mod last_good;
 mod live_changes;
+mod names;
 mod quickstart;
 mod readiness;
 mod resilience;
