@@ -1,6 +1,7 @@
 //! Every metric of the controller. Labels come from lists in this program: the number of series is fixed.
 
 use crate::cluster::{FailureReason, Kind};
+use crate::dns;
 use crate::readiness::Readiness;
 use crate::store::{FleetCounts, Store};
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, text};
@@ -11,7 +12,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Media type of [`Metrics::text`].
@@ -63,6 +64,8 @@ pub struct Metrics {
     compile: Family<OfScope, Histogram>,
     /// In the order of [`COUNTS`].
     counts: [Counter; COUNTS.len()],
+    dns: dns::Meters,
+    dns_answer_age: Gauge<f64, AtomicU64>,
 }
 
 /// What is counted of proxies: name, help, and where it is.
@@ -107,9 +110,17 @@ impl Metrics {
             failures: Family::default(),
             compile: Family::new_with_constructor(histogram),
             counts: Default::default(),
+            dns: dns::Meters::default(),
+            dns_answer_age: Gauge::default(),
         };
         metrics.register();
         metrics
+    }
+
+    /// For who looks names up.
+    #[must_use]
+    pub fn dns(&self) -> dns::Meters {
+        self.dns.clone()
     }
 
     /// A watch could not begin, or was ended with an error.
@@ -150,6 +161,7 @@ impl Metrics {
         for (counter, (_, _, of)) in self.counts.iter().zip(COUNTS) {
             counter.inner().store(of(&counts), Ordering::Relaxed);
         }
+        self.dns_answer_age.set(self.dns.oldest_answer_age().as_secs_f64());
         let mut encoded = String::new();
         text::encode(&mut encoded, &self.registry)?;
         Ok(encoded)
@@ -179,6 +191,11 @@ impl Metrics {
         for (counter, (name, help, _)) in self.counts.iter().zip(COUNTS) {
             registry.register(name, help, counter.clone());
         }
+        let help = "Lookups of names in DNS that ended, by how";
+        registry.register("dns_lookups", help, self.dns.lookups.clone());
+        registry.register("dns_names", "Names in DNS that are looked up", self.dns.names.clone());
+        let help = "Age of the oldest good answer of DNS whose addresses are served; 0 where none are";
+        registry.register("dns_oldest_answer_seconds", help, self.dns_answer_age.clone());
     }
 }
 

@@ -105,6 +105,11 @@ pub fn random_epoch() -> u64 {
     std::collections::hash_map::RandomState::new().build_hasher().finish().max(1)
 }
 
+fn knowledge(world: &World, completeness: Completeness) -> Knowledge {
+    let lacking = world.lacking().map(ToString::to_string);
+    Knowledge::new(completeness, lacking).while_open(world.open().map(ToString::to_string))
+}
+
 impl Store {
     /// An empty store. Streams wait for the first [`Self::apply`]: nothing is sent before it, since "no pools yet"
     /// would tell every proxy to forget what it serves.
@@ -135,8 +140,7 @@ impl Store {
     /// Compares one digest for each set; copies and sends only what differs.
     pub fn apply(&self, world: &World, completeness: Completeness, seen: Instant) -> Outcome {
         let serving = world.all_serving().map(|(key, pool)| (key.to_string(), pool.into()));
-        let lacking = world.lacking().map(ToString::to_string);
-        self.replace(serving, Knowledge::new(completeness, lacking), seen)
+        self.replace(serving, knowledge(world, completeness), seen)
     }
 
     /// The same for these pools alone, after [`World::refresh`]. Costs what they cost, whatever the size
@@ -180,7 +184,7 @@ impl Store {
             return Outcome::default();
         }
         let outcome = self.apply_pools(world, pools, seen);
-        self.know(Knowledge::new(completeness, world.lacking().map(ToString::to_string)));
+        self.know(knowledge(world, completeness));
         outcome
     }
 

@@ -214,6 +214,14 @@ fn a_good_pool_passes_every_rule() {
     }
 }
 
+fn dns(more: &Value) -> Value {
+    let mut source = json!({ "hostname": "a.example", "port": 80 });
+    for (name, value) in more.as_object().expect("fields") {
+        source[name] = value.clone();
+    }
+    json!({ "name": "static", "dns": source })
+}
+
 #[test]
 fn each_rule_refuses_what_it_is_for() {
     let cases = [
@@ -230,8 +238,22 @@ fn each_rule_refuses_what_it_is_for() {
         ("/spec/rules/0/matches/0/path/value", json!("/a/../b"), "segment . or .."),
         ("/spec/rules/0/matches/0/path/value", json!("/a/.."), "segment . or .."),
         ("/spec/rules/0/matches/0/path/value", json!("/a%2fb"), "encoded slash"),
-        ("/spec/backendSets/0/static", json!({"backends": []}), "exactly one of service and static"),
-        ("/spec/backendSets/1", json!({"name": "static"}), "exactly one of service and static"),
+        ("/spec/backendSets/0/static", json!({"backends": []}), "exactly one of service, static and dns"),
+        ("/spec/backendSets/1", json!({"name": "static"}), "exactly one of service, static and dns"),
+        (
+            "/spec/backendSets/1",
+            json!({"name": "static", "static": {"backends": []}, "dns": {"hostname": "a.example", "port": 80}}),
+            "exactly one of service, static and dns",
+        ),
+        ("/spec/backendSets/1", dns(&json!({"hostname": "10.0.0.1"})), "must not be an IP address"),
+        ("/spec/backendSets/1", dns(&json!({"hostname": "10.0.0.1."})), "must not be an IP address"),
+        ("/spec/backendSets/1", dns(&json!({"minRefresh": "999ms"})), "minRefresh must be 1s to 1h"),
+        ("/spec/backendSets/1", dns(&json!({"maxRefresh": "61m"})), "maxRefresh must be 1s to 1h"),
+        (
+            "/spec/backendSets/1",
+            dns(&json!({"minRefresh": "2s", "maxRefresh": "1s"})),
+            "minRefresh must not be longer than maxRefresh",
+        ),
         ("/spec/timeouts/connect", json!("0s"), "connect timeout must be above 0s"),
         ("/spec/connectionPool/idleTimeout", json!("0m"), "idle timeout must be above 0s"),
         ("/spec/dataPlane/selector/matchLabels", json!({"a b": "c"}), "the name of a label must be"),

@@ -13,6 +13,7 @@ pub mod findings;
 pub mod follower;
 pub mod keys;
 pub mod logging;
+pub mod names;
 pub mod run;
 pub mod serving;
 pub mod state;

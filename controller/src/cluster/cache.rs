@@ -12,6 +12,7 @@ use super::references::References;
 use super::{Extent, Kind, WatchId};
 pub use crate::compile::SECRETS_MAX;
 use crate::compile::{ObjectKey, Objects, Origin, Touched, Unread};
+use crate::dns::Answered;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
@@ -242,6 +243,14 @@ impl Cache {
                     self.lacks_secret(key, failure.reason, changes);
                 }
             }
+        }
+    }
+
+    /// Takes in what became known of names in DNS.
+    pub(crate) fn learn(&mut self, news: Vec<Answered>, changes: &mut Changes) {
+        for answered in news {
+            changes.touched.origins.insert(Origin::Name(answered.0.clone()));
+            self.objects.learn(answered);
         }
     }
 

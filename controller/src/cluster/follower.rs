@@ -3,6 +3,7 @@
 use super::Kind;
 use super::cache::{Cache, Changes, Message, SecretWatches};
 use crate::compile::{CompiledPool, ObjectKey, Origin, Rejection, Touched, World, world};
+use crate::dns::{Answered, Wanted};
 use crate::metrics::{Metrics, Scope};
 use crate::readiness::Readiness;
 use crate::status::{Board, Verdict};
@@ -18,6 +19,8 @@ pub struct Follower {
     cache: Cache,
     /// `None` before everything has been seen once.
     world: Option<World>,
+    /// Names that the first world waits for.
+    awaited: Wanted,
     /// What changed and waits for all watches to settle, and when the oldest of it was seen.
     due: Touched,
     due_seen: Option<Instant>,
@@ -62,6 +65,7 @@ impl Follower {
         Self {
             cache,
             world: None,
+            awaited: Wanted::default(),
             due: Touched::default(),
             due_seen: None,
             said_of_grants: BTreeSet::new(),
@@ -115,6 +119,28 @@ impl Follower {
         secrets
     }
 
+    /// Takes in what became known of names then, and puts it in force.
+    pub(super) fn learn(&mut self, news: Vec<Answered>, seen: Instant) {
+        let mut changes = Changes::default();
+        self.cache.learn(news, &mut changes);
+        self.refresh(&changes.touched.origins, seen);
+        if self.cache.is_settled() {
+            self.compile();
+        }
+        // Proxies that kept a set for want of an answer are to have it now.
+        if let Some(world) = &self.world {
+            self.store.apply_update(world, [], completeness(&self.cache, world), seen);
+        }
+    }
+
+    /// Names that are to be looked up; `None` while nothing is known of them.
+    pub(super) fn names(&self) -> Option<&Wanted> {
+        match &self.world {
+            Some(world) => Some(world.names()),
+            None => Some(&self.awaited).filter(|awaited| !awaited.is_empty()),
+        }
+    }
+
     /// The sets whose backends changed. Nothing where no pool uses them.
     fn refresh(&mut self, origins: &BTreeSet<Origin>, seen: Instant) {
         let Some(world) = &mut self.world else { return };
@@ -158,7 +184,8 @@ impl Follower {
 
     /// Puts in force what is due, at the cost of that; the first time everything.
     fn compile(&mut self) {
-        if self.world.is_some() && self.due.is_empty() {
+        let objects = self.cache.objects();
+        if self.world.is_some() && self.due.is_empty() || !objects.are_known(&self.awaited) {
             return;
         }
         let begun = Instant::now();
@@ -168,7 +195,15 @@ impl Follower {
         let objects = self.cache.objects();
         let (scope, looked_at, outcome) = match &mut self.world {
             None => {
-                let world = self.world.insert(world(objects, None));
+                let first = world(objects, None);
+                // Once: names that came meanwhile hold up nobody.
+                if self.awaited.is_empty() && !objects.are_known(first.names()) {
+                    self.awaited = Arc::clone(first.names());
+                    self.readiness.waiting("waiting for the first answers of DNS".to_owned());
+                    return;
+                }
+                self.awaited = Wanted::default();
+                let world = self.world.insert(first);
                 let outcome = self.store.apply(world, completeness(&self.cache, world), seen);
                 let all = objects.pools.keys().chain(self.cache.malformed().keys());
                 (Scope::World, all.cloned().collect(), outcome)

@@ -12,6 +12,9 @@
 //! change of a pool, a Secret or a ReferenceGrant compiles the pools that it makes a difference to, once for all that
 //! waits at that moment.
 //!
+//! Names in DNS that sets follow are looked up beside the watches ([`crate::dns`]), and compiled like an endpoint that
+//! changed. The first compiled world waits until every name of it was answered or has failed once.
+//!
 //! Secrets are watched one by one, by the names that pools mention: a controller that may list Secrets may read
 //! every password of the cluster.
 
@@ -34,6 +37,7 @@ pub use read::{Item, Malformed};
 pub use watch::{BACKOFF_MAX, BACKOFF_MIN, BACKOFF_RESET, MESSAGES_MAX, WATCH_TIMEOUT_S};
 
 use crate::compile::ObjectKey;
+use crate::dns;
 use crate::metrics::Metrics;
 use crate::readiness::Readiness;
 use crate::status::Board;
@@ -89,6 +93,7 @@ pub async fn follow(
     board: Arc<Board>,
     readiness: Arc<Readiness>,
     metrics: Arc<Metrics>,
+    mut names: dns::Client,
 ) {
     let mut follower = Follower::new(&cluster.watched, store, board, readiness, Arc::clone(&metrics));
     let (mut watches, mut messages) = Watches::new(cluster.client, metrics);
@@ -100,11 +105,13 @@ pub async fn follow(
         tokio::select! {
             // `watches` holds a sender, so that the channel never ends by itself.
             _ = messages.recv_many(&mut batch, BATCH_MAX) => {}
+            news = names.news() => follower.learn(news, Instant::now().into_std()),
             () = crate::push::at(follower.due().map(Instant::from_std)) => {}
         }
         let secrets = follower.take(batch.drain(..), Instant::now().into_std());
         secrets.unneeded.iter().for_each(|id| watches.stop(id));
         secrets.needed.iter().for_each(|id| watches.start(id));
+        follower.names().into_iter().for_each(|wanted| names.want(wanted));
         // The streams go first: whoever waits for a backend gains by it, and a status can wait for as long.
         tokio::task::yield_now().await;
         follower.judge();

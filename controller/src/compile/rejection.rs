@@ -28,7 +28,7 @@ pub enum Reason {
     Invalid,
     /// Another pool has the same port and host.
     Conflicted,
-    /// The Service or its port is not there, or has no usable endpoints by its kind.
+    /// The Service or its port is not there.
     BackendNotFound,
     /// The Service's port asks for a protocol that is not spoken to backends.
     UnsupportedProtocol,
@@ -36,15 +36,17 @@ pub enum Reason {
     InvalidCertificateRef,
     /// No ReferenceGrant of the other namespace permits the reference into it.
     RefNotPermitted,
-    /// Endpoints of the Service cannot be used as they are written.
+    /// Endpoints of the Service, or addresses of the name, cannot be used as they are.
     InvalidEndpoints,
     /// There is more of something than is taken, and the rest is left out.
     LimitReached,
+    /// A name in DNS is not there or has no address, or nobody says which.
+    NameNotResolved,
 }
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Invalid,
         Self::Conflicted,
         Self::BackendNotFound,
@@ -53,6 +55,7 @@ impl Reason {
         Self::RefNotPermitted,
         Self::InvalidEndpoints,
         Self::LimitReached,
+        Self::NameNotResolved,
     ];
 
     /// The reason as conditions spell it.
@@ -67,6 +70,7 @@ impl Reason {
             Self::RefNotPermitted => "RefNotPermitted",
             Self::InvalidEndpoints => "InvalidEndpoints",
             Self::LimitReached => "LimitReached",
+            Self::NameNotResolved => "NameNotResolved",
         }
     }
 }

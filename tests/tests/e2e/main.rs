@@ -12,6 +12,7 @@ mod kept_connections;
 mod kubernetes_manifests;
 mod last_good;
 mod live_changes;
+mod names;
 mod poison;
 mod quickstart;
 mod readiness;

@@ -4,6 +4,7 @@ use super::ReplicaArgs;
 use super::security::SecurityArgs;
 use crate::keys::KeysArgs;
 use crate::logging::LogArgs;
+use crate::names::DnsArgs;
 use clap::Parser;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -26,6 +27,9 @@ pub struct Args {
     #[command(flatten)]
     #[allow(missing_docs, reason = "a doc comment here would become the text of --help")]
     pub keys: KeysArgs,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "a doc comment here would become the text of --help")]
+    pub dns: DnsArgs,
     /// Address that proxies dial
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9901", env = "WEIR_LISTEN")]
     pub listen: SocketAddr,

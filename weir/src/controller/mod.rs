@@ -91,7 +91,9 @@ pub async fn run(args: Args) -> Result<ExitCode, Failure> {
         tasks.spawn(keeper.run(move |ring| store.use_ring(ring)));
     }
     // The only writer of the store's pools. Proxies wait on their streams until it has seen everything once.
-    let sinks = source::Sinks { store: Arc::clone(&store), board, readiness, metrics };
+    let (names, lookups) = args.dns.client(source.reach(), metrics.dns());
+    tasks.spawn(lookups.run());
+    let sinks = source::Sinks { store: Arc::clone(&store), board, readiness, metrics, names };
     tasks.spawn(source.follow(sinks, args.log.log_format));
 
     let asked = until(stop.clone(), Stop::Gently);

@@ -14,6 +14,7 @@ use crate::exit::{self, Failure};
 use crate::follower::Follower;
 use crate::keys::KeysArgs;
 use crate::logging::{self, LogArgs};
+use crate::names::DnsArgs;
 use crate::serving::ServingArgs;
 use anyhow::Context as _;
 use std::net::{IpAddr, Ipv4Addr};
@@ -22,6 +23,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use tokio::task::JoinSet;
 use weir_controller::admin::Overview;
+use weir_controller::dns::{Meters, Reach};
 use weir_controller::folder::FolderSource;
 use weir_controller::push;
 use weir_controller::status::Board;
@@ -41,6 +43,8 @@ pub struct Args {
     /// Address that listeners bind; 0.0.0.0 or :: takes requests from other machines
     #[arg(long, value_name = "ADDR", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
     bind: IpAddr,
+    #[command(flatten)]
+    dns: DnsArgs,
     #[command(flatten)]
     keys: KeysArgs,
     #[command(flatten)]
@@ -79,7 +83,8 @@ async fn serve(args: &Args) -> Result<ExitCode, Failure> {
     let store = Store::new(random_epoch());
     let (service, channel) = push::in_process(Arc::clone(&store), std::future::pending());
     let board = Arc::new(Board::default());
-    let mut follower = Follower::with_samples(Arc::clone(&store), Arc::clone(&board), args.log.log_format);
+    let (names, lookups) = args.dns.client(Reach::Machine, Meters::default());
+    let follower = Follower::with_samples(Arc::clone(&store), Arc::clone(&board), args.log.log_format);
 
     let mut options = args.serving.options(PROXY_ID.to_owned(), args.bind)?;
     options.pages = Some(pages(Overview::new(PROXY_ID.to_owned(), Arc::clone(&store), board)));
@@ -96,7 +101,8 @@ async fn serve(args: &Args) -> Result<ExitCode, Failure> {
         let store = Arc::clone(&store);
         controller.spawn(keeper.run(move |ring| store.use_ring(ring)));
     }
-    controller.spawn(source.run(move |loaded, seen| follower.take(loaded, seen)));
+    controller.spawn(lookups.run());
+    controller.spawn(follower.run(source, names, || ()));
     controller.spawn(summary::print_once_served(
         store,
         summary::Addresses { bind: options.bind, admin: options.admin },

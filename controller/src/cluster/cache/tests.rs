@@ -513,7 +513,8 @@ fn copy<T: Clone>(
 
 impl Compiler {
     fn hear(&mut self, Changes { touched, .. }: &Changes, objects: &Objects) {
-        for Origin::Service(service) in &touched.origins {
+        for origin in &touched.origins {
+            let Origin::Service(service) = origin else { panic!("{origin:?} comes by no watch") };
             let slices = objects.slices_of(service).cloned().collect();
             self.services.insert(service.clone(), (objects.services.get(service).cloned(), slices));
         }

@@ -2,17 +2,20 @@
 //!
 //! Apart from the pool's configuration, so that an EndpointSlice event compiles its own sets and nothing else.
 
+mod dns;
 mod plan;
 mod service;
 mod slices;
 mod written;
 
+pub use dns::DnsSource;
 pub(super) use plan::{named, planned};
 pub use service::ServiceSource;
 pub use written::StaticSource;
 
 use super::check::quoted;
 use super::{ObjectKey, Objects, Reason, Warning};
+use crate::dns::Lookup;
 use k8s_openapi::api::core::v1::ServicePort;
 use weir_proto::digest;
 use weir_proto::push::{Backend, UpstreamProtocol};
@@ -29,6 +32,8 @@ pub enum SetSource {
     Service(ServiceSource),
     /// Written in the pool.
     Static(StaticSource),
+    /// The addresses of a name in DNS.
+    Dns(DnsSource),
 }
 
 /// What a set's backends follow: where something changes there, the set is compiled again.
@@ -36,14 +41,17 @@ pub enum SetSource {
 pub enum Origin {
     /// A Service, or one of its EndpointSlices.
     Service(ObjectKey),
+    /// A name in DNS, by what is asked for.
+    Name(Lookup),
 }
 
 impl SetSource {
-    /// Everything that its backends follow.
+    /// What its backends follow as the pool says it.
     pub fn origins(&self) -> impl Iterator<Item = Origin> {
         match self {
             Self::Service(source) => Some(Origin::Service(source.service.clone())),
             Self::Static(_) => None,
+            Self::Dns(source) => Some(Origin::Name(source.lookup.clone())),
         }
         .into_iter()
     }
@@ -54,6 +62,7 @@ impl SetSource {
         match self {
             Self::Service(source) => source.resolve(pool, objects),
             Self::Static(source) => source.resolve(),
+            Self::Dns(source) => source.resolve(pool, objects),
         }
     }
 }
@@ -64,6 +73,7 @@ impl Origin {
     pub fn namespace(&self) -> Option<&str> {
         match self {
             Self::Service(service) => Some(&service.namespace),
+            Self::Name(_) => None,
         }
     }
 }
@@ -105,6 +115,10 @@ pub struct Resolved {
     /// Why the set is empty where its source could not be resolved, what of its endpoints cannot be used, or that its
     /// backends expect another protocol.
     pub warnings: Vec<Warning>,
+    /// The name that the backends follow beside [`SetSource::origins`]: that of a Service of type ExternalName.
+    pub name: Option<Lookup>,
+    /// Nothing is known of a name yet, so that `content` is empty for want of an answer: what was there before stays.
+    pub is_open: bool,
 }
 
 /// What is wrong with what a set's source points to.

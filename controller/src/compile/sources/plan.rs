@@ -1,7 +1,7 @@
 //! What a specification says of its sets' sources.
 
 use super::service::ServiceSource;
-use super::{PortName, SetSource, written};
+use super::{PortName, SetSource, dns, written};
 use crate::compile::ObjectKey;
 use crate::compile::check::{Check, quoted};
 use crate::compile::policy;
@@ -31,7 +31,11 @@ pub(in crate::compile) fn planned(
 
 fn of_set(key: &ObjectKey, field: &str, set: &spec::BackendSet, check: &mut Check) -> Option<SetSource> {
     let protocol = set.protocol.map(policy::protocol);
-    let kinds = [("service", set.service.is_some()), ("static", set.static_backends.is_some())];
+    let kinds = [
+        ("service", set.service.is_some()),
+        ("static", set.static_backends.is_some()),
+        ("dns", set.dns.is_some()),
+    ];
     let all = kinds.map(|(kind, _)| kind).join(", ");
     let written: Vec<_> = kinds.iter().filter(|(_, is_written)| *is_written).map(|(kind, _)| *kind).collect();
     match written[..] {
@@ -45,6 +49,9 @@ fn of_set(key: &ObjectKey, field: &str, set: &spec::BackendSet, check: &mut Chec
     if let Some(service) = &set.service {
         return of_service(key, &format!("{field}.service"), service, protocol, check)
             .map(SetSource::Service);
+    }
+    if let Some(name) = &set.dns {
+        return dns::plan(&format!("{field}.dns"), name, protocol, check).map(SetSource::Dns);
     }
     let addresses = set.static_backends.as_ref()?;
     written::plan(&format!("{field}.static.backends"), addresses, protocol, check).map(SetSource::Static)
@@ -79,20 +86,21 @@ fn service_key(pool: &ObjectKey, service: &spec::ServiceSource) -> ObjectKey {
 
 /// Where a set's members come from: written addresses are part of the specification, endpoints are not.
 pub(in crate::compile) fn named(key: &ObjectKey, set: &spec::BackendSet) -> String {
-    match (&set.service, &set.static_backends) {
-        (Some(service), _) => {
+    match (&set.service, &set.static_backends, &set.dns) {
+        (Some(service), ..) => {
             let port = match &service.port {
                 IntOrString::Int(number) => number.to_string(),
                 IntOrString::String(name) => name.clone(),
             };
             format!("service {}:{port}", service_key(key, service))
         }
-        (None, Some(written)) => {
+        (None, Some(written), _) => {
             let address = |backend: &spec::StaticBackend| {
                 format!("{}:{}*{}p{}", backend.address, backend.port, backend.weight, backend.priority)
             };
             format!("static {}", written.backends.iter().map(address).collect::<Vec<_>>().join(" "))
         }
-        (None, None) => String::new(),
+        (None, None, Some(name)) => format!("dns {}:{}", name.hostname, name.port),
+        (None, None, None) => String::new(),
     }
 }

@@ -35,12 +35,13 @@ impl Lane {
     }
 
     /// Whether the proxy keeps what it said in its Hello to have, since that may be more than the store knows: a pool
-    /// that the store cannot read, or one that would lose a certificate. Where the configuration is the same there
-    /// is nothing to lose, and backends go on changing.
+    /// that the store cannot read, or one that would lose a certificate; where the configuration is the same there
+    /// is nothing to lose, and backends go on changing. And a pool with a set whose backends are not known yet.
     pub(super) fn is_left_alone(&self, name: &str, knowledge: &Knowledge) -> bool {
         let Some(told) = self.told() else { return false };
         match &self.target {
             None => !self.is_named && knowledge.may_exist(name),
+            Some(_) if knowledge.is_open(name) => true,
             Some(target) => knowledge.may_lack(name) && told.config_digest != target.contents.config_digest,
         }
     }

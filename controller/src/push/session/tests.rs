@@ -356,6 +356,23 @@ fn a_pool_that_would_lose_a_certificate_keeps_what_the_proxy_has_and_holds_up_no
 }
 
 #[test]
+fn a_pool_whose_backends_are_not_known_yet_keeps_what_the_proxy_has_until_they_are() {
+    let (had, empty) = (pool(3, 1, &[("a", backends(2))]), pool(4, 1, &[("a", vec![])]));
+    let open = Knowledge::all().while_open(["ns/p".to_owned()]);
+    let mut stream = Stream::open(vec![known(&had)], &[&empty]);
+    stream.session.knows(open.clone());
+    assert!(matches!(stream.next(), Some(ToProxy::Synced(Synced { keep_unmentioned: true, .. }))));
+    assert_eq!(stream.next(), None, "the set is empty for want of an answer");
+    stream.change(&pool(5, 1, &[("a", backends(3))]));
+    stream.session.knows(Knowledge::all());
+    assert_eq!(update(&stream.chunk()).sets.len(), 1);
+
+    let mut new = Stream::open(Vec::new(), &[&empty]);
+    new.session.knows(open);
+    assert_eq!(update(&new.chunk()).sets.len(), 1, "a proxy that has nothing has nothing to keep");
+}
+
+#[test]
 fn chunks_wait_for_the_window_and_deltas_do_not() {
     // The set is large enough for more chunks than the window has room for.
     let count = (CHUNKS_IN_FLIGHT_MAX + 2) * CHUNK_BYTES_MAX / 20;

@@ -5,6 +5,7 @@ mod definition;
 pub(crate) mod fleet;
 pub(crate) mod grants;
 mod identity;
+mod names;
 mod policy;
 mod propagation;
 pub(crate) mod replicas;
