@@ -230,8 +230,44 @@ fn each_rule_refuses_what_it_is_for() {
         ("/spec/rules/0/matches/0/path/value", json!("/a/../b"), "segment . or .."),
         ("/spec/rules/0/matches/0/path/value", json!("/a/.."), "segment . or .."),
         ("/spec/rules/0/matches/0/path/value", json!("/a%2fb"), "encoded slash"),
-        ("/spec/backendSets/0/static", json!({"backends": []}), "exactly one of service and static"),
-        ("/spec/backendSets/1", json!({"name": "static"}), "exactly one of service and static"),
+        (
+            "/spec/backendSets/0/static",
+            json!({"backends": []}),
+            "exactly one of service, endpointSelector and static",
+        ),
+        (
+            "/spec/backendSets/1",
+            json!({"name": "static"}),
+            "exactly one of service, endpointSelector and static",
+        ),
+        (
+            "/spec/backendSets/1",
+            json!({"name": "static", "endpointSelector": {"port": 80}}),
+            "an empty selector would take every pod",
+        ),
+        (
+            "/spec/backendSets/1",
+            json!({"name": "static", "endpointSelector": {"matchLabels": {}, "matchExpressions": [], "port": 80}}),
+            "an empty selector would take every pod",
+        ),
+        (
+            "/spec/backendSets/1",
+            json!({"name": "static", "endpointSelector":
+                {"matchExpressions": [{"key": "a", "operator": "In"}], "port": 80}}),
+            "operators In and NotIn need values",
+        ),
+        (
+            "/spec/backendSets/1",
+            json!({"name": "static", "endpointSelector":
+                {"matchExpressions": [{"key": "a", "operator": "Exists", "values": ["b"]}], "port": 80}}),
+            "Exists and DoesNotExist must have none",
+        ),
+        (
+            "/spec/backendSets/1",
+            json!({"name": "static", "service": {"name": "web", "port": 80}, "endpointSelector":
+                {"matchLabels": {"a": "b"}, "port": 80}}),
+            "exactly one of service, endpointSelector and static",
+        ),
         ("/spec/timeouts/connect", json!("0s"), "connect timeout must be above 0s"),
         ("/spec/connectionPool/idleTimeout", json!("0m"), "idle timeout must be above 0s"),
         ("/spec/dataPlane/selector/matchLabels", json!({"a b": "c"}), "the name of a label must be"),

@@ -4,9 +4,12 @@
 //! the watch was away. Until then what was kept before stays. An object that is the same as before, as far as
 //! anything reads it, is no change: a status that we write ourselves must not compile the world again.
 
+mod selected;
+
 use super::failure::{Failure, FailureReason};
 use super::read::{Item, Malformed};
 use super::references::References;
+use super::selectors::Selectors;
 use super::{Extent, Kind, WatchId};
 use crate::compile::{ObjectKey, Objects, Origin, Touched, Unread};
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,7 +19,7 @@ use weir_crds::LoadBalancerPool;
 /// Secrets that are watched, the first ones by namespace and name. Each is a connection to the API server.
 pub const SECRETS_MAX: usize = 1024;
 
-/// A Secret's watch that failed so often is not waited for any longer.
+/// A watch of what pools name that failed so often is not waited for any longer.
 const FAILURES_MAX: u32 = 3;
 
 /// Watches that are named while they are waited for.
@@ -56,16 +59,16 @@ pub(crate) struct Changes {
 }
 
 impl Changes {
-    /// Whether a pool, a Secret or a grant is among them: what decides which Secrets are watched.
+    /// Whether a pool, a Secret or a grant is among them: what decides which Secrets and pods are watched.
     pub(crate) fn is_of_pools(&self) -> bool {
         let Touched { pools, origins: _, secrets, grants } = &self.touched;
         !(pools.is_empty() && secrets.is_empty() && grants.is_empty())
     }
 }
 
-/// Watches of Secrets to start and to stop.
+/// Watches of what pools name, to start and to stop.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct SecretWatches {
+pub(crate) struct NamedWatches {
     pub(crate) needed: Vec<WatchId>,
     pub(crate) unneeded: Vec<WatchId>,
 }
@@ -81,9 +84,10 @@ pub(crate) struct Cache {
     watches: BTreeMap<WatchId, Watch>,
     /// Watches that are waited for.
     unsettled: BTreeSet<WatchId>,
-    /// Watches of each kind but Secrets.
+    /// Watches of each kind but Secrets and pods.
     extents: usize,
     references: References,
+    selectors: Selectors,
     /// Secrets past [`SECRETS_MAX`].
     unwatched: usize,
 }
@@ -137,7 +141,10 @@ impl Cache {
     /// How many watches of a kind have settled.
     pub(crate) fn settled(&self, kind: Kind) -> usize {
         let all = match kind {
-            Kind::Secret => self.watches.len() - Kind::NAMESPACED.len() * self.extents,
+            Kind::Secret => {
+                self.watches.len() - Kind::NAMESPACED.len() * self.extents - self.selectors.watched()
+            }
+            Kind::Pod => self.selectors.watched(),
             _ => self.extents,
         };
         all - self.unsettled.iter().filter(|id| id.kind == kind).count()
@@ -149,7 +156,7 @@ impl Cache {
     }
 
     /// Whether nothing is waited for: what is known is all that can be known now. A pool that names another Secret
-    /// waits here for that Secret, instead of losing its listener for the moment in between.
+    /// or selector waits here for it, instead of losing its listener or backends for the moment in between.
     pub(crate) fn is_settled(&self) -> bool {
         self.unsettled.is_empty()
     }
@@ -187,8 +194,8 @@ impl Cache {
                 }
                 self.replace(&id, listed, changes);
             }
-            Event::Apply(item) => self.put(id.kind, item, changes),
-            Event::Delete(key) => self.remove(id.kind, &key, changes),
+            Event::Apply(item) => self.put(&id, item, changes),
+            Event::Delete(key) => self.remove(&id, &key, changes),
             Event::Failed(failure) => {
                 watch.fail(&id, &failure);
                 let is_settled = watch.is_settled;
@@ -197,10 +204,12 @@ impl Cache {
                 }
                 if failure.is_absence(id.kind) {
                     self.replace(&id, BTreeMap::new(), changes);
-                } else if let Extent::Object(key) = &id.extent
-                    && is_settled
-                {
-                    self.lacks_secret(key, failure.reason, changes);
+                } else if is_settled {
+                    match &id.extent {
+                        Extent::Object(key) => self.lacks_secret(key, failure.reason, changes),
+                        Extent::Selected(selector) => self.lacks_pods(&id, selector, changes),
+                        Extent::Everywhere | Extent::Namespace(_) => {}
+                    }
                 }
             }
         }
@@ -222,12 +231,19 @@ impl Cache {
         }
     }
 
-    /// Brings the watches of Secrets in line with what pools name and may use. A Secret whose watch ends is forgotten.
-    /// Costs what pools and grants that changed name; while pools name too many Secrets, what all of them name.
-    pub(crate) fn follow_references(&mut self, changes: &mut Changes) -> SecretWatches {
+    /// Brings the watches in line with what pools name and may use.
+    pub(crate) fn follow_references(&mut self, changes: &mut Changes) -> NamedWatches {
+        let mut watches = self.follow_secrets(changes);
+        watches.needed.extend(self.follow_selectors(changes));
+        watches
+    }
+
+    /// A Secret whose watch ends is forgotten. Costs what pools and grants that changed name; while pools name too many
+    /// Secrets, what all of them name.
+    fn follow_secrets(&mut self, changes: &mut Changes) -> NamedWatches {
         let moved = self.references.follow(&changes.touched, &self.objects);
         if moved.is_empty() {
-            return SecretWatches::default();
+            return NamedWatches::default();
         }
         let is_crowded = self.unwatched > 0 || self.references.named().len() > SECRETS_MAX;
         let moved = if is_crowded { self.leave_out(changes) } else { moved };
@@ -240,7 +256,7 @@ impl Cache {
             let ids = secrets.into_iter().cloned().map(WatchId::secret);
             ids.filter(|id| self.watches.contains_key(id) == is_running).collect()
         };
-        let watches = SecretWatches { needed: ids(wanted, false), unneeded: ids(unwanted, true) };
+        let watches = NamedWatches { needed: ids(wanted, false), unneeded: ids(unwanted, true) };
         for secret in moved.iter().filter(|secret| !self.references.named().contains_key(*secret)) {
             if self.objects.unread_secrets.remove(secret).is_some() {
                 changes.touched.secrets.insert(secret.clone());
@@ -266,7 +282,7 @@ impl Cache {
         self.unwatched = past.len();
         let watched = self.watches.keys().filter_map(|id| match &id.extent {
             Extent::Object(key) => Some(key),
-            Extent::Everywhere | Extent::Namespace(_) => None,
+            Extent::Everywhere | Extent::Namespace(_) | Extent::Selected(_) => None,
         });
         let all = named.keys().chain(watched).cloned().collect();
         unread.extend(past.into_iter().map(|secret| (secret, Unread::TooMany)));
@@ -274,15 +290,18 @@ impl Cache {
     }
 
     fn replace(&mut self, id: &WatchId, listed: BTreeMap<ObjectKey, Item>, changes: &mut Changes) {
+        if let Extent::Selected(selector) = &id.extent {
+            return self.replace_pods(selector, listed, changes);
+        }
         for key in self.kept(id).filter(|key| !listed.contains_key(key)).collect::<Vec<_>>() {
-            self.remove(id.kind, &key, changes);
+            self.remove(id, &key, changes);
         }
         for item in listed.into_values() {
-            self.put(id.kind, item, changes);
+            self.put(id, item, changes);
         }
     }
 
-    /// Keys of everything that is kept of a watch.
+    /// Keys of everything that is kept of a watch, but for pods, which are replaced as a whole.
     fn kept(&self, id: &WatchId) -> impl Iterator<Item = ObjectKey> {
         let objects = &self.objects;
         let keys: Box<dyn Iterator<Item = &ObjectKey>> = match id.kind {
@@ -291,15 +310,16 @@ impl Cache {
             Kind::EndpointSlice => Box::new(objects.slices().map(|(key, _)| key)),
             Kind::ReferenceGrant => Box::new(objects.grants.keys().chain(self.malformed_grants.keys())),
             Kind::Secret => Box::new(objects.secrets.keys()),
+            Kind::Pod => Box::new(std::iter::empty()),
         };
         keys.filter(|key| id.extent.covers(key)).cloned()
     }
 
-    fn put(&mut self, kind: Kind, item: Item, changes: &mut Changes) {
+    fn put(&mut self, id: &WatchId, item: Item, changes: &mut Changes) {
         let key = item.key();
         match item {
             Item::Pool(pool) => self.put_pool(key, pool, changes),
-            Item::Malformed(malformed) if kind == Kind::LoadBalancerPool => {
+            Item::Malformed(malformed) if id.kind == Kind::LoadBalancerPool => {
                 let before = self.malformed.insert(key.clone(), Arc::clone(&malformed));
                 match before {
                     Some(before) if before == malformed => {}
@@ -338,6 +358,13 @@ impl Cache {
                     changes.touched.grants.insert(key.namespace);
                 }
             }
+            Item::Pod(key, pod) => {
+                if let Extent::Selected(selector) = &id.extent
+                    && self.objects.pods.insert(selector, key.name, pod)
+                {
+                    changes.touched.origins.insert(Origin::Pods(selector.clone()));
+                }
+            }
             Item::Secret(secret) => {
                 let before = self.objects.secrets.insert(key.clone(), Arc::clone(&secret));
                 let is_same = |before: Arc<k8s_openapi::api::core::v1::Secret>| {
@@ -366,8 +393,8 @@ impl Cache {
         }
     }
 
-    fn remove(&mut self, kind: Kind, key: &ObjectKey, changes: &mut Changes) {
-        match kind {
+    fn remove(&mut self, id: &WatchId, key: &ObjectKey, changes: &mut Changes) {
+        match id.kind {
             Kind::LoadBalancerPool => {
                 let was_malformed = self.malformed.remove(key).is_some();
                 if self.objects.pools.remove(key).is_some() || was_malformed {
@@ -388,6 +415,13 @@ impl Cache {
                     changes.touched.grants.insert(key.namespace.clone());
                 }
             }
+            Kind::Pod => {
+                if let Extent::Selected(selector) = &id.extent
+                    && self.objects.pods.remove(selector, &key.name)
+                {
+                    changes.touched.origins.insert(Origin::Pods(selector.clone()));
+                }
+            }
             Kind::Secret => {
                 if self.objects.secrets.remove(key).is_some() {
                     changes.touched.secrets.insert(key.clone());
@@ -406,8 +440,9 @@ impl Watch {
         self.listing = None;
         self.failure = Some(failure.reason);
         self.failures = self.failures.saturating_add(1);
-        // One Secret never holds up all pools; what it holds is unknown then, and what was known of it stays.
-        let is_given_up = id.kind == Kind::Secret && (failure.is_lasting() || self.failures >= FAILURES_MAX);
+        // One Secret or selector never holds up all pools; what is there is unknown then, and what was known stays.
+        let is_named = matches!(id.kind, Kind::Secret | Kind::Pod);
+        let is_given_up = is_named && (failure.is_lasting() || self.failures >= FAILURES_MAX);
         self.is_settled |= is_given_up || failure.is_absence(id.kind);
     }
 }

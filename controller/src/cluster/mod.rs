@@ -13,7 +13,8 @@
 //! waits at that moment.
 //!
 //! Secrets are watched one by one, by the names that pools mention: a controller that may list Secrets may read
-//! every password of the cluster.
+//! every password of the cluster. Pods are watched by the selectors that pools mention, each of which the API server
+//! applies: what no pool selects is never sent.
 
 mod cache;
 mod connect;
@@ -21,14 +22,16 @@ mod failure;
 mod follower;
 mod read;
 mod references;
+mod selectors;
 mod watch;
 
 pub use cache::SECRETS_MAX;
 pub use connect::{Access, Cluster, ConnectError, connect};
 pub use failure::FailureReason;
+pub use selectors::SELECTORS_MAX;
 pub use watch::{BACKOFF_MAX, BACKOFF_MIN, BACKOFF_RESET, MESSAGES_MAX, WATCH_TIMEOUT_S};
 
-use crate::compile::ObjectKey;
+use crate::compile::{ObjectKey, Selector};
 use crate::metrics::Metrics;
 use crate::readiness::Readiness;
 use crate::status::Board;
@@ -55,6 +58,8 @@ pub enum Kind {
     ReferenceGrant,
     /// `v1`
     Secret,
+    /// `v1`
+    Pod,
 }
 
 /// What one watch covers.
@@ -66,6 +71,8 @@ pub(crate) enum Extent {
     Namespace(String),
     /// One object.
     Object(ObjectKey),
+    /// Those that a selector takes.
+    Selected(Selector),
 }
 
 /// Names one watch.
@@ -91,9 +98,9 @@ pub async fn follow(
     let mut batch = Vec::new();
     // `watches` holds a sender, so that the channel never ends by itself.
     while messages.recv_many(&mut batch, BATCH_MAX).await > 0 {
-        let secrets = follower.take(batch.drain(..));
-        secrets.unneeded.iter().for_each(|id| watches.stop(id));
-        secrets.needed.iter().for_each(|id| watches.start(id));
+        let named = follower.take(batch.drain(..));
+        named.unneeded.iter().for_each(|id| watches.stop(id));
+        named.needed.iter().for_each(|id| watches.start(id));
         // The streams go first: whoever waits for a backend gains by it, and a status can wait for as long.
         tokio::task::yield_now().await;
         follower.judge();
@@ -106,8 +113,14 @@ impl Kind {
 
     /// Every kind.
     #[cfg(test)]
-    pub(crate) const ALL: [Self; 5] =
-        [Self::LoadBalancerPool, Self::Service, Self::EndpointSlice, Self::ReferenceGrant, Self::Secret];
+    pub(crate) const ALL: [Self; 6] = [
+        Self::LoadBalancerPool,
+        Self::Service,
+        Self::EndpointSlice,
+        Self::ReferenceGrant,
+        Self::Secret,
+        Self::Pod,
+    ];
 
     /// As rules of RBAC name it: group and resource.
     const fn resource(self) -> (&'static str, &'static str) {
@@ -117,6 +130,7 @@ impl Kind {
             Self::EndpointSlice => ("discovery.k8s.io", "endpointslices"),
             Self::ReferenceGrant => ("gateway.networking.k8s.io", "referencegrants"),
             Self::Secret => ("", "secrets"),
+            Self::Pod => ("", "pods"),
         }
     }
 }
@@ -127,6 +141,7 @@ impl Extent {
             Self::Everywhere => true,
             Self::Namespace(namespace) => *namespace == key.namespace,
             Self::Object(object) => object == key,
+            Self::Selected(selector) => selector.namespace == key.namespace,
         }
     }
 }
@@ -134,6 +149,10 @@ impl Extent {
 impl WatchId {
     fn secret(key: ObjectKey) -> Self {
         Self { kind: Kind::Secret, extent: Extent::Object(key) }
+    }
+
+    fn pods(selector: Selector) -> Self {
+        Self { kind: Kind::Pod, extent: Extent::Selected(selector) }
     }
 }
 
@@ -150,6 +169,7 @@ impl fmt::Display for WatchId {
             Extent::Everywhere => write!(f, "{kind}s"),
             Extent::Namespace(namespace) => write!(f, "{kind}s of namespace {namespace}"),
             Extent::Object(key) => write!(f, "{kind} {key}"),
+            Extent::Selected(selector) => write!(f, "{kind}s with {selector}"),
         }
     }
 }

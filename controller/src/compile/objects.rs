@@ -1,6 +1,6 @@
 //! What the compile step reads: objects by name, and EndpointSlices by their Service.
 
-use super::ReferenceGrant;
+use super::{Pods, ReferenceGrant};
 use k8s_openapi::api::core::v1::{Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,6 +33,8 @@ pub struct Objects {
     pub unread_secrets: BTreeMap<ObjectKey, Unread>,
     /// What namespaces let pools of others use; grants for other kinds do no harm.
     pub grants: BTreeMap<ObjectKey, Arc<ReferenceGrant>>,
+    /// Pods that backend sets select.
+    pub pods: Pods,
     slices: BTreeMap<ObjectKey, Arc<EndpointSlice>>,
     /// Names of the slices of each Service.
     slices_by_service: BTreeMap<ObjectKey, BTreeSet<String>>,
@@ -71,6 +73,7 @@ impl fmt::Debug for Objects {
             .field("secrets", &self.secrets.keys())
             .field("grants", &self.grants.keys())
             .field("slices", &self.slices.keys())
+            .field("pods", &self.pods.count())
             .finish()
     }
 }

@@ -36,13 +36,15 @@ pub enum Reason {
     InvalidCertificateRef,
     /// No ReferenceGrant of the other namespace permits the reference into it.
     RefNotPermitted,
-    /// Endpoints of the Service cannot be used as they are written.
+    /// Endpoints cannot be used as they are written.
     InvalidEndpoints,
+    /// Which endpoints there are cannot be read.
+    EndpointsUnread,
 }
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Invalid,
         Self::Conflicted,
         Self::BackendNotFound,
@@ -50,6 +52,7 @@ impl Reason {
         Self::InvalidCertificateRef,
         Self::RefNotPermitted,
         Self::InvalidEndpoints,
+        Self::EndpointsUnread,
     ];
 
     /// The reason as conditions spell it.
@@ -63,6 +66,7 @@ impl Reason {
             Self::InvalidCertificateRef => "InvalidCertificateRef",
             Self::RefNotPermitted => "RefNotPermitted",
             Self::InvalidEndpoints => "InvalidEndpoints",
+            Self::EndpointsUnread => "EndpointsUnread",
         }
     }
 }

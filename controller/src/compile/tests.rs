@@ -5,6 +5,7 @@ mod certificates;
 mod conflicts;
 mod incremental;
 mod odd_objects;
+mod pods;
 mod policy;
 mod references;
 mod rules;

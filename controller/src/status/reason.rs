@@ -43,6 +43,7 @@ pub const TOO_LARGE: &str = "TooLarge";
 pub const UNRESOLVED: &[&str] = &[
     Reason::RefNotPermitted.as_str(),
     Reason::BackendNotFound.as_str(),
+    Reason::EndpointsUnread.as_str(),
     Reason::InvalidCertificateRef.as_str(),
     Reason::UnsupportedProtocol.as_str(),
     Reason::InvalidEndpoints.as_str(),

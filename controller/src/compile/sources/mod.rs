@@ -3,16 +3,19 @@
 //! Apart from the pool's configuration, so that an EndpointSlice event compiles its own sets and nothing else.
 
 mod plan;
+mod pods;
 mod service;
 mod slices;
 mod written;
 
+pub(crate) use plan::selectors_of;
 pub(super) use plan::{named, planned};
+pub use pods::PodsSource;
 pub use service::ServiceSource;
 pub use written::StaticSource;
 
 use super::check::quoted;
-use super::{ObjectKey, Objects, Reason, Warning};
+use super::{ObjectKey, Objects, Reason, Selector, Warning};
 use k8s_openapi::api::core::v1::ServicePort;
 use weir_proto::digest;
 use weir_proto::push::{Backend, UpstreamProtocol};
@@ -27,6 +30,8 @@ const HTTP2: [&str; 3] = ["kubernetes.io/h2c", "h2c", "grpc"];
 pub enum SetSource {
     /// The endpoints of a Service.
     Service(ServiceSource),
+    /// Pods with certain labels.
+    Pods(PodsSource),
     /// Written in the pool.
     Static(StaticSource),
 }
@@ -36,6 +41,8 @@ pub enum SetSource {
 pub enum Origin {
     /// A Service, or one of its EndpointSlices.
     Service(ObjectKey),
+    /// The pods that a selector takes.
+    Pods(Selector),
 }
 
 impl SetSource {
@@ -43,6 +50,7 @@ impl SetSource {
     pub fn origins(&self) -> impl Iterator<Item = Origin> {
         match self {
             Self::Service(source) => Some(Origin::Service(source.service.clone())),
+            Self::Pods(source) => Some(Origin::Pods(source.selector.clone())),
             Self::Static(_) => None,
         }
         .into_iter()
@@ -53,6 +61,7 @@ impl SetSource {
     pub fn resolve(&self, pool: &ObjectKey, objects: &Objects) -> Resolved {
         match self {
             Self::Service(source) => source.resolve(pool, objects),
+            Self::Pods(source) => source.resolve(pool, objects),
             Self::Static(source) => source.resolve(),
         }
     }
@@ -64,16 +73,18 @@ impl Origin {
     pub fn namespace(&self) -> Option<&str> {
         match self {
             Self::Service(service) => Some(&service.namespace),
+            // Always the pool's own, which permits itself.
+            Self::Pods(_) => None,
         }
     }
 }
 
-/// A port of a Service.
+/// A port of a Service, or of pods.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PortName {
-    /// `spec.ports[].port`.
+    /// Of a Service: `spec.ports[].port`.
     Number(u16),
-    /// `spec.ports[].name`.
+    /// Of a Service: `spec.ports[].name`.
     Name(String),
 }
 
@@ -109,6 +120,7 @@ pub struct Resolved {
 
 /// What is wrong with what a set's source points to.
 pub(super) struct Fault {
+    /// Empty for the source as a whole.
     pub(super) subfield: &'static str,
     pub(super) value: String,
     pub(super) rule: String,
@@ -127,13 +139,11 @@ impl Fault {
     }
 
     fn warning(self, pool: &ObjectKey, field: &str) -> Warning {
-        Warning {
-            pool: pool.clone(),
-            field: format!("{field}.{}", self.subfield),
-            value: self.value,
-            rule: self.rule,
-            reason: self.reason,
-        }
+        let field = match self.subfield {
+            "" => field.to_owned(),
+            subfield => format!("{field}.{subfield}"),
+        };
+        Warning { pool: pool.clone(), field, value: self.value, rule: self.rule, reason: self.reason }
     }
 }
 

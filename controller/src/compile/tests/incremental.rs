@@ -5,7 +5,8 @@ use crate::compile::index::Index;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 const SEEDS: u64 = 300;
 const STEPS: usize = 25;
@@ -71,7 +72,9 @@ fn random_pool(random: &mut Random, key: &ObjectKey) -> Arc<LoadBalancerPool> {
     if random.below(10) == 0 {
         listeners[0]["port"] = json!(0);
     }
-    let sets = ["s0", "s1"].map(|name| match random.below(4) {
+    let sets = ["s0", "s1"].map(|name| match random.below(5) {
+        1 => json!({ "name": name, "endpointSelector":
+            { "matchLabels": { "app": format!("web{}", random.below(3)) }, "port": random.of(&[json!(80), json!("http")]) } }),
         0 => json!({ "name": name, "static": { "backends": [{ "address": "10.0.0.1", "port": 80 }] } }),
         _ => {
             let service = random.key("web", 3);
@@ -121,6 +124,31 @@ fn random_slice(random: &mut Random, key: &ObjectKey) -> Arc<EndpointSlice> {
     )
 }
 
+fn random_selector(random: &mut Random) -> Selector {
+    let spec: weir_crds::LoadBalancerPoolSpec = serde_json::from_value(json!({
+        "listeners": [],
+        "backendSets": [{
+            "name": "s",
+            "endpointSelector": { "matchLabels": { "app": format!("web{}", random.below(3)) }, "port": 80 },
+        }],
+    }))
+    .expect("a specification");
+    let pool = LoadBalancerPool { metadata: metadata(&random.key("p", 1)), spec, status: None };
+    selectors_of(&pool).pop_first().expect("it names one")
+}
+
+fn random_pods(random: &mut Random) -> BTreeMap<String, Arc<SelectedPod>> {
+    let pod = |random: &mut Random| SelectedPod {
+        state: random.of(&[PodState::Ready, PodState::Draining, PodState::Out]),
+        address: Some(IpAddr::from([10, 1, 0, random.of(&[1, 2, 3])])),
+        misspelt: None,
+        ports: random.of(&[Box::default(), [("http".into(), 8080)].into()]),
+        zone: "a".into(),
+        node: Box::default(),
+    };
+    (0..random.below(4)).map(|n| (format!("pod{n}"), Arc::new(pod(random)))).collect()
+}
+
 fn random_grant(random: &mut Random) -> Arc<ReferenceGrant> {
     let from =
         json!([{ "group": "weir.dev", "kind": "LoadBalancerPool", "namespace": random.of(&NAMESPACES) }]);
@@ -135,7 +163,16 @@ fn random_grant(random: &mut Random) -> Arc<ReferenceGrant> {
 /// One object becomes another, comes or goes.
 fn change(random: &mut Random, secrets: &[Arc<Secret>], objects: &mut Objects, touched: &mut Touched) {
     let is_gone = random.below(4) == 0;
-    match random.below(9) {
+    match random.below(10) {
+        9 => {
+            let selector = random_selector(random);
+            if is_gone {
+                objects.pods.forget(&selector);
+            } else {
+                objects.pods.replace(&selector, random_pods(random));
+            }
+            touched.origins.insert(Origin::Pods(selector));
+        }
         0..=3 => {
             let key = random.key("p", 4);
             let mut pool = random_pool(random, &key);

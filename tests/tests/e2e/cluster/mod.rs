@@ -5,6 +5,7 @@ mod definition;
 mod fleet;
 mod grants;
 mod identity;
+mod pods;
 mod policy;
 mod replicas;
 mod resilience;
