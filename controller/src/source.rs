@@ -43,7 +43,7 @@ impl Loaded {
         insert(&mut self.objects, key.clone(), &manifest.object);
         match &manifest.object {
             Object::LoadBalancerPool(pool) => {
-                selectors_of(pool).iter().for_each(|selector| self.select(selector))
+                selectors_of(pool).iter().for_each(|selector| self.select(selector));
             }
             Object::Pod(pod) => self.add_pod(key, pod),
             _ => {}

@@ -85,7 +85,7 @@ fn pods_of_manifests_are_selected_whatever_the_order_of_the_files() {
         )
     };
     let ids = |loaded: &Loaded| -> Vec<String> {
-        let world = crate::compile::world(&loaded.objects, None);
+        let world = world(&loaded.objects, None);
         let sets = world.pools.values().flat_map(|pool| pool.sets.values());
         sets.flat_map(|set| set.content.backends.iter().map(|backend| backend.id.clone())).collect()
     };

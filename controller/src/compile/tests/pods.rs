@@ -285,3 +285,19 @@ fn the_zone_is_the_pods_label_and_a_name_longer_than_any_real_one_is_none() {
         assert_eq!(found[0].2, expected);
     }
 }
+
+#[test]
+fn the_page_says_the_limits_of_selectors_and_their_rights() {
+    use weir_crds::pool::{SELECTOR_EXPRESSIONS_MAX, SELECTOR_LABELS_MAX, SELECTOR_VALUES_MAX};
+    let page = include_str!("../../../../docs/endpoints.md");
+    assert_eq!((SELECTOR_LABELS_MAX, SELECTOR_EXPRESSIONS_MAX, SELECTOR_VALUES_MAX), (16, 8, 16));
+    assert_eq!(crate::cluster::SELECTORS_MAX, 256);
+    for said in [
+        "At most 16 labels, 8 expressions, 16 values each",
+        "256 selectors are watched",
+        "`EndpointsUnread`",
+        "`get`, `list`, `watch` on `pods`",
+    ] {
+        assert!(page.contains(said), "{said}");
+    }
+}

@@ -75,7 +75,7 @@ fn a_pool_follows_what_pods_say_of_themselves_their_labels_and_their_end() {
 }
 
 #[test]
-fn a_pool_that_names_another_selector_loses_no_request_and_its_pods_are_watched_no_longer() {
+fn a_pool_that_names_another_selector_loses_no_request() {
     let cluster = Cluster::shared();
     let site = Site::new(&cluster);
     permit(&site.namespace);
