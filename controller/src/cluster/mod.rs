@@ -20,6 +20,7 @@ mod cache;
 mod connect;
 mod failure;
 mod follower;
+pub mod kubeconfig;
 mod read;
 mod references;
 mod selectors;
