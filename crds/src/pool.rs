@@ -5,6 +5,7 @@
 mod backend_set;
 mod connections;
 mod data_plane;
+mod endpoint_selector;
 mod health_check;
 mod load_balancing;
 mod resilience;
@@ -19,6 +20,10 @@ pub use connections::{
 pub use data_plane::{
     CLASS_LABEL, DEFAULT_CLASS, DataPlane, LABEL_BYTES_MAX, LABEL_PREFIX_BYTES_MAX, LABEL_VALUE_PATTERN,
     PROXY_LABELS_MAX, ProxySelector,
+};
+pub use endpoint_selector::{
+    EndpointSelector, LABEL_NAME_BYTES_MAX, LABEL_NAME_PATTERN, LabelExpression, LabelOperator,
+    SELECTOR_EXPRESSIONS_MAX, SELECTOR_LABELS_MAX, SELECTOR_VALUES_MAX,
 };
 
 pub use health_check::{

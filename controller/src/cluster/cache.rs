@@ -5,10 +5,13 @@
 //! anything reads it, is no change: a status that we write ourselves must not compile the world again. What a later
 //! list of the same watch misses goes a moment later ([`super::guard`]).
 
+mod selected;
+
 use super::failure::{Failure, FailureReason};
 use super::guard::Guard;
 use super::read::{Item, Malformed};
 use super::references::References;
+use super::selectors::Selectors;
 use super::{Extent, Kind, WatchId};
 pub use crate::compile::SECRETS_MAX;
 use crate::compile::{ObjectKey, Objects, Origin, Touched, Unread};
@@ -18,7 +21,7 @@ use std::sync::Arc;
 use std::time::Instant;
 use weir_crds::LoadBalancerPool;
 
-/// A Secret's watch that failed so often is not waited for any longer.
+/// A watch of what pools name that failed so often is not waited for any longer.
 const FAILURES_MAX: u32 = 3;
 
 /// Watches that are named while they are waited for.
@@ -74,16 +77,16 @@ impl Changes {
         self.seen = Some(self.seen.map_or(seen, |before| before.min(seen)));
     }
 
-    /// Whether a pool, a Secret or a grant is among them: what decides which Secrets are watched.
+    /// Whether a pool, a Secret or a grant is among them: what decides which Secrets and pods are watched.
     pub(crate) fn is_of_pools(&self) -> bool {
         let Touched { pools, origins: _, secrets, grants } = &self.touched;
         !(pools.is_empty() && secrets.is_empty() && grants.is_empty())
     }
 }
 
-/// Watches of Secrets to start and to stop.
+/// Watches of what pools name, to start and to stop.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct SecretWatches {
+pub struct NamedWatches {
     /// To start.
     pub needed: Vec<WatchId>,
     /// To stop.
@@ -101,11 +104,12 @@ pub(crate) struct Cache {
     watches: BTreeMap<WatchId, Watch>,
     /// Watches that are waited for.
     unsettled: BTreeSet<WatchId>,
-    /// Watches of each kind but Secrets.
+    /// Watches of each kind but Secrets and pods.
     extents: usize,
     references: References,
     /// Of what later lists did not have.
     guard: Guard,
+    selectors: Selectors,
     /// Secrets past [`SECRETS_MAX`].
     unwatched: usize,
 }
@@ -167,7 +171,10 @@ impl Cache {
     /// How many watches of a kind have settled.
     pub(crate) fn settled(&self, kind: Kind) -> usize {
         let all = match kind {
-            Kind::Secret => self.watches.len() - Kind::NAMESPACED.len() * self.extents,
+            Kind::Secret => {
+                self.watches.len() - Kind::NAMESPACED.len() * self.extents - self.selectors.watched()
+            }
+            Kind::Pod => self.selectors.watched(),
             _ => self.extents,
         };
         all - self.unsettled.iter().filter(|id| id.kind == kind).count()
@@ -179,7 +186,7 @@ impl Cache {
     }
 
     /// Whether nothing is waited for: what is known is all that can be known now. A pool that names another Secret
-    /// waits here for that Secret, instead of losing its listener for the moment in between.
+    /// or selector waits here for it, instead of losing its listener or backends for the moment in between.
     pub(crate) fn is_settled(&self) -> bool {
         self.unsettled.is_empty()
     }
@@ -227,8 +234,8 @@ impl Cache {
                 }
                 self.relist(id, listed.items, changes);
             }
-            Event::Apply(item) => self.put(id.kind, item, changes),
-            Event::Delete(key) => self.remove(id.kind, &key, changes),
+            Event::Apply(item) => self.put(id, item, changes),
+            Event::Delete(key) => self.remove(id, &key, changes),
             Event::Failed(failure) => {
                 watch.fail(id, &failure);
                 let is_settled = watch.is_settled;
@@ -237,10 +244,12 @@ impl Cache {
                 }
                 if failure.is_absence(id.kind) {
                     self.replace(id, BTreeMap::new(), changes);
-                } else if let Extent::Object(key) = &id.extent
-                    && is_settled
-                {
-                    self.lacks_secret(key, failure.reason, changes);
+                } else if is_settled {
+                    match &id.extent {
+                        Extent::Object(key) => self.lacks_secret(key, failure.reason, changes),
+                        Extent::Selected(selector) => self.lacks_pods(id, selector, changes),
+                        Extent::Everywhere | Extent::Namespace(_) => {}
+                    }
                 }
             }
         }
@@ -270,12 +279,19 @@ impl Cache {
         }
     }
 
-    /// Brings the watches of Secrets in line with what pools name and may use. A Secret whose watch ends is forgotten.
-    /// Costs what pools and grants that changed name; while pools name too many Secrets, what all of them name.
-    pub(crate) fn follow_references(&mut self, changes: &mut Changes) -> SecretWatches {
+    /// Brings the watches in line with what pools name and may use.
+    pub(crate) fn follow_references(&mut self, changes: &mut Changes) -> NamedWatches {
+        let mut watches = self.follow_secrets(changes);
+        watches.needed.extend(self.follow_selectors(changes));
+        watches
+    }
+
+    /// A Secret whose watch ends is forgotten. Costs what pools and grants that changed name; while pools name too many
+    /// Secrets, what all of them name.
+    fn follow_secrets(&mut self, changes: &mut Changes) -> NamedWatches {
         let moved = self.references.follow(&changes.touched, &self.objects);
         if moved.is_empty() {
-            return SecretWatches::default();
+            return NamedWatches::default();
         }
         let is_crowded = self.unwatched > 0 || self.references.named().len() > SECRETS_MAX;
         let moved = if is_crowded { self.leave_out(changes) } else { moved };
@@ -288,7 +304,7 @@ impl Cache {
             let ids = secrets.into_iter().cloned().map(WatchId::secret);
             ids.filter(|id| self.watches.contains_key(id) == is_running).collect()
         };
-        let watches = SecretWatches { needed: ids(wanted, false), unneeded: ids(unwanted, true) };
+        let watches = NamedWatches { needed: ids(wanted, false), unneeded: ids(unwanted, true) };
         for secret in moved.iter().filter(|secret| !self.references.named().contains_key(*secret)) {
             if self.objects.unread_secrets.remove(secret).is_some() {
                 changes.touched.secrets.insert(secret.clone());
@@ -314,7 +330,7 @@ impl Cache {
         self.unwatched = past.len();
         let watched = self.watches.keys().filter_map(|id| match &id.extent {
             Extent::Object(key) => Some(key),
-            Extent::Everywhere | Extent::Namespace(_) => None,
+            Extent::Everywhere | Extent::Namespace(_) | Extent::Selected(_) => None,
         });
         let all = named.keys().chain(watched).cloned().collect();
         unread.extend(past.into_iter().map(|secret| (secret, Unread::TooMany)));
@@ -327,7 +343,7 @@ impl Cache {
             for key in self.kept(id).filter(|key| !listed.contains_key(key)).collect::<Vec<_>>() {
                 self.guard.hold(id.kind, key);
             }
-            listed.into_values().for_each(|item| self.put(id.kind, item, changes));
+            listed.into_values().for_each(|item| self.put(id, item, changes));
         } else {
             self.replace(id, listed, changes);
         }
@@ -337,7 +353,7 @@ impl Cache {
     pub(crate) fn lapse(&mut self, now: Instant, changes: &mut Changes) {
         for (kind, key) in self.guard.lapse(now) {
             tracing::info!(%kind, object = %key, "gone: no list has it, and no event has brought it back");
-            self.remove(kind, &key, changes);
+            self.remove_object(kind, &key, changes);
         }
     }
 
@@ -347,15 +363,18 @@ impl Cache {
     }
 
     fn replace(&mut self, id: &WatchId, listed: BTreeMap<ObjectKey, Item>, changes: &mut Changes) {
+        if let Extent::Selected(selector) = &id.extent {
+            return self.replace_pods(selector, listed, changes);
+        }
         for key in self.kept(id).filter(|key| !listed.contains_key(key)).collect::<Vec<_>>() {
-            self.remove(id.kind, &key, changes);
+            self.remove(id, &key, changes);
         }
         for item in listed.into_values() {
-            self.put(id.kind, item, changes);
+            self.put(id, item, changes);
         }
     }
 
-    /// Keys of everything that is kept of a watch.
+    /// Keys of everything that is kept of a watch, but for pods, which are replaced as a whole.
     fn kept(&self, id: &WatchId) -> impl Iterator<Item = ObjectKey> {
         let objects = &self.objects;
         let keys: Box<dyn Iterator<Item = &ObjectKey>> = match id.kind {
@@ -364,16 +383,17 @@ impl Cache {
             Kind::EndpointSlice => Box::new(objects.slices().map(|(key, _)| key)),
             Kind::ReferenceGrant => Box::new(objects.grants.keys().chain(self.malformed_grants.keys())),
             Kind::Secret => Box::new(objects.secrets.keys()),
+            Kind::Pod => Box::new(std::iter::empty()),
         };
         keys.filter(|key| id.extent.covers(key)).cloned()
     }
 
-    fn put(&mut self, kind: Kind, item: Item, changes: &mut Changes) {
+    fn put(&mut self, id: &WatchId, item: Item, changes: &mut Changes) {
         let key = item.key();
-        self.guard.release(kind, &key);
+        self.guard.release(id.kind, &key);
         match item {
             Item::Pool(pool) => self.put_pool(key, pool, changes),
-            Item::Malformed(malformed) if kind == Kind::LoadBalancerPool => {
+            Item::Malformed(malformed) if id.kind == Kind::LoadBalancerPool => {
                 let before = self.malformed.insert(key.clone(), Arc::clone(&malformed));
                 match before {
                     Some(before) if before == malformed => {}
@@ -412,6 +432,13 @@ impl Cache {
                     changes.touched.grants.insert(key.namespace);
                 }
             }
+            Item::Pod(key, pod) => {
+                if let Extent::Selected(selector) = &id.extent
+                    && self.objects.pods.insert(selector, key.name, pod)
+                {
+                    changes.touched.origins.insert(Origin::Pods(selector.clone()));
+                }
+            }
             Item::Secret(secret) => {
                 let before = self.objects.secrets.insert(key.clone(), Arc::clone(&secret));
                 let is_same = |before: Arc<k8s_openapi::api::core::v1::Secret>| {
@@ -440,7 +467,20 @@ impl Cache {
         }
     }
 
-    fn remove(&mut self, kind: Kind, key: &ObjectKey, changes: &mut Changes) {
+    fn remove(&mut self, id: &WatchId, key: &ObjectKey, changes: &mut Changes) {
+        match &id.extent {
+            Extent::Selected(selector) => {
+                if self.objects.pods.remove(selector, &key.name) {
+                    changes.touched.origins.insert(Origin::Pods(selector.clone()));
+                }
+            }
+            Extent::Everywhere | Extent::Namespace(_) | Extent::Object(_) => {
+                self.remove_object(id.kind, key, changes);
+            }
+        }
+    }
+
+    fn remove_object(&mut self, kind: Kind, key: &ObjectKey, changes: &mut Changes) {
         self.guard.release(kind, key);
         match kind {
             Kind::LoadBalancerPool => {
@@ -463,6 +503,7 @@ impl Cache {
                     changes.touched.grants.insert(key.namespace.clone());
                 }
             }
+            Kind::Pod => {}
             Kind::Secret => {
                 if self.objects.secrets.remove(key).is_some() {
                     changes.touched.secrets.insert(key.clone());
@@ -481,8 +522,9 @@ impl Watch {
         self.listing = None;
         self.failure = Some(failure.reason);
         self.failures = self.failures.saturating_add(1);
-        // One Secret never holds up all pools; what it holds is unknown then, and what was known of it stays.
-        let is_given_up = id.kind == Kind::Secret && (failure.is_lasting() || self.failures >= FAILURES_MAX);
+        // One Secret or selector never holds up all pools; what is there is unknown then, and what was known stays.
+        let is_named = matches!(id.kind, Kind::Secret | Kind::Pod);
+        let is_given_up = is_named && (failure.is_lasting() || self.failures >= FAILURES_MAX);
         self.is_settled |= is_given_up || failure.is_absence(id.kind);
     }
 }

@@ -92,6 +92,11 @@ fn missing_rule(id: &WatchId) -> String {
             "give the controller's ServiceAccount a Role in namespace {namespace} with get, list, watch on {resource} of \
              group {group:?}"
         ),
+        Extent::Selected(selector) => format!(
+            "give the controller's ServiceAccount a Role in namespace {} with get, list, watch on {resource} of group \
+             {group:?}",
+            selector.namespace
+        ),
         Extent::Object(key) => format!(
             "give the controller's ServiceAccount a Role in namespace {} with get, list, watch on {resource} of group \
              {group:?} and resourceNames [{}]",

@@ -1,7 +1,7 @@
 //! What the watches bring, compiled, put in force and told.
 
 use super::Kind;
-use super::cache::{Cache, Changes, Message, SecretWatches};
+use super::cache::{Cache, Changes, Message, NamedWatches};
 use crate::compile::{CompiledPool, ObjectKey, Origin, Rejection, Touched, World, world};
 use crate::dns::{Answered, Wanted};
 use crate::metrics::{Metrics, Scope};
@@ -31,6 +31,8 @@ pub struct Follower {
     unsaid: BTreeSet<ObjectKey>,
     /// Secrets that were said to be too many.
     said_unwatched: usize,
+    /// Selectors that were said to be too many.
+    said_unwatched_selectors: usize,
     /// Pools on which there may be another verdict than the board has.
     unjudged: BTreeSet<ObjectKey>,
     store: Arc<Store>,
@@ -72,6 +74,7 @@ impl Follower {
             said: BTreeMap::new(),
             unsaid: BTreeSet::new(),
             said_unwatched: 0,
+            said_unwatched_selectors: 0,
             unjudged: BTreeSet::new(),
             store,
             board,
@@ -90,18 +93,18 @@ impl Follower {
         self.cache.due()
     }
 
-    /// Takes in messages, puts in force what they and the time change, and says which Secrets are to be watched from now
-    /// on.
-    pub fn take(&mut self, messages: impl Iterator<Item = Message>, now: Instant) -> SecretWatches {
+    /// Takes in messages, puts in force what they and the time change, and says which Secrets and pods are to be
+    /// watched from now on.
+    pub fn take(&mut self, messages: impl Iterator<Item = Message>, now: Instant) -> NamedWatches {
         let mut changes = Changes::default();
         messages.for_each(|message| self.cache.step(message, &mut changes));
         self.cache.lapse(now, &mut changes);
-        let secrets = if changes.is_of_pools() {
+        let mut watches = if changes.is_of_pools() {
             self.cache.follow_references(&mut changes)
         } else {
-            SecretWatches::default()
+            NamedWatches::default()
         };
-        // First what costs little, so that endpoints never wait for pools that wait for a Secret.
+        // First what costs little, so that endpoints never wait for pools that wait for what they name.
         if let Some(seen) = changes.seen {
             self.refresh(&std::mem::take(&mut changes.touched.origins), seen);
             if !changes.touched.is_empty() {
@@ -112,11 +115,22 @@ impl Follower {
         self.due.extend(changes.touched);
         if self.cache.is_settled() {
             self.compile();
+            self.release(&mut watches, now);
         } else if self.world.is_none() {
             self.readiness.waiting(self.cache.waiting_for());
         }
         self.measure();
-        secrets
+        watches
+    }
+
+    /// Ends what is not needed for what is served now.
+    fn release(&mut self, watches: &mut NamedWatches, now: Instant) {
+        let Some(world) = &self.world else { return };
+        let mut changes = Changes::default();
+        let NamedWatches { needed, unneeded } = self.cache.release_selectors(world, &mut changes);
+        watches.unneeded.extend(unneeded);
+        watches.needed.extend(needed);
+        self.refresh(&changes.touched.origins, now);
     }
 
     /// Takes in what became known of names then, and puts it in force.
@@ -261,6 +275,14 @@ impl Follower {
             );
         }
         self.said_unwatched = unwatched;
+        let unwatched = self.cache.unwatched_selectors();
+        if unwatched > 0 && unwatched != self.said_unwatched_selectors {
+            tracing::error!(
+                "{unwatched} selectors that pools name are not watched, since {} are: name fewer of them, or use Services",
+                super::SELECTORS_MAX
+            );
+        }
+        self.said_unwatched_selectors = unwatched;
     }
 
     /// Everything that is wrong with one pool.
@@ -287,6 +309,7 @@ impl Follower {
             (Kind::EndpointSlice, objects.slices().len()),
             (Kind::ReferenceGrant, objects.grants.len()),
             (Kind::Secret, objects.secrets.len()),
+            (Kind::Pod, objects.pods.count()),
         ];
         for (kind, count) in counts {
             self.metrics.set_objects(kind, count);

@@ -16,27 +16,31 @@
 //! changed. The first compiled world waits until every name of it was answered or has failed once.
 //!
 //! Secrets are watched one by one, by the names that pools mention: a controller that may list Secrets may read
-//! every password of the cluster.
+//! every password of the cluster. Pods are watched by the selectors that pools mention, each of which the API server
+//! applies: what no pool selects is never sent.
 
 mod cache;
 mod connect;
 mod failure;
 mod follower;
 mod guard;
+pub mod kubeconfig;
 mod list;
 mod read;
 mod references;
+mod selectors;
 mod watch;
 
-pub use cache::{Event, Message, SECRETS_MAX, SecretWatches};
+pub use cache::{Event, Message, NamedWatches, SECRETS_MAX};
 pub use connect::{Access, Cluster, ConnectError, connect};
 pub use failure::{Failure, FailureReason};
 pub use follower::Follower;
 pub use list::{LIST_TIMEOUT, ListError, pools};
 pub use read::{Item, Malformed};
+pub use selectors::SELECTORS_MAX;
 pub use watch::{BACKOFF_MAX, BACKOFF_MIN, BACKOFF_RESET, MESSAGES_MAX, WATCH_TIMEOUT_S};
 
-use crate::compile::ObjectKey;
+use crate::compile::{ObjectKey, Selector};
 use crate::dns;
 use crate::metrics::Metrics;
 use crate::readiness::Readiness;
@@ -64,6 +68,8 @@ pub enum Kind {
     ReferenceGrant,
     /// `v1`
     Secret,
+    /// `v1`
+    Pod,
 }
 
 /// What one watch covers.
@@ -75,6 +81,8 @@ pub enum Extent {
     Namespace(String),
     /// One object.
     Object(ObjectKey),
+    /// Those that a selector takes.
+    Selected(Selector),
 }
 
 /// Names one watch.
@@ -108,9 +116,9 @@ pub async fn follow(
             news = names.news() => follower.learn(news, Instant::now().into_std()),
             () = crate::push::at(follower.due().map(Instant::from_std)) => {}
         }
-        let secrets = follower.take(batch.drain(..), Instant::now().into_std());
-        secrets.unneeded.iter().for_each(|id| watches.stop(id));
-        secrets.needed.iter().for_each(|id| watches.start(id));
+        let named = follower.take(batch.drain(..), Instant::now().into_std());
+        named.unneeded.iter().for_each(|id| watches.stop(id));
+        named.needed.iter().for_each(|id| watches.start(id));
         follower.names().into_iter().for_each(|wanted| names.want(wanted));
         // The streams go first: whoever waits for a backend gains by it, and a status can wait for as long.
         tokio::task::yield_now().await;
@@ -125,8 +133,14 @@ impl Kind {
 
     /// Every kind.
     #[cfg(test)]
-    pub(crate) const ALL: [Self; 5] =
-        [Self::LoadBalancerPool, Self::Service, Self::EndpointSlice, Self::ReferenceGrant, Self::Secret];
+    pub(crate) const ALL: [Self; 6] = [
+        Self::LoadBalancerPool,
+        Self::Service,
+        Self::EndpointSlice,
+        Self::ReferenceGrant,
+        Self::Secret,
+        Self::Pod,
+    ];
 
     /// As rules of RBAC name it: group and resource.
     const fn resource(self) -> (&'static str, &'static str) {
@@ -136,6 +150,7 @@ impl Kind {
             Self::EndpointSlice => ("discovery.k8s.io", "endpointslices"),
             Self::ReferenceGrant => ("gateway.networking.k8s.io", "referencegrants"),
             Self::Secret => ("", "secrets"),
+            Self::Pod => ("", "pods"),
         }
     }
 }
@@ -146,6 +161,7 @@ impl Extent {
             Self::Everywhere => true,
             Self::Namespace(namespace) => *namespace == key.namespace,
             Self::Object(object) => object == key,
+            Self::Selected(selector) => selector.namespace == key.namespace,
         }
     }
 }
@@ -153,6 +169,10 @@ impl Extent {
 impl WatchId {
     fn secret(key: ObjectKey) -> Self {
         Self { kind: Kind::Secret, extent: Extent::Object(key) }
+    }
+
+    fn pods(selector: Selector) -> Self {
+        Self { kind: Kind::Pod, extent: Extent::Selected(selector) }
     }
 }
 
@@ -169,6 +189,7 @@ impl fmt::Display for WatchId {
             Extent::Everywhere => write!(f, "{kind}s"),
             Extent::Namespace(namespace) => write!(f, "{kind}s of namespace {namespace}"),
             Extent::Object(key) => write!(f, "{kind} {key}"),
+            Extent::Selected(selector) => write!(f, "{kind}s with {selector}"),
         }
     }
 }

@@ -4,9 +4,9 @@
 //! and `kubectl apply` keeps a second copy of it, keys of Secrets included, in an annotation.
 
 use crate::compile::pool::key_of;
-use crate::compile::{ObjectKey, ReferenceGrant, World};
+use crate::compile::{ObjectKey, ReferenceGrant, SelectedPod, World};
 use crate::status::Verdict;
-use k8s_openapi::api::core::v1::{Secret, Service};
+use k8s_openapi::api::core::v1::{self as core, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::DynamicObject;
@@ -31,6 +31,8 @@ pub enum Item {
     Grant(Arc<ReferenceGrant>),
     /// A Secret.
     Secret(Arc<Secret>),
+    /// Of a pod hardly anything is kept, and its name is not in it.
+    Pod(ObjectKey, Arc<SelectedPod>),
     /// Of the watch's kind, and not to be read.
     Malformed(Arc<Malformed>),
 }
@@ -91,6 +93,11 @@ pub(crate) fn secret(mut secret: Secret) -> Item {
     Item::Secret(Arc::new(secret))
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "watches hand objects over, and this one ends here")]
+pub(crate) fn selected_pod(pod: core::Pod) -> Item {
+    Item::Pod(key_of(&pod.metadata), Arc::new(SelectedPod::of(&pod)))
+}
+
 impl Malformed {
     /// Whether the difference is beside what is wrong: in a generation, a status.
     pub(crate) fn is_as_wrong_as(&self, other: &Self) -> bool {
@@ -108,6 +115,7 @@ impl Malformed {
 impl Item {
     pub(crate) fn key(&self) -> ObjectKey {
         key_of(match self {
+            Self::Pod(key, _) => return key.clone(),
             Self::Pool(object) => &object.metadata,
             Self::Service(object) => &object.metadata,
             Self::Slice(object) => &object.metadata,

@@ -1,6 +1,6 @@
 //! What the compile step reads: objects by name, and EndpointSlices by their Service.
 
-use super::ReferenceGrant;
+use super::{Pods, ReferenceGrant};
 use crate::dns::{Answered, Lookup, Resolution};
 use k8s_openapi::api::core::v1::{Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -36,6 +36,8 @@ pub struct Objects {
     pub grants: BTreeMap<ObjectKey, Arc<ReferenceGrant>>,
     /// What is known of names in DNS that sets follow. A name that is missing was not looked up yet.
     pub names: BTreeMap<Lookup, Arc<Resolution>>,
+    /// Pods that backend sets select.
+    pub pods: Pods,
     slices: BTreeMap<ObjectKey, Arc<EndpointSlice>>,
     /// Names of the slices of each Service.
     slices_by_service: BTreeMap<ObjectKey, BTreeSet<String>>,
@@ -78,6 +80,7 @@ impl fmt::Debug for Objects {
             .field("grants", &self.grants.keys())
             .field("slices", &self.slices.keys())
             .field("names", &self.names)
+            .field("pods", &self.pods.count())
             .finish()
     }
 }

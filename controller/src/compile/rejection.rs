@@ -36,17 +36,19 @@ pub enum Reason {
     InvalidCertificateRef,
     /// No ReferenceGrant of the other namespace permits the reference into it.
     RefNotPermitted,
-    /// Endpoints of the Service, or addresses of the name, cannot be used as they are.
+    /// Endpoints, or addresses of a name, cannot be used as they are.
     InvalidEndpoints,
     /// There is more of something than is taken, and the rest is left out.
     LimitReached,
     /// A name in DNS is not there or has no address, or nobody says which.
     NameNotResolved,
+    /// Which endpoints there are cannot be read.
+    EndpointsUnread,
 }
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Invalid,
         Self::Conflicted,
         Self::BackendNotFound,
@@ -56,6 +58,7 @@ impl Reason {
         Self::InvalidEndpoints,
         Self::LimitReached,
         Self::NameNotResolved,
+        Self::EndpointsUnread,
     ];
 
     /// The reason as conditions spell it.
@@ -71,6 +74,7 @@ impl Reason {
             Self::InvalidEndpoints => "InvalidEndpoints",
             Self::LimitReached => "LimitReached",
             Self::NameNotResolved => "NameNotResolved",
+            Self::EndpointsUnread => "EndpointsUnread",
         }
     }
 }

@@ -6,6 +6,7 @@ mod conflicts;
 mod incremental;
 mod names;
 mod odd_objects;
+mod pods;
 mod policy;
 mod references;
 mod rules;

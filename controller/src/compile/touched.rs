@@ -9,8 +9,8 @@ use std::sync::Arc;
 pub struct Touched {
     /// Pools.
     pub pools: BTreeSet<ObjectKey>,
-    /// What backends follow, with a difference in it: a Service in itself or in one of its slices, a name in its
-    /// addresses.
+    /// What backends follow, with a difference in it: a Service in itself or in one of its slices, a
+    /// selector in its pods or in what is known of them, a name in its addresses.
     pub origins: BTreeSet<Origin>,
     /// Secrets, and those of which it is known otherwise than before why they are not read.
     pub secrets: BTreeSet<ObjectKey>,
@@ -30,11 +30,12 @@ impl Touched {
             services.extend([before, now].into_iter().filter_map(|objects| objects.service_of_slice(key)));
         }
         let names = differences(&before.names, &now.names).cloned().map(Origin::Name);
+        let selectors = before.pods.differences(&now.pods).cloned().map(Origin::Pods);
         let unread = before.unread_secrets.keys().chain(now.unread_secrets.keys());
         let unread = unread.filter(|key| before.unread_secrets.get(key) != now.unread_secrets.get(key));
         Self {
             pools: differences(&before.pools, &now.pools).cloned().collect(),
-            origins: services.into_iter().map(Origin::Service).chain(names).collect(),
+            origins: services.into_iter().map(Origin::Service).chain(selectors).chain(names).collect(),
             secrets: differences(&before.secrets, &now.secrets).chain(unread).cloned().collect(),
             grants: differences(&before.grants, &now.grants).map(|key| key.namespace.clone()).collect(),
         }

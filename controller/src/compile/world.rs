@@ -127,6 +127,12 @@ impl World {
         self.index.lacking.iter()
     }
 
+    /// Whether some set of a pool that is served follows this.
+    #[must_use]
+    pub fn is_followed(&self, origin: &Origin) -> bool {
+        self.index.sets_of(origin).next().is_some()
+    }
+
     /// Every warning of every pool that is served, pool by pool.
     pub fn warnings(&self) -> impl Iterator<Item = &Warning> {
         self.all_serving().flat_map(|(_, pool)| pool.warnings())

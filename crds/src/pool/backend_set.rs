@@ -2,8 +2,8 @@
 
 use super::{
     BACKEND_WEIGHT_MAX, CircuitBreaker, Concurrency, ConnectionPool, DNS_HOSTNAME_BYTES_MAX,
-    DNS_HOSTNAME_PATTERN, HOSTNAME_BYTES_MAX, HealthCheck, LoadBalancing, NAME_BYTES_MAX, NAME_PATTERN,
-    OBJECT_NAME_PATTERN, PRIORITY_MAX, RetryBudget, STATIC_BACKENDS_MAX, UpstreamProtocol,
+    DNS_HOSTNAME_PATTERN, EndpointSelector, HOSTNAME_BYTES_MAX, HealthCheck, LoadBalancing, NAME_BYTES_MAX,
+    NAME_PATTERN, OBJECT_NAME_PATTERN, PRIORITY_MAX, RetryBudget, STATIC_BACKENDS_MAX, UpstreamProtocol,
 };
 use crate::Duration;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [
     {
-        "rule": "[has(self.service), has(self.static), has(self.dns)].exists_one(is_written, is_written)",
-        "message": "a backend set must have exactly one of service, static and dns",
+        "rule": "[has(self.service), has(self.endpointSelector), has(self.static), has(self.dns)].exists_one(is_written, is_written)",
+        "message": "a backend set must have exactly one of service, endpointSelector, static and dns",
         "reason": "FieldValueInvalid",
     },
     {
@@ -34,6 +34,10 @@ pub struct BackendSet {
     /// Backends are the endpoints of a Service, followed through its EndpointSlices.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<ServiceSource>,
+
+    /// Backends are the pods with these labels, without a Service in between.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint_selector: Option<EndpointSelector>,
 
     /// Backends are the addresses written here.
     #[serde(default, rename = "static", skip_serializing_if = "Option::is_none")]

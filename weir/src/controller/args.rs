@@ -47,7 +47,7 @@ pub struct Args {
 /// Where objects come from.
 #[derive(Debug, Clone, clap::Args)]
 pub struct SourceArgs {
-    /// Folder (or one file) of manifests instead of a cluster: LoadBalancerPool, Service, EndpointSlice, Secret
+    /// Folder (or one file) of manifests instead of a cluster: LoadBalancerPool, Service, EndpointSlice, Pod, Secret
     #[arg(long, value_name = "FOLDER", conflicts_with_all = ["kubeconfig", "context", "watch_namespace"])]
     pub folder: Option<PathBuf>,
     /// File that says how to reach the cluster [default: the cluster that this pod runs in]

@@ -38,7 +38,7 @@ const PROXY_ID: &str = "weir-run";
 /// Flags of `weir run`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Folder (or one file) of manifests: LoadBalancerPool, Service, EndpointSlice, Secret
+    /// Folder (or one file) of manifests: LoadBalancerPool, Service, EndpointSlice, Pod, Secret
     folder: PathBuf,
     /// Address that listeners bind; 0.0.0.0 or :: takes requests from other machines
     #[arg(long, value_name = "ADDR", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]

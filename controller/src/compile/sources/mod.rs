@@ -4,17 +4,20 @@
 
 mod dns;
 mod plan;
+mod pods;
 mod service;
 mod slices;
 mod written;
 
 pub use dns::DnsSource;
+pub(crate) use plan::selectors_of;
 pub(super) use plan::{named, planned};
+pub use pods::PodsSource;
 pub use service::ServiceSource;
 pub use written::StaticSource;
 
 use super::check::quoted;
-use super::{ObjectKey, Objects, Reason, Warning};
+use super::{ObjectKey, Objects, Reason, Selector, Warning};
 use crate::dns::Lookup;
 use k8s_openapi::api::core::v1::ServicePort;
 use weir_proto::digest;
@@ -30,6 +33,8 @@ const HTTP2: [&str; 3] = ["kubernetes.io/h2c", "h2c", "grpc"];
 pub enum SetSource {
     /// The endpoints of a Service.
     Service(ServiceSource),
+    /// Pods with certain labels.
+    Pods(PodsSource),
     /// Written in the pool.
     Static(StaticSource),
     /// The addresses of a name in DNS.
@@ -43,6 +48,8 @@ pub enum Origin {
     Service(ObjectKey),
     /// A name in DNS, by what is asked for.
     Name(Lookup),
+    /// The pods that a selector takes.
+    Pods(Selector),
 }
 
 impl SetSource {
@@ -50,6 +57,7 @@ impl SetSource {
     pub fn origins(&self) -> impl Iterator<Item = Origin> {
         match self {
             Self::Service(source) => Some(Origin::Service(source.service.clone())),
+            Self::Pods(source) => Some(Origin::Pods(source.selector.clone())),
             Self::Static(_) => None,
             Self::Dns(source) => Some(Origin::Name(source.lookup.clone())),
         }
@@ -61,6 +69,7 @@ impl SetSource {
     pub fn resolve(&self, pool: &ObjectKey, objects: &Objects) -> Resolved {
         match self {
             Self::Service(source) => source.resolve(pool, objects),
+            Self::Pods(source) => source.resolve(pool, objects),
             Self::Static(source) => source.resolve(),
             Self::Dns(source) => source.resolve(pool, objects),
         }
@@ -74,16 +83,18 @@ impl Origin {
         match self {
             Self::Service(service) => Some(&service.namespace),
             Self::Name(_) => None,
+            // Always the pool's own, which permits itself.
+            Self::Pods(_) => None,
         }
     }
 }
 
-/// A port of a Service.
+/// A port of a Service, or of pods.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PortName {
-    /// `spec.ports[].port`.
+    /// Of a Service: `spec.ports[].port`.
     Number(u16),
-    /// `spec.ports[].name`.
+    /// Of a Service: `spec.ports[].name`.
     Name(String),
 }
 
@@ -123,6 +134,7 @@ pub struct Resolved {
 
 /// What is wrong with what a set's source points to.
 pub(super) struct Fault {
+    /// Empty for the source as a whole.
     pub(super) subfield: &'static str,
     pub(super) value: String,
     pub(super) rule: String,
@@ -141,13 +153,11 @@ impl Fault {
     }
 
     fn warning(self, pool: &ObjectKey, field: &str) -> Warning {
-        Warning {
-            pool: pool.clone(),
-            field: format!("{field}.{}", self.subfield),
-            value: self.value,
-            rule: self.rule,
-            reason: self.reason,
-        }
+        let field = match self.subfield {
+            "" => field.to_owned(),
+            subfield => format!("{field}.{subfield}"),
+        };
+        Warning { pool: pool.clone(), field, value: self.value, rule: self.rule, reason: self.reason }
     }
 }
 

@@ -6,7 +6,8 @@ use crate::dns::{Answered, Families, Lookup, REFRESH_DEFAULT, Resolution, Troubl
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 const SEEDS: u64 = 300;
 const STEPS: usize = 25;
@@ -73,7 +74,9 @@ fn random_pool(random: &mut Random, key: &ObjectKey) -> Arc<LoadBalancerPool> {
     if random.below(10) == 0 {
         listeners[0]["port"] = json!(0);
     }
-    let sets = ["s0", "s1"].map(|name| match random.below(4) {
+    let sets = ["s0", "s1"].map(|name| match random.below(5) {
+        1 => json!({ "name": name, "endpointSelector":
+            { "matchLabels": { "app": format!("web{}", random.below(3)) }, "port": random.of(&[json!(80), json!("http")]) } }),
         0 if random.below(2) == 0 => {
             json!({ "name": name, "static": { "backends": [{ "address": "10.0.0.1", "port": 80 }] } })
         }
@@ -130,6 +133,31 @@ fn random_slice(random: &mut Random, key: &ObjectKey) -> Arc<EndpointSlice> {
     )
 }
 
+fn random_selector(random: &mut Random) -> Selector {
+    let spec: weir_crds::LoadBalancerPoolSpec = serde_json::from_value(json!({
+        "listeners": [],
+        "backendSets": [{
+            "name": "s",
+            "endpointSelector": { "matchLabels": { "app": format!("web{}", random.below(3)) }, "port": 80 },
+        }],
+    }))
+    .expect("a specification");
+    let pool = LoadBalancerPool { metadata: metadata(&random.key("p", 1)), spec, status: None };
+    selectors_of(&pool).pop_first().expect("it names one")
+}
+
+fn random_pods(random: &mut Random) -> BTreeMap<String, Arc<SelectedPod>> {
+    let pod = |random: &mut Random| SelectedPod {
+        state: random.of(&[PodState::Ready, PodState::Draining, PodState::Out]),
+        address: Some(IpAddr::from([10, 1, 0, random.of(&[1, 2, 3])])),
+        misspelt: None,
+        ports: random.of(&[Box::default(), [("http".into(), 8080)].into()]),
+        zone: "a".into(),
+        node: Box::default(),
+    };
+    (0..random.below(4)).map(|n| (format!("pod{n}"), Arc::new(pod(random)))).collect()
+}
+
 fn random_grant(random: &mut Random) -> Arc<ReferenceGrant> {
     let from =
         json!([{ "group": "weir.dev", "kind": "LoadBalancerPool", "namespace": random.of(&NAMESPACES) }]);
@@ -145,7 +173,7 @@ fn random_name(random: &mut Random) -> Answered {
     let hostname: &str = random.of(&HOSTNAMES);
     let lookup =
         Lookup { hostname: hostname.into(), families: Families::default(), refresh: REFRESH_DEFAULT };
-    let address = |last: usize| std::net::IpAddr::from([10, 2, 0, u8::try_from(last).expect("small")]);
+    let address = |last: usize| IpAddr::from([10, 2, 0, u8::try_from(last).expect("small")]);
     let resolution = match random.below(4) {
         0 => return (lookup, None),
         1 => {
@@ -160,8 +188,17 @@ fn random_name(random: &mut Random) -> Answered {
 /// One object becomes another, comes or goes.
 fn change(random: &mut Random, secrets: &[Arc<Secret>], objects: &mut Objects, touched: &mut Touched) {
     let is_gone = random.below(4) == 0;
-    match random.below(10) {
+    match random.below(11) {
         9 => {
+            let selector = random_selector(random);
+            if is_gone {
+                objects.pods.forget(&selector);
+            } else {
+                objects.pods.replace(&selector, random_pods(random));
+            }
+            touched.origins.insert(Origin::Pods(selector));
+        }
+        10 => {
             let answered = random_name(random);
             touched.origins.insert(Origin::Name(answered.0.clone()));
             objects.learn(answered);

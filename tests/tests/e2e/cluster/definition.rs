@@ -127,13 +127,31 @@ const NONSENSE: &[(&str, &str, &str, &str)] = &[
         "/spec/backendSets/0/static",
         r#"{"backends": []}"#,
         "spec.backendSets[0]",
-        "exactly one of service, static and dns",
+        "exactly one of service, endpointSelector, static and dns",
     ),
     (
         "/spec/backendSets/1",
         r#"{"name": "static"}"#,
         "spec.backendSets[1]",
-        "exactly one of service, static and dns",
+        "exactly one of service, endpointSelector, static and dns",
+    ),
+    (
+        "/spec/backendSets/1",
+        r#"{"name": "static", "endpointSelector": {"port": 80}}"#,
+        "spec.backendSets[1].endpointSelector",
+        "an empty selector would take every pod",
+    ),
+    (
+        "/spec/backendSets/1",
+        r#"{"name": "static", "endpointSelector": {"matchExpressions": [{"key": "a", "operator": "In"}], "port": 80}}"#,
+        "matchExpressions[0]",
+        "operators In and NotIn need values",
+    ),
+    (
+        "/spec/backendSets/1",
+        r#"{"name": "static", "endpointSelector": {"matchLabels": {"a": "b c"}, "port": 80}}"#,
+        "endpointSelector.matchLabels.a",
+        "should match",
     ),
     (
         "/spec/backendSets/1/static/backends/0/address",

@@ -6,6 +6,7 @@ pub(crate) mod fleet;
 pub(crate) mod grants;
 mod identity;
 mod names;
+mod pods;
 mod policy;
 mod propagation;
 pub(crate) mod replicas;
