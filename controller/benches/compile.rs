@@ -60,7 +60,7 @@ impl Bench {
         let (world, store) = (world(&objects, None), Store::new(1));
         assert_eq!(world.serving_count(), pools);
         assert_eq!(world.warnings().count(), 0);
-        store.apply(&world, Completeness::All);
+        store.apply(&world, Completeness::All, Instant::now());
         Self { objects, world, store, pools, changes: 0 }
     }
 
@@ -99,7 +99,7 @@ impl Bench {
     fn follow(&mut self, touched: &Touched) -> Duration {
         let begun = Instant::now();
         let changed = self.world.update(&self.objects, touched);
-        let outcome = self.store.apply_update(&self.world, &changed, Completeness::All);
+        let outcome = self.store.apply_update(&self.world, &changed, Completeness::All, begun);
         let took = begun.elapsed();
         assert_eq!((changed.len(), outcome.changed, outcome.removed), (1, 1, 0));
         took
@@ -109,7 +109,7 @@ impl Bench {
     fn whole(&self) -> f64 {
         let begun = Instant::now();
         let whole = black_box(world(&self.objects, Some(&self.world)));
-        self.store.apply(&whole, Completeness::All);
+        self.store.apply(&whole, Completeness::All, begun);
         begun.elapsed().as_secs_f64() * 1e6
     }
 }

@@ -1,13 +1,17 @@
-//! Administration over HTTP/1.1: liveness, readiness, metrics.
+//! Administration over HTTP/1.1: liveness, readiness, metrics, and what is known of pools and proxies.
 //!
 //! Read only, with limits of its own. It shares the control runtime with everything else here: what it does is
 //! small, and nothing of it waits.
+
+mod overview;
+
+pub use overview::{Overview, POOLS_LISTED_MAX};
 
 use crate::metrics::{self, Metrics};
 use crate::readiness::Readiness;
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
-use http::{Method, Response, StatusCode};
+use http::{Method, Response, StatusCode, Uri};
 use http_body_util::Full;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -36,12 +40,24 @@ pub const CONNECTION_TIME_MAX: Duration = Duration::from_secs(300);
 /// Wait after the system could not give a socket.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-const PATHS: [&str; 3] = ["/livez", "/readyz", "/metrics"];
+const PATHS: [&str; 5] = ["/livez", "/readyz", "/metrics", Overview::PATHS[0], Overview::PATHS[1]];
 
 const TEXT: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
+
+/// What the administration interface shows.
+#[derive(Debug, Clone)]
+pub struct Shown {
+    /// Whether the source was read.
+    pub readiness: Arc<Readiness>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Pools and proxies.
+    pub overview: Arc<Overview>,
+}
 
 /// Serves for as long as it is polled.
-pub async fn serve(listener: TcpListener, readiness: Arc<Readiness>, metrics: Arc<Metrics>) {
+pub async fn serve(listener: TcpListener, shown: Shown) {
     let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut connections = JoinSet::new();
     loop {
@@ -49,9 +65,9 @@ pub async fn serve(listener: TcpListener, readiness: Arc<Readiness>, metrics: Ar
         let permit = Arc::clone(&permits).acquire_owned().await.expect("the semaphore is never closed");
         match listener.accept().await {
             Ok((stream, _)) => {
-                let (readiness, metrics) = (Arc::clone(&readiness), Arc::clone(&metrics));
+                let shown = shown.clone();
                 connections.spawn(async move {
-                    connection(stream, &readiness, &metrics).await;
+                    connection(stream, shown).await;
                     drop(permit);
                 });
             }
@@ -63,10 +79,10 @@ pub async fn serve(listener: TcpListener, readiness: Arc<Readiness>, metrics: Ar
     }
 }
 
-async fn connection(stream: TcpStream, readiness: &Readiness, metrics: &Metrics) {
+async fn connection(stream: TcpStream, shown: Shown) {
     let service = service_fn(|request: http::Request<hyper::body::Incoming>| {
-        let response = respond(request.method(), request.uri().path(), readiness, metrics);
-        async move { Ok::<_, Infallible>(response) }
+        let shown = shown.clone();
+        async move { Ok::<_, Infallible>(respond(request.method(), request.uri(), &shown).await) }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -80,7 +96,9 @@ async fn connection(stream: TcpStream, readiness: &Readiness, metrics: &Metrics)
     }
 }
 
-fn respond(method: &Method, path: &str, readiness: &Readiness, metrics: &Metrics) -> Response<Full<Bytes>> {
+async fn respond(method: &Method, uri: &Uri, shown: &Shown) -> Response<Full<Bytes>> {
+    let Shown { readiness, metrics, overview } = shown;
+    let path = uri.path();
     if !PATHS.contains(&path) {
         let body = format!("there is nothing at {path}; try {}\n", PATHS.join(", "));
         return response(StatusCode::NOT_FOUND, TEXT, body);
@@ -90,6 +108,9 @@ fn respond(method: &Method, path: &str, readiness: &Readiness, metrics: &Metrics
         let mut response = response(StatusCode::METHOD_NOT_ALLOWED, TEXT, body);
         response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         return response;
+    }
+    if let Some(page) = overview.page(path, uri.query()).await {
+        return response(StatusCode::OK, JSON, format!("{page}\n"));
     }
     match path {
         "/livez" => response(StatusCode::OK, TEXT, "ok\n".to_owned()),
@@ -118,12 +139,17 @@ fn response(status: StatusCode, content_type: &'static str, body: String) -> Res
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::status::Board;
     use crate::store::Store;
     use http_body_util::BodyExt as _;
 
     async fn ask(method: Method, path: &str, readiness: &Arc<Readiness>) -> (u16, String) {
-        let metrics = Metrics::new(Store::new(1), Arc::clone(readiness));
-        let response = respond(&method, path, readiness, &metrics);
+        let store = Store::new(1);
+        let metrics = Metrics::new(Arc::clone(&store), Arc::clone(readiness));
+        let overview = Overview::new("replica".into(), store, Arc::new(Board::default()));
+        let readiness = Arc::clone(readiness);
+        let shown = Shown { readiness, metrics: Arc::new(metrics), overview: Arc::new(overview) };
+        let response = respond(&method, &path.parse().expect("a path"), &shown).await;
         let status = response.status().as_u16();
         let body = response.into_body().collect().await.expect("in memory").to_bytes();
         (status, String::from_utf8(body.to_vec()).expect("text"))
@@ -148,5 +174,10 @@ mod tests {
         assert!(body.contains("weir_controller_ready 0\n") && body.ends_with("# EOF\n"), "{body}");
         assert_eq!(ask(Method::GET, "/other", &readiness).await.0, 404);
         assert_eq!(ask(Method::POST, "/metrics", &readiness).await.0, 405);
+        for path in Overview::PATHS {
+            let (status, body) = ask(Method::GET, &format!("{path}?after=x"), &readiness).await;
+            assert_eq!(status, 200);
+            assert!(serde_json::from_str::<serde_json::Value>(&body).is_ok(), "{body}");
+        }
     }
 }

@@ -7,6 +7,7 @@
 pub mod admin;
 pub mod cluster;
 pub mod compile;
+pub mod dns;
 pub mod folder;
 pub mod identity;
 pub mod keys;

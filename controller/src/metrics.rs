@@ -1,8 +1,9 @@
 //! Every metric of the controller. Labels come from lists in this program: the number of series is fixed.
 
 use crate::cluster::{FailureReason, Kind};
+use crate::dns;
 use crate::readiness::Readiness;
-use crate::store::Store;
+use crate::store::{FleetCounts, Store};
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -11,6 +12,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Media type of [`Metrics::text`].
@@ -60,7 +62,28 @@ pub struct Metrics {
     watches: Family<OfKind, Gauge>,
     failures: Family<OfFailure, Counter>,
     compile: Family<OfScope, Histogram>,
+    /// In the order of [`COUNTS`].
+    counts: [Counter; COUNTS.len()],
+    dns: dns::Meters,
+    dns_answer_age: Gauge<f64, AtomicU64>,
 }
+
+/// What is counted of proxies: name, help, and where it is.
+type Count = (&'static str, &'static str, fn(&FleetCounts) -> u64);
+
+const COUNTS: [Count; 5] = [
+    ("acks", "Versions that proxies acknowledged", |counts| counts.acks),
+    ("nacks", "Versions that proxies refused", |counts| counts.nacks),
+    ("snapshot_requests", "Pools sent again whole, since a proxy asked for it", |counts| {
+        counts.snapshot_requests
+    }),
+    (
+        "divergences",
+        "Pools sent again whole, since the digests of a proxy are not those of what it was sent",
+        |counts| counts.divergences,
+    ),
+    ("too_large", "Versions of pools that were too large to be sent", |counts| counts.too_large),
+];
 
 impl fmt::Debug for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -86,9 +109,18 @@ impl Metrics {
             watches: Family::default(),
             failures: Family::default(),
             compile: Family::new_with_constructor(histogram),
+            counts: Default::default(),
+            dns: dns::Meters::default(),
+            dns_answer_age: Gauge::default(),
         };
         metrics.register();
         metrics
+    }
+
+    /// For who looks names up.
+    #[must_use]
+    pub fn dns(&self) -> dns::Meters {
+        self.dns.clone()
     }
 
     /// A watch could not begin, or was ended with an error.
@@ -125,6 +157,11 @@ impl Metrics {
         self.proxies.set(gauge(self.store.fleet().proxies.len()));
         self.pools.set(gauge(self.store.pools().len()));
         self.unhealthy.set(gauge(self.store.unhealthy_count()));
+        let counts = self.store.fleet_counts();
+        for (counter, (_, _, of)) in self.counts.iter().zip(COUNTS) {
+            counter.inner().store(of(&counts), Ordering::Relaxed);
+        }
+        self.dns_answer_age.set(self.dns.oldest_answer_age().as_secs_f64());
         let mut encoded = String::new();
         text::encode(&mut encoded, &self.registry)?;
         Ok(encoded)
@@ -148,6 +185,17 @@ impl Metrics {
         registry.register("watch_failures", help, self.failures.clone());
         let help = "Time to compile a change and to hand it to the streams";
         registry.register("compile_duration_seconds", help, self.compile.clone());
+        let help = "Time from when a change was seen until a proxy acknowledged it, by lane; of changes that are acknowledged \
+                    together, the oldest";
+        registry.register("propagation_seconds", help, self.store.propagation());
+        for (counter, (name, help, _)) in self.counts.iter().zip(COUNTS) {
+            registry.register(name, help, counter.clone());
+        }
+        let help = "Lookups of names in DNS that ended, by how";
+        registry.register("dns_lookups", help, self.dns.lookups.clone());
+        registry.register("dns_names", "Names in DNS that are looked up", self.dns.names.clone());
+        let help = "Age of the oldest good answer of DNS whose addresses are served; 0 where none are";
+        registry.register("dns_oldest_answer_seconds", help, self.dns_answer_age.clone());
     }
 }
 
@@ -170,6 +218,10 @@ mod tests {
             "weir_controller_watch_failures_total{kind=\"Secret\",reason=\"Forbidden\"} 1",
             "weir_controller_objects{kind=\"Service\"} 3",
             "weir_controller_compile_duration_seconds_bucket{le=\"0.0003\",scope=\"Endpoints\"} 1",
+            "weir_controller_propagation_seconds_count{lane=\"endpoints\"} 0",
+            "weir_controller_propagation_seconds_bucket{le=\"60.0\",lane=\"config\"} 0",
+            "weir_controller_divergences_total 0",
+            "weir_controller_snapshot_requests_total 0",
         ] {
             assert!(text.contains(line), "{line} in {text}");
         }

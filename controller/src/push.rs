@@ -9,6 +9,7 @@
 
 mod auth;
 mod breach;
+mod conversation;
 mod identity;
 mod relay;
 mod report;
@@ -19,17 +20,17 @@ mod update;
 
 pub use auth::{Pods, REVIEW_TIMEOUT, REVIEWS_MAX, REVIEWS_WAITING_MAX};
 pub use breach::Breach;
+pub use conversation::Conversation;
+pub use relay::Relay;
 pub use report::Report;
 pub use security::{Asked, Files, Protection, STREAM_AGE_MAX, Security, Unprotected};
-pub use session::{REMOVAL_WAIT_MAX, Session};
+pub use session::{COALESCE_MAX, COALESCE_QUIET, REMOVAL_WAIT_MAX, Session};
 pub use tls::{HANDSHAKE_TIMEOUT, HANDSHAKES_MAX, RELOAD_INTERVAL, TlsError};
 
 use crate::identity::Identity;
-use crate::keys::{self, Ring};
 use crate::replicas;
-use crate::store::{Pool, Store, StreamId, Subscription};
+use crate::store::Store;
 use hyper_util::rt::TokioIo;
-use relay::{Relay, Seat};
 pub(crate) use security::aged;
 use std::future::Future;
 use std::io;
@@ -44,10 +45,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::{Connected, TcpIncoming};
 use tonic::transport::{Channel, Endpoint, Server, Uri};
 use tonic::{Request, Response, Status, Streaming};
-use weir_proto::limits::MESSAGE_BYTES_MAX;
+use weir_proto::limits::{MESSAGE_BYTES_MAX, STREAM_WINDOW_BYTES};
 use weir_proto::push::push_server::{Push, PushServer};
 use weir_proto::push::replicas_server::ReplicasServer;
-use weir_proto::push::{BackendHealth, ControllerMessage, ProxyMessage, controller_message};
+use weir_proto::push::{ControllerMessage, ProxyMessage};
 
 /// Longest wait for a proxy's Hello.
 pub const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -57,6 +58,13 @@ pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 
 /// A connection that gives no sign of life for this long is closed.
 pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Longest time that a stream which ends waits for room to say why.
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Longest time after the first lists for which what they miss or have empty is not taken from a proxy that has it from
+/// before. An API server that lags, or was restored, shows the rest as events.
+pub const FIRST_SYNC_GUARD: Duration = Duration::from_secs(2);
 
 /// Streams that one connection may carry; a proxy needs one.
 pub const STREAMS_PER_CONNECTION_MAX: u32 = 4;
@@ -106,7 +114,10 @@ pub fn in_process(
             Ok::<_, io::Error>(TokioIo::new(near))
         }
     });
-    let channel = Endpoint::from_static("http://in-process").connect_with_connector_lazy(connector);
+    let endpoint = Endpoint::from_static("http://in-process")
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(STREAM_WINDOW_BYTES);
+    let channel = endpoint.connect_with_connector_lazy(connector);
     (serve_incoming(ReceiverStream::new(accept), store, Security::plaintext(), shutdown), channel)
 }
 
@@ -140,6 +151,8 @@ where
     Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(STREAM_WINDOW_BYTES)
         .max_concurrent_streams(Some(STREAMS_PER_CONNECTION_MAX))
         .add_service(service)
         .add_service(replicas)
@@ -211,8 +224,8 @@ impl ProxyStream {
             Err(status) => Err(status),
         };
         if let Err(status) = status {
-            // The proxy may be gone; then nobody needs the reason.
-            let _ = self.outbound.send(Err(status)).await;
+            // The proxy may be gone, or read nothing any more; then nobody needs the reason.
+            let _ = tokio::time::timeout(FAREWELL_TIMEOUT, self.outbound.send(Err(status))).await;
         }
     }
 
@@ -221,41 +234,34 @@ impl ProxyStream {
             .await
             .map_err(|_| Status::deadline_exceeded("no Hello came on the stream in 10 s"))??
             .ok_or_else(|| refused(&Breach::HelloMissing))?;
-        let session =
+        let mut session =
             Session::open(first, self.store.epoch(), &self.controller_id).map_err(|b| refused(&b))?;
         tokio::select! {
-            () = self.store.loaded() => Ok(session),
+            loaded_at = self.store.loaded() => {
+                session.guard_until(loaded_at + FIRST_SYNC_GUARD);
+                Ok(session)
+            }
             () = self.outbound.closed() => Err(Status::cancelled("the proxy has left")),
             _ = self.ended.wait_for(|ended| *ended) => Err(shutting_down()),
         }
     }
 
-    async fn drive(&mut self, mut session: Session) -> Result<(), Status> {
-        let proxy = name(&self.identity, &session);
-        let seat = session.health_id().and_then(|id| self.relay.join(keys::scope(&self.identity), id));
-        let record = FleetEntry::begin(&self.store, Arc::clone(&proxy), seat);
-        let subscription = self.store.subscribe();
-        let mut ring = self.store.ring();
-        // As if it had changed: what there is, is news to this stream.
-        ring.mark_changed();
+    async fn drive(&mut self, session: Session) -> Result<(), Status> {
+        let (relay, identity) = (&self.relay, self.identity.clone());
+        let now = Instant::now().into_std();
+        let mut conversation =
+            Conversation::begin(session, &self.store, relay, identity, &self.security, now);
+        let proxy = Arc::clone(conversation.proxy());
         tracing::info!(%proxy, "a proxy has connected");
-        let serves = |pool: &Arc<Pool>| {
-            pool.contents.data_plane.is_served_by(&self.identity, self.security.gateway_namespaces())
-        };
         let mut may_have_more = true;
         let end = loop {
-            let stuck_at = session.stuck_at().map(Instant::from_std);
-            let removal_due = session.removal_due().map(Instant::from_std);
+            let stuck_at = conversation.stuck_at().map(Instant::from_std);
+            let due = conversation.due().map(Instant::from_std);
             tokio::select! {
                 _ = self.ended.wait_for(|ended| *ended) => break Err(shutting_down()),
                 message = self.inbound.message() => match message {
-                    Ok(Some(message)) => match session.on_message(Instant::now().into_std(), message) {
-                        Ok(report) => {
-                            if let Some(report) = report {
-                                record.report(report);
-                            }
-                            may_have_more = true;
-                        }
+                    Ok(Some(message)) => match conversation.hear(Instant::now().into_std(), message) {
+                        Ok(()) => may_have_more = true,
                         Err(breach) => break Err(refused(&breach)),
                     },
                     Ok(None) => break Ok(()),
@@ -263,26 +269,14 @@ impl ProxyStream {
                 },
                 permit = self.outbound.reserve(), if may_have_more => {
                     let Ok(permit) = permit else { break Ok(()) };
-                    session.knows(self.store.knowledge());
-                    hear(&subscription, &mut session, &record, serves);
-                    hear_keys(&mut ring, &mut session, &self.identity);
-                    let now = Instant::now().into_std();
-                    // What others found of backends comes after all that must be served.
-                    match session.next(now).or_else(|| record.news(now)) {
+                    match conversation.next(Instant::now().into_std()) {
                         Some(message) => permit.send(Ok(message)),
                         None => may_have_more = false,
                     }
-                    session.take_too_large().into_iter().for_each(|report| record.report(report));
                 }
-                () = subscription.changed() => may_have_more = true,
-                () = record.news_changed() => may_have_more = true,
-                () = at(removal_due), if !may_have_more => may_have_more = true,
+                () = conversation.changed() => may_have_more = true,
+                () = at(due), if !may_have_more => may_have_more = true,
                 () = at(stuck_at) => break Err(refused(&Breach::Stuck)),
-                Ok(()) = ring.changed() => {
-                    ring.mark_changed();
-                    hear_keys(&mut ring, &mut session, &self.identity);
-                    may_have_more = true;
-                }
                 () = at(self.ends_at) => {
                     tracing::debug!(%proxy, "a stream has reached its age");
                     return Err(aged());
@@ -307,40 +301,6 @@ pub(crate) async fn at(moment: Option<Instant>) {
     }
 }
 
-/// What the fleet view and the log call the proxy: what it says in Hello is believed only where nothing is proven.
-fn name(identity: &Identity, session: &Session) -> Arc<str> {
-    match identity {
-        Identity::Trusted => Arc::clone(session.proxy()),
-        Identity::Pod(pod) => format!("{}/{}", pod.namespace, pod.name).into(),
-    }
-}
-
-/// A pool that the stream's proxy does not serve is gone for it.
-fn hear(
-    subscription: &Subscription,
-    session: &mut Session,
-    record: &FleetEntry,
-    serves: impl Fn(&Arc<Pool>) -> bool,
-) {
-    for (name, pool) in subscription.take() {
-        let pool = pool.filter(&serves);
-        match pool {
-            Some(_) => record.expect(&name),
-            None => record.release(&name),
-        }
-        session.changed(&name, pool);
-    }
-}
-
-fn hear_keys(ring: &mut watch::Receiver<Option<Arc<Ring>>>, session: &mut Session, identity: &Identity) {
-    // An error would mean that the sender is gone, and it lives in the store.
-    if ring.has_changed().unwrap_or(false)
-        && let Some(ring) = &*ring.borrow_and_update()
-    {
-        session.keys(ring.for_scope(&keys::scope(identity)));
-    }
-}
-
 pub(crate) fn shutting_down() -> Status {
     Status::unavailable("this controller is shutting down: dial again")
 }
@@ -355,87 +315,5 @@ fn refused(breach: &Breach) -> Status {
         Breach::Unknown => Status::unimplemented(sentence),
         Breach::ProxyId(_) | Breach::TooManyPools(_) => Status::invalid_argument(sentence),
         Breach::Stuck => Status::aborted(sentence),
-    }
-}
-
-/// A stream's place in the fleet view; leaves it when dropped.
-struct FleetEntry {
-    store: Arc<Store>,
-    stream: StreamId,
-    proxy: Arc<str>,
-    /// Among the proxies that share health checks; `None` for one that does not.
-    seat: Option<Seat>,
-}
-
-impl FleetEntry {
-    fn begin(store: &Arc<Store>, proxy: Arc<str>, seat: Option<Seat>) -> Self {
-        let stream = store.fleet_record().begin(Arc::clone(&proxy));
-        Self { store: Arc::clone(store), stream, proxy, seat }
-    }
-
-    /// What other proxies said that this one has not been told.
-    fn news(&self, now: std::time::Instant) -> Option<ControllerMessage> {
-        let news = self.seat.as_ref()?.next(now)?;
-        Some(ControllerMessage { body: Some(controller_message::Body::HealthNews(news)) })
-    }
-
-    /// Returns when there may be some. Cancellation safe.
-    async fn news_changed(&self) {
-        match &self.seat {
-            Some(seat) => seat.changed().await,
-            None => std::future::pending().await,
-        }
-    }
-
-    fn expect(&self, pool: &Arc<str>) {
-        self.store.fleet_record().expect(self.stream, pool, Instant::now().into_std());
-    }
-
-    fn release(&self, pool: &Arc<str>) {
-        self.store.fleet_record().release(self.stream, pool);
-    }
-
-    fn report(&self, report: Report) {
-        let proxy = &self.proxy;
-        match report {
-            Report::Acked { pool, version, config_digest, .. } => {
-                tracing::debug!(%proxy, %pool, sequence = version.sequence, "applied");
-                let now = Instant::now().into_std();
-                self.store.fleet_record().acked(self.stream, &pool, version, config_digest, now);
-            }
-            Report::Refused { pool, refusal } => {
-                let (field, reason) = (&refusal.field, &refusal.reason);
-                tracing::warn!(%proxy, %pool, %field, %reason, "a proxy refused a pool; it serves its last good configuration");
-                self.store.fleet_record().refused(self.stream, &pool, refusal);
-            }
-            Report::SnapshotRequested { pool, reason } => {
-                self.store.fleet_record().resent(self.stream, &pool);
-                tracing::warn!(%proxy, %pool, %reason, "a proxy is out of step and gets the whole pool");
-            }
-            Report::Diverged { pool, what } => {
-                self.store.fleet_record().resent(self.stream, &pool);
-                tracing::warn!(%proxy, %pool, %what, "a proxy's digests differ from what it was sent; it gets the whole pool");
-            }
-            Report::TooLarge { pool, bytes } => {
-                self.store.fleet_record().too_large(self.stream, &pool, bytes);
-                tracing::error!(%proxy, %pool, bytes, "a pool is too large to be sent: split it into several");
-            }
-            Report::Backend(health) => {
-                let BackendHealth { pool, set, backend, available, reason } = &health;
-                tracing::debug!(%proxy, %pool, %set, %backend, available, %reason, "health of a backend");
-                self.store.fleet_record().found(self.stream, &health);
-            }
-            Report::Health(said) => {
-                if let Some(seat) = &self.seat {
-                    seat.say(said, Instant::now().into_std());
-                }
-            }
-        }
-    }
-}
-
-impl Drop for FleetEntry {
-    fn drop(&mut self) {
-        self.store.fleet_record().end(self.stream);
     }
 }

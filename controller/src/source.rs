@@ -1,7 +1,8 @@
 //! What a source of objects hands over.
 
-use crate::compile::{ObjectKey, Objects, Rejection};
+use crate::compile::{ObjectKey, Objects, Rejection, SelectedPod, Selector, selectors_of};
 use crate::manifest::{Fields, Kind, Manifest, Object, Place, Problem};
+use k8s_openapi::api::core::v1::Pod;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -14,6 +15,8 @@ pub struct Loaded {
     pub problems: Vec<Problem>,
     /// Where each object was written.
     pub origins: BTreeMap<(Kind, ObjectKey), Origin>,
+    /// Every pod, so that a selector that is read later finds it.
+    pods: BTreeMap<ObjectKey, Arc<Pod>>,
 }
 
 /// Where an object was written.
@@ -38,6 +41,29 @@ impl Loaded {
         let origin = Origin { place: manifest.place.clone(), fields: Arc::clone(&manifest.fields) };
         self.origins.insert((kind, key.clone()), origin);
         insert(&mut self.objects, key.clone(), &manifest.object);
+        match &manifest.object {
+            Object::LoadBalancerPool(pool) => {
+                selectors_of(pool).iter().for_each(|selector| self.select(selector));
+            }
+            Object::Pod(pod) => self.add_pod(key, pod),
+            _ => {}
+        }
+    }
+
+    /// What the API server does for a watch.
+    fn select(&mut self, selector: &Selector) {
+        let taken = self.pods.iter().filter(|(key, pod)| is_taken(selector, key, pod));
+        let taken = taken.map(|(key, pod)| (key.name.clone(), Arc::new(SelectedPod::of(pod)))).collect();
+        self.objects.pods.replace(selector, taken);
+    }
+
+    fn add_pod(&mut self, key: &ObjectKey, pod: &Arc<Pod>) {
+        self.pods.insert(key.clone(), Arc::clone(pod));
+        let selectors = self.objects.pods.selectors().filter(|selector| is_taken(selector, key, pod));
+        let (selectors, read): (Vec<_>, _) = (selectors.cloned().collect(), Arc::new(SelectedPod::of(pod)));
+        for selector in selectors {
+            self.objects.pods.insert(&selector, key.name.clone(), Arc::clone(&read));
+        }
     }
 
     /// The place of a field of a pool: its own, or that of the nearest field around it that is written.
@@ -54,6 +80,13 @@ impl Loaded {
                 None => return Some(origin.place.clone()),
             }
         }
+    }
+}
+
+fn is_taken(selector: &Selector, key: &ObjectKey, pod: &Pod) -> bool {
+    match &pod.metadata.labels {
+        Some(labels) => selector.takes(&key.namespace, labels),
+        None => selector.takes(&key.namespace, &BTreeMap::new()),
     }
 }
 
@@ -74,5 +107,7 @@ fn insert(objects: &mut Objects, key: ObjectKey, object: &Object) {
         Object::EndpointSlice(slice) => {
             objects.insert_slice(key, Arc::clone(slice));
         }
+        // By the selectors that take it.
+        Object::Pod(_) => {}
     }
 }

@@ -6,20 +6,24 @@
 
 mod fleet;
 mod knowledge;
+mod loss;
 
 pub use fleet::{
     Applied, BackendName, CHANGES_REMEMBERED_MAX, Fleet, FleetCounts, FleetObserver, HEALTH_NAME_BYTES_MAX,
-    HEALTH_REASON_BYTES_MAX, PoolSummary, REFUSALS_MAX, REPLICAS_MAX, Reach, Refusal, Unhealthy,
-    UnhealthyBackends,
+    HEALTH_REASON_BYTES_MAX, LACKS_MAX, Lack, Lane, OfLane, PROPAGATION_BOUNDS_S, PROXIES_LISTED_MAX,
+    PoolSummary, ProxyPage, ProxyRow, RECENT_MAX, REFUSALS_MAX, REPLICAS_MAX, Reach, Refusal, Took,
+    Unhealthy, UnhealthyBackends,
 };
 pub use knowledge::{Completeness, Knowledge};
 
 use crate::compile::{BackendSetContent, CompiledPool, DataPlane, ObjectKey, World};
 use crate::keys::Ring;
-pub(crate) use fleet::{FleetRecord, RemoteId, StreamId, reason_within_limit};
+pub(crate) use fleet::{FleetRecord, Peer, RemoteId, Resend, StreamId, reason_within_limit};
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::Histogram;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher as _, Hasher as _};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 use tokio::sync::{Notify, watch};
 use weir_proto::push::{PoolConfig, Version};
@@ -31,8 +35,15 @@ pub struct Pool {
     pub name: Arc<str>,
     /// Of this store's epoch. The sequence is even and grows with each version.
     pub version: Version,
+    /// Sequence of the newest version that took a backend away, or the readiness of one, or that may have: such a change
+    /// is never held back.
+    pub takes_away: u64,
+    /// Sets that had no backends when the store was loaded, and have had none since.
+    pub empty_from_start: BTreeSet<String>,
     /// What it serves.
     pub contents: Contents,
+    /// When the oldest event was seen that made this version differ from the one before.
+    pub seen: Instant,
 }
 
 /// What a pool serves.
@@ -55,6 +66,8 @@ pub struct Store {
     state: Mutex<State>,
     /// `None` before the first [`Store::apply`].
     loaded: watch::Sender<Option<Knowledge>>,
+    /// When that was.
+    loaded_at: OnceLock<Instant>,
     ring: watch::Sender<Option<Arc<Ring>>>,
     fleet: FleetRecord,
 }
@@ -64,6 +77,7 @@ struct State {
     /// Of the last change, even. One counter for all pools, so that a pool that comes back is newer than it was and
     /// nothing needs to be kept of those that are gone.
     sequence: u64,
+    is_loaded: bool,
     pools: BTreeMap<Arc<str>, Arc<Pool>>,
     subscribers: BTreeMap<u64, Arc<Mailbox>>,
     subscribed: u64,
@@ -91,6 +105,11 @@ pub fn random_epoch() -> u64 {
     std::collections::hash_map::RandomState::new().build_hasher().finish().max(1)
 }
 
+fn knowledge(world: &World, completeness: Completeness) -> Knowledge {
+    let lacking = world.lacking().map(ToString::to_string);
+    Knowledge::new(completeness, lacking).while_open(world.open().map(ToString::to_string))
+}
+
 impl Store {
     /// An empty store. Streams wait for the first [`Self::apply`]: nothing is sent before it, since "no pools yet"
     /// would tell every proxy to forget what it serves.
@@ -100,6 +119,7 @@ impl Store {
             epoch,
             state: Mutex::default(),
             loaded: watch::Sender::new(None),
+            loaded_at: OnceLock::new(),
             ring: watch::Sender::new(None),
             fleet: FleetRecord::default(),
         })
@@ -114,21 +134,27 @@ impl Store {
     /// Makes everything that `world` serves the state in force: new and changed pools get the next sequence, equal
     /// ones are not touched, all others are removed.
     ///
+    /// `seen` is when the oldest event was seen that is new in `world`: by tokio's clock, like all times here. What a change
+    /// takes to the proxies counts from there.
+    ///
     /// Compares one digest for each set; copies and sends only what differs.
-    pub fn apply(&self, world: &World, completeness: Completeness) -> Outcome {
+    pub fn apply(&self, world: &World, completeness: Completeness, seen: Instant) -> Outcome {
         let serving = world.all_serving().map(|(key, pool)| (key.to_string(), pool.into()));
-        let lacking = world.lacking().map(ToString::to_string);
-        self.replace(serving, Knowledge::new(completeness, lacking))
+        self.replace(serving, knowledge(world, completeness), seen)
     }
 
     /// The same for these pools alone, after [`World::refresh`]. Costs what they cost, whatever the size
     /// of the world. Without effect before the first [`Self::apply`].
-    pub fn apply_pools<'a>(&self, world: &World, pools: impl IntoIterator<Item = &'a ObjectKey>) -> Outcome {
+    pub fn apply_pools<'a>(
+        &self,
+        world: &World,
+        pools: impl IntoIterator<Item = &'a ObjectKey>,
+        seen: Instant,
+    ) -> Outcome {
         let mut outcome = Outcome::default();
         if self.loaded.borrow().is_none() {
             return outcome;
         }
-        let now = now();
         let mut state = self.state();
         for key in pools {
             let name = key.to_string();
@@ -139,7 +165,7 @@ impl Store {
                 }
                 continue;
             };
-            if self.put(&mut state, &name, pool.into(), now) {
+            if self.put(&mut state, &name, pool.into(), seen) {
                 outcome.changed += 1;
             }
         }
@@ -152,31 +178,36 @@ impl Store {
         world: &World,
         pools: impl IntoIterator<Item = &'a ObjectKey>,
         completeness: Completeness,
+        seen: Instant,
     ) -> Outcome {
         if self.loaded.borrow().is_none() {
             return Outcome::default();
         }
-        let outcome = self.apply_pools(world, pools);
-        self.know(Knowledge::new(completeness, world.lacking().map(ToString::to_string)));
+        let outcome = self.apply_pools(world, pools, seen);
+        self.know(knowledge(world, completeness));
         outcome
     }
 
-    /// What [`Self::apply`] does, for pools from anywhere, by their `namespace/name`.
+    /// What [`Self::apply`] does, for pools from anywhere, by their `namespace/name`. What is new is seen with this call.
     pub fn replace_all(
         &self,
         pools: impl IntoIterator<Item = (String, Contents)>,
         completeness: Completeness,
     ) -> Outcome {
-        self.replace(pools, Knowledge::new(completeness, []))
+        self.replace(pools, Knowledge::new(completeness, []), now())
     }
 
-    fn replace(&self, pools: impl IntoIterator<Item = (String, Contents)>, knowledge: Knowledge) -> Outcome {
+    fn replace(
+        &self,
+        pools: impl IntoIterator<Item = (String, Contents)>,
+        knowledge: Knowledge,
+        seen: Instant,
+    ) -> Outcome {
         let mut outcome = Outcome::default();
-        let now = now();
         let mut state = self.state();
         let mut serving = BTreeSet::new();
         for (name, contents) in pools {
-            if self.put(&mut state, &name, contents, now) {
+            if self.put(&mut state, &name, contents, seen) {
                 outcome.changed += 1;
             }
             serving.insert(name);
@@ -188,7 +219,9 @@ impl Store {
             self.fleet.forget_pool(&name);
             outcome.removed += 1;
         }
+        state.is_loaded = true;
         drop(state);
+        self.loaded_at.get_or_init(now);
         self.know(knowledge);
         outcome
     }
@@ -215,10 +248,11 @@ impl Store {
         self.state().pools.clone()
     }
 
-    /// Returns when the first world has been applied; at once ever after. Cancellation safe.
-    pub async fn loaded(&self) {
+    /// Returns when the first world has been applied, with the moment of that; at once ever after. Cancellation safe.
+    pub async fn loaded(&self) -> Instant {
         // An error would mean that the sender is gone, and it lives in `self`.
         let _ = self.loaded.subscribe().wait_for(Option::is_some).await;
+        *self.loaded_at.get().expect("it is set before what was waited for")
     }
 
     /// From now on proxies share these keys.
@@ -242,6 +276,11 @@ impl Store {
     #[must_use]
     pub fn fleet(&self) -> Fleet {
         self.fleet.view()
+    }
+
+    /// What is known of the proxies of this process, those after a name; lets others run in between.
+    pub async fn proxies(&self, after: Option<&str>) -> ProxyPage {
+        self.fleet.page(after, now()).await
     }
 
     /// What the proxies make of one pool; costs what they are.
@@ -269,6 +308,12 @@ impl Store {
         self.fleet.unhealthy_count()
     }
 
+    /// The times from when a change was seen until a proxy acknowledged it, for a registry.
+    #[must_use]
+    pub fn propagation(&self) -> Family<OfLane, Histogram> {
+        self.fleet.propagation().family()
+    }
+
     pub(crate) fn fleet_record(&self) -> &FleetRecord {
         &self.fleet
     }
@@ -286,9 +331,9 @@ impl Store {
     }
 
     /// False when it is equal to what is there.
-    fn put(&self, state: &mut State, name: &str, contents: Contents, now: Instant) -> bool {
-        let Some(pool) = state.put(self.epoch, name, contents) else { return false };
-        self.fleet.made(&pool.name, pool.version, pool.contents.config_digest, now);
+    fn put(&self, state: &mut State, name: &str, contents: Contents, seen: Instant) -> bool {
+        let Some(pool) = state.put(self.epoch, name, contents, seen) else { return false };
+        self.fleet.made(&pool);
         true
     }
 
@@ -305,18 +350,28 @@ fn now() -> Instant {
 
 impl State {
     /// `None` when it is equal to what is there.
-    fn put(&mut self, epoch: u64, name: &str, mut contents: Contents) -> Option<Arc<Pool>> {
+    fn put(&mut self, epoch: u64, name: &str, mut contents: Contents, seen: Instant) -> Option<Arc<Pool>> {
         let known = self.pools.get_key_value(name);
+        let sequence = self.sequence + 2;
+        let (mut takes_away, mut empty_from_start) = (sequence, BTreeSet::new());
         if let Some((_, before)) = known {
             if before.contents.is_equal(&contents) {
                 return None;
             }
             contents.reuse(&before.contents);
+            if !loss::takes_away(&before.contents, &contents) {
+                takes_away = before.takes_away;
+            }
+            empty_from_start =
+                before.empty_from_start.intersection(&contents.empty_sets()).cloned().collect();
+        } else if !self.is_loaded {
+            empty_from_start = contents.empty_sets();
         }
         let name = known.map_or_else(|| Arc::from(name), |(name, _)| Arc::clone(name));
-        self.sequence += 2;
-        let version = Version { epoch, sequence: self.sequence };
-        let pool = Arc::new(Pool { name: Arc::clone(&name), version, contents });
+        self.sequence = sequence;
+        let version = Version { epoch, sequence };
+        let pool =
+            Arc::new(Pool { name: Arc::clone(&name), version, takes_away, empty_from_start, contents, seen });
         self.pools.insert(Arc::clone(&name), Arc::clone(&pool));
         self.announce(&name);
         Some(pool)
@@ -366,6 +421,11 @@ impl Contents {
                 .iter()
                 .zip(&other.sets)
                 .all(|((a, old), (b, new))| a == b && old.digest == new.digest)
+    }
+
+    fn empty_sets(&self) -> BTreeSet<String> {
+        let empty = self.sets.iter().filter(|(_, set)| set.backends.is_empty());
+        empty.map(|(name, _)| name.clone()).collect()
     }
 
     /// Takes what is equal from the version before, so that old versions that streams still hold share it.
@@ -510,10 +570,10 @@ mod tests {
     fn single_pools_are_applied_after_the_first_world_only() {
         let (store, world) = (Store::new(1), World::default());
         let key = ObjectKey::new("ns", "a");
-        assert_eq!(store.apply_pools(&world, [&key]), Outcome::default());
+        assert_eq!(store.apply_pools(&world, [&key], now()), Outcome::default());
         assert_eq!(*store.loaded.borrow(), None);
         put(&store, &[("ns/a", contents(1, &[])), ("ns/b", contents(1, &[]))]);
-        assert_eq!(store.apply_pools(&world, [&key]), Outcome { changed: 0, removed: 1 });
+        assert_eq!(store.apply_pools(&world, [&key], now()), Outcome { changed: 0, removed: 1 });
         assert!(store.pool("ns/b").is_some(), "others are not looked at");
     }
 }

@@ -5,13 +5,14 @@
 mod backend_set;
 mod connections;
 mod data_plane;
+mod endpoint_selector;
 mod health_check;
 mod load_balancing;
 mod resilience;
 mod sessions;
 mod split;
 
-pub use backend_set::{BackendSet, ServiceSource, StaticBackend, StaticSource};
+pub use backend_set::{BackendSet, DnsSource, IpFamily, ServiceSource, StaticBackend, StaticSource};
 pub use connections::{
     BACKEND_REQUESTS_MAX, Concurrency, ConnectionPool, IDLE_PER_BACKEND_MAX, PER_BACKEND_MAX,
     QUEUE_REQUESTS_MAX, Queue, RuleTimeouts, STREAMS_MAX, Timeouts, UpstreamProtocol, WARM_PER_BACKEND_MAX,
@@ -19,6 +20,10 @@ pub use connections::{
 pub use data_plane::{
     CLASS_LABEL, DEFAULT_CLASS, DataPlane, LABEL_BYTES_MAX, LABEL_PREFIX_BYTES_MAX, LABEL_VALUE_PATTERN,
     PROXY_LABELS_MAX, ProxySelector,
+};
+pub use endpoint_selector::{
+    EndpointSelector, LABEL_NAME_BYTES_MAX, LABEL_NAME_PATTERN, LabelExpression, LabelOperator,
+    SELECTOR_EXPRESSIONS_MAX, SELECTOR_LABELS_MAX, SELECTOR_VALUES_MAX,
 };
 
 pub use health_check::{
@@ -67,6 +72,8 @@ pub const RULE_BACKEND_SETS_MAX: usize = 8;
 pub const CERTIFICATES_MAX: usize = 16;
 /// Bytes of a hostname.
 pub const HOSTNAME_BYTES_MAX: usize = 253;
+/// Bytes of a name in DNS, with the dot of an absolute one.
+pub const DNS_HOSTNAME_BYTES_MAX: usize = 254;
 /// Bytes of the name of a listener, rule, backend set or static backend.
 pub const NAME_BYTES_MAX: usize = 63;
 /// Bytes of a path.
@@ -77,6 +84,9 @@ pub const BACKEND_WEIGHT_MAX: i32 = 65_535;
 /// Hostname of the Gateway API: lower case, with or without a leading `*.`.
 pub const HOSTNAME_PATTERN: &str =
     r"^(\*\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
+/// Names that are looked up in DNS: lower case, with or without a dot at the end.
+pub const DNS_HOSTNAME_PATTERN: &str =
+    "^[a-z0-9_]([-a-z0-9_]{0,61}[a-z0-9_])?([.][a-z0-9_]([-a-z0-9_]{0,61}[a-z0-9_])?)*[.]?$";
 /// Names within a pool: a DNS label.
 pub const NAME_PATTERN: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
 /// Names of other Kubernetes objects: a DNS subdomain.

@@ -214,6 +214,14 @@ fn a_good_pool_passes_every_rule() {
     }
 }
 
+fn dns(more: &Value) -> Value {
+    let mut source = json!({ "hostname": "a.example", "port": 80 });
+    for (name, value) in more.as_object().expect("fields") {
+        source[name] = value.clone();
+    }
+    json!({ "name": "static", "dns": source })
+}
+
 #[test]
 fn each_rule_refuses_what_it_is_for() {
     let cases = [
@@ -230,8 +238,30 @@ fn each_rule_refuses_what_it_is_for() {
         ("/spec/rules/0/matches/0/path/value", json!("/a/../b"), "segment . or .."),
         ("/spec/rules/0/matches/0/path/value", json!("/a/.."), "segment . or .."),
         ("/spec/rules/0/matches/0/path/value", json!("/a%2fb"), "encoded slash"),
-        ("/spec/backendSets/0/static", json!({"backends": []}), "exactly one of service and static"),
-        ("/spec/backendSets/1", json!({"name": "static"}), "exactly one of service and static"),
+        (
+            "/spec/backendSets/0/static",
+            json!({"backends": []}),
+            "exactly one of service, endpointSelector, static and dns",
+        ),
+        (
+            "/spec/backendSets/1",
+            json!({"name": "static"}),
+            "exactly one of service, endpointSelector, static and dns",
+        ),
+        (
+            "/spec/backendSets/1",
+            json!({"name": "static", "static": {"backends": []}, "dns": {"hostname": "a.example", "port": 80}}),
+            "exactly one of service, endpointSelector, static and dns",
+        ),
+        ("/spec/backendSets/1", dns(&json!({"hostname": "10.0.0.1"})), "must not be an IP address"),
+        ("/spec/backendSets/1", dns(&json!({"hostname": "10.0.0.1."})), "must not be an IP address"),
+        ("/spec/backendSets/1", dns(&json!({"minRefresh": "999ms"})), "minRefresh must be 1s to 1h"),
+        ("/spec/backendSets/1", dns(&json!({"maxRefresh": "61m"})), "maxRefresh must be 1s to 1h"),
+        (
+            "/spec/backendSets/1",
+            dns(&json!({"minRefresh": "2s", "maxRefresh": "1s"})),
+            "minRefresh must not be longer than maxRefresh",
+        ),
         ("/spec/timeouts/connect", json!("0s"), "connect timeout must be above 0s"),
         ("/spec/connectionPool/idleTimeout", json!("0m"), "idle timeout must be above 0s"),
         ("/spec/dataPlane/selector/matchLabels", json!({"a b": "c"}), "the name of a label must be"),
@@ -248,6 +278,46 @@ fn each_rule_refuses_what_it_is_for() {
             "the name of a label must be",
         ),
     ];
+    assert_refused(&cases);
+}
+
+#[test]
+fn a_selector_of_pods_says_something_that_its_operators_can_hold() {
+    let cases = [
+        (
+            "/spec/backendSets/1",
+            json!({"name": "static", "endpointSelector": {"port": 80}}),
+            "an empty selector would take every pod",
+        ),
+        (
+            "/spec/backendSets/1",
+            json!({"name": "static", "endpointSelector": {"matchLabels": {}, "matchExpressions": [], "port": 80}}),
+            "an empty selector would take every pod",
+        ),
+        (
+            "/spec/backendSets/1",
+            json!({"name": "static", "endpointSelector":
+                {"matchExpressions": [{"key": "a", "operator": "In"}], "port": 80}}),
+            "operators In and NotIn need values",
+        ),
+        (
+            "/spec/backendSets/1",
+            json!({"name": "static", "endpointSelector":
+                {"matchExpressions": [{"key": "a", "operator": "Exists", "values": ["b"]}], "port": 80}}),
+            "Exists and DoesNotExist must have none",
+        ),
+        (
+            "/spec/backendSets/1",
+            json!({"name": "static", "service": {"name": "web", "port": 80}, "endpointSelector":
+                {"matchLabels": {"a": "b"}, "port": 80}}),
+            "exactly one of service, endpointSelector, static and dns",
+        ),
+    ];
+    assert_refused(&cases);
+}
+
+/// Each change of the pool is refused with its sentence.
+fn assert_refused(cases: &[(&str, Value, &str)]) {
     for (path, value, expected) in cases {
         let mut changed = pool();
         let (parent, name) = path.rsplit_once('/').expect("a path below the root");
@@ -257,7 +327,7 @@ fn each_rule_refuses_what_it_is_for() {
             parent => parent[name] = value.clone(),
         }
         let refusals = refusals(&changed);
-        assert!(refusals.iter().any(|refusal| refusal.contains(expected)), "{path} = {value}: {refusals:?}");
+        assert!(refusals.iter().any(|refusal| refusal.contains(*expected)), "{path} = {value}: {refusals:?}");
     }
 }
 

@@ -3,6 +3,10 @@
 //! Read only. It runs on the control runtime, has its own limits, and touches the request path only by reading
 //! counters. No key and no certificate is ever shown.
 
+mod pages;
+
+pub use pages::{Page, Pages};
+
 use crate::config::{Applier, PoolStatus, Status, written};
 use crate::counters::Counters;
 use crate::health::{Counts, Finding, View};
@@ -57,6 +61,7 @@ pub struct AdminState {
     status: Arc<Status>,
     health: View,
     metrics: Metrics,
+    pages: Option<Pages>,
 }
 
 /// What is looked at beside the configuration.
@@ -86,7 +91,17 @@ impl AdminState {
             Arc::clone(&status),
             Arc::clone(&readiness),
         );
-        Self { current, readiness, status, health: view, metrics }
+        Self { current, readiness, status, health: view, metrics, pages: None }
+    }
+
+    /// With pages of another part of the process.
+    #[must_use]
+    pub fn with_pages(self, pages: Option<Pages>) -> Self {
+        Self { pages, ..self }
+    }
+
+    fn paths(&self) -> impl Iterator<Item = &'static str> {
+        PATHS.into_iter().chain(self.pages.iter().flat_map(Pages::paths))
     }
 }
 
@@ -141,8 +156,9 @@ async fn connection(stream: TcpStream, state: Arc<AdminState>) {
 
 async fn respond<B: hyper::body::Body>(state: &AdminState, request: &Request<B>) -> Response<Full<Bytes>> {
     let path = request.uri().path();
-    if !PATHS.contains(&path) {
-        let message = format!("there is nothing at {path}; try {}", PATHS.join(", "));
+    if !state.paths().any(|known| known == path) {
+        let known = state.paths().collect::<Vec<_>>().join(", ");
+        let message = format!("there is nothing at {path}; try {known}");
         return failure(StatusCode::NOT_FOUND, &message);
     }
     if request.method() != Method::GET && request.method() != Method::HEAD {
@@ -154,6 +170,11 @@ async fn respond<B: hyper::body::Body>(state: &AdminState, request: &Request<B>)
     }
     if !request.body().is_end_stream() {
         return failure(StatusCode::PAYLOAD_TOO_LARGE, "a request for administration has no body: send none");
+    }
+    if let Some(pages) = &state.pages
+        && let Some(page) = pages.page(path, request.uri().query()).await
+    {
+        return json_body(StatusCode::OK, &page);
     }
     match path {
         "/livez" => text(StatusCode::OK, "ok\n"),

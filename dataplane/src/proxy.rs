@@ -3,7 +3,7 @@
 //! Workers serve requests, each on a thread of its own. Configuration, metrics and administration run on the
 //! caller's runtime, so that a scrape or a large update never delays a request.
 
-use crate::admin::{self, AdminState, Seen};
+use crate::admin::{self, AdminState, Pages, Seen};
 use crate::config::disk::{State, StateError, StateOptions};
 use crate::config::{Applier, client};
 use crate::counters::Counters;
@@ -51,6 +51,8 @@ pub struct Options {
     pub session_store: Option<StoreAddress>,
     /// Where the last known good configuration is kept; `None` for nowhere.
     pub state: Option<StateOptions>,
+    /// What is shown at [`Self::admin`] beside what the proxy shows.
+    pub pages: Option<Pages>,
 }
 
 /// Why a proxy could not start or go on.
@@ -130,7 +132,8 @@ pub async fn run(
     let caretaker = Caretaker::new(applier.surroundings(Arc::clone(&counts)));
     let (view, questions) = View::new();
     let seen = Seen { workers: workers.counters.clone(), health: counts, view, store };
-    let shown = AdminState::new(Arc::clone(&current), seen, Arc::clone(&readiness), &applier);
+    let shown = AdminState::new(Arc::clone(&current), seen, Arc::clone(&readiness), &applier)
+        .with_pages(options.pages.clone());
     let mut caretaking = tokio::spawn(caretaker.run(judged, questions, heard));
     let mut configuration = tokio::spawn(client::run(
         controller,

@@ -27,6 +27,7 @@ use tonic::codegen::Service;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Request, Status};
+use weir_proto::limits::STREAM_WINDOW_BYTES;
 
 /// Longest time to establish a connection to a controller.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -148,6 +149,8 @@ impl Target {
     {
         Endpoint::from(self.origin.clone())
             .connect_timeout(CONNECT_TIMEOUT)
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(STREAM_WINDOW_BYTES)
             .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
             .keep_alive_timeout(KEEPALIVE_TIMEOUT)
             .keep_alive_while_idle(true)

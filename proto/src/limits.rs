@@ -14,6 +14,13 @@ pub const CHUNK_BYTES_MAX: usize = 64 << 10;
 /// Chunks sent and not yet given back by `ChunkReceived`, over all pools of a stream.
 pub const CHUNKS_IN_FLIGHT_MAX: usize = 4;
 
+/// Bytes of HTTP/2 data that each end takes in before it reads them, for a stream and for its connection. Past it the
+/// other end sends nothing, and so decides nothing either: what a proxy does not read costs its controller this and one
+/// message, however long it lasts and whatever changes.
+///
+/// Not hyper's own, which are 2 and 5 MiB at a client: a delta would wait behind as many.
+pub const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+
 /// Largest encoded `PoolUpdate`, in bytes: what one pool's configuration and backends may take.
 pub const POOL_UPDATE_BYTES_MAX: usize = 64 << 20;
 

@@ -1,6 +1,6 @@
 //! The command line.
 
-use crate::{demo_backend, run, validate};
+use crate::{demo_backend, run, status, validate};
 use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 use std::io;
@@ -19,6 +19,8 @@ pub struct Cli {
 pub enum Command {
     /// Serve a folder of manifests: controller and proxy in one process
     Run(run::Args),
+    /// Say what became of pools: in a cluster, at controllers, or in `weir run`
+    Status(status::Args),
     /// Say what is wrong with manifests
     Validate(validate::Args),
     /// Sample backends that answer everything with what arrived

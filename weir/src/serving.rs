@@ -60,6 +60,7 @@ impl ServingArgs {
             node: self.node.clone().unwrap_or_default(),
             session_store: session_store.map_err(Failure::Usage)?,
             state: None,
+            pages: None,
         })
     }
 }

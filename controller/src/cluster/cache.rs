@@ -2,21 +2,26 @@
 //!
 //! A list replaces what was kept of its watch in one step, when it is whole: what is not in it is gone, however long
 //! the watch was away. Until then what was kept before stays. An object that is the same as before, as far as
-//! anything reads it, is no change: a status that we write ourselves must not compile the world again.
+//! anything reads it, is no change: a status that we write ourselves must not compile the world again. What a later
+//! list of the same watch misses goes a moment later ([`super::guard`]).
+
+mod selected;
 
 use super::failure::{Failure, FailureReason};
+use super::guard::Guard;
 use super::read::{Item, Malformed};
 use super::references::References;
+use super::selectors::Selectors;
 use super::{Extent, Kind, WatchId};
+pub use crate::compile::SECRETS_MAX;
 use crate::compile::{ObjectKey, Objects, Origin, Touched, Unread};
+use crate::dns::Answered;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Instant;
 use weir_crds::LoadBalancerPool;
 
-/// Secrets that are watched, the first ones by namespace and name. Each is a connection to the API server.
-pub const SECRETS_MAX: usize = 1024;
-
-/// A Secret's watch that failed so often is not waited for any longer.
+/// A watch of what pools name that failed so often is not waited for any longer.
 const FAILURES_MAX: u32 = 3;
 
 /// Watches that are named while they are waited for.
@@ -24,14 +29,18 @@ const NAMED_MAX: usize = 4;
 
 /// What one watch has to say.
 #[derive(Debug)]
-pub(crate) struct Message {
-    pub(crate) watch: WatchId,
-    pub(crate) event: Event,
+pub struct Message {
+    /// Who says it.
+    pub watch: WatchId,
+    /// What.
+    pub event: Event,
+    /// When the watch had it, before it waited to be taken.
+    pub seen: Instant,
 }
 
 /// As the API server tells it: lists, then changes.
 #[derive(Debug)]
-pub(crate) enum Event {
+pub enum Event {
     /// A list begins.
     Init,
     /// One object of the list.
@@ -53,21 +62,35 @@ pub(crate) struct Changes {
     pub(crate) touched: Touched,
     /// Pools that say the same, and of which something beside it is different: a generation, a status.
     pub(crate) pools: BTreeSet<ObjectKey>,
+    /// When the oldest event was seen that brought something of this; `None` while nothing is named.
+    pub(crate) seen: Option<Instant>,
 }
 
 impl Changes {
-    /// Whether a pool, a Secret or a grant is among them: what decides which Secrets are watched.
+    /// Names what an event that was seen then brought, if anything.
+    fn extend(&mut self, brought: Self, seen: Instant) {
+        if brought == Self::default() {
+            return;
+        }
+        self.touched.extend(brought.touched);
+        self.pools.extend(brought.pools);
+        self.seen = Some(self.seen.map_or(seen, |before| before.min(seen)));
+    }
+
+    /// Whether a pool, a Secret or a grant is among them: what decides which Secrets and pods are watched.
     pub(crate) fn is_of_pools(&self) -> bool {
         let Touched { pools, origins: _, secrets, grants } = &self.touched;
         !(pools.is_empty() && secrets.is_empty() && grants.is_empty())
     }
 }
 
-/// Watches of Secrets to start and to stop.
+/// Watches of what pools name, to start and to stop.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct SecretWatches {
-    pub(crate) needed: Vec<WatchId>,
-    pub(crate) unneeded: Vec<WatchId>,
+pub struct NamedWatches {
+    /// To start.
+    pub needed: Vec<WatchId>,
+    /// To stop.
+    pub unneeded: Vec<WatchId>,
 }
 
 /// Everything that is known of the cluster.
@@ -81,9 +104,12 @@ pub(crate) struct Cache {
     watches: BTreeMap<WatchId, Watch>,
     /// Watches that are waited for.
     unsettled: BTreeSet<WatchId>,
-    /// Watches of each kind but Secrets.
+    /// Watches of each kind but Secrets and pods.
     extents: usize,
     references: References,
+    /// Of what later lists did not have.
+    guard: Guard,
+    selectors: Selectors,
     /// Secrets past [`SECRETS_MAX`].
     unwatched: usize,
 }
@@ -93,9 +119,17 @@ struct Watch {
     /// It has said all that there is once, or there is nothing to be waited for.
     is_settled: bool,
     /// The list that is being read.
-    listing: Option<BTreeMap<ObjectKey, Item>>,
+    listing: Option<Listing>,
     failures: u32,
     failure: Option<FailureReason>,
+}
+
+/// A list, as far as it is read.
+#[derive(Debug, Default)]
+struct Listing {
+    items: BTreeMap<ObjectKey, Item>,
+    /// When the first object came.
+    seen: Option<Instant>,
 }
 
 impl Cache {
@@ -137,7 +171,10 @@ impl Cache {
     /// How many watches of a kind have settled.
     pub(crate) fn settled(&self, kind: Kind) -> usize {
         let all = match kind {
-            Kind::Secret => self.watches.len() - Kind::NAMESPACED.len() * self.extents,
+            Kind::Secret => {
+                self.watches.len() - Kind::NAMESPACED.len() * self.extents - self.selectors.watched()
+            }
+            Kind::Pod => self.selectors.watched(),
             _ => self.extents,
         };
         all - self.unsettled.iter().filter(|id| id.kind == kind).count()
@@ -149,7 +186,7 @@ impl Cache {
     }
 
     /// Whether nothing is waited for: what is known is all that can be known now. A pool that names another Secret
-    /// waits here for that Secret, instead of losing its listener for the moment in between.
+    /// or selector waits here for it, instead of losing its listener or backends for the moment in between.
     pub(crate) fn is_settled(&self) -> bool {
         self.unsettled.is_empty()
     }
@@ -169,40 +206,60 @@ impl Cache {
     }
 
     /// Takes in what a watch says. A message of a watch that was stopped meanwhile is without effect.
-    pub(crate) fn step(&mut self, Message { watch: id, event }: Message, changes: &mut Changes) {
-        let Some(watch) = self.watches.get_mut(&id) else { return };
+    pub(crate) fn step(&mut self, Message { watch: id, event, mut seen }: Message, changes: &mut Changes) {
+        let mut brought = Changes::default();
+        self.take_in(&id, event, &mut seen, &mut brought);
+        changes.extend(brought, seen);
+    }
+
+    /// A list counts as seen when its first object was, and so `seen` goes back to that.
+    fn take_in(&mut self, id: &WatchId, event: Event, seen: &mut Instant, changes: &mut Changes) {
+        let Some(watch) = self.watches.get_mut(id) else { return };
         match event {
-            Event::Init => watch.listing = Some(BTreeMap::new()),
+            Event::Init => watch.listing = Some(Listing::default()),
             Event::InitApply(item) => {
-                watch.listing.get_or_insert_default().insert(item.key(), item);
+                let listing = watch.listing.get_or_insert_default();
+                listing.items.insert(item.key(), item);
+                listing.seen.get_or_insert(*seen);
             }
             Event::InitDone => {
                 let listed = watch.listing.take().unwrap_or_default();
+                *seen = listed.seen.unwrap_or(*seen);
                 watch.settle();
-                self.unsettled.remove(&id);
+                self.unsettled.remove(id);
                 if let Extent::Object(key) = &id.extent
                     && self.objects.unread_secrets.remove(key).is_some()
                 {
                     changes.touched.secrets.insert(key.clone());
                 }
-                self.replace(&id, listed, changes);
+                self.relist(id, listed.items, changes);
             }
-            Event::Apply(item) => self.put(id.kind, item, changes),
-            Event::Delete(key) => self.remove(id.kind, &key, changes),
+            Event::Apply(item) => self.put(id, item, changes),
+            Event::Delete(key) => self.remove(id, &key, changes),
             Event::Failed(failure) => {
-                watch.fail(&id, &failure);
+                watch.fail(id, &failure);
                 let is_settled = watch.is_settled;
                 if is_settled {
-                    self.unsettled.remove(&id);
+                    self.unsettled.remove(id);
                 }
                 if failure.is_absence(id.kind) {
-                    self.replace(&id, BTreeMap::new(), changes);
-                } else if let Extent::Object(key) = &id.extent
-                    && is_settled
-                {
-                    self.lacks_secret(key, failure.reason, changes);
+                    self.replace(id, BTreeMap::new(), changes);
+                } else if is_settled {
+                    match &id.extent {
+                        Extent::Object(key) => self.lacks_secret(key, failure.reason, changes),
+                        Extent::Selected(selector) => self.lacks_pods(id, selector, changes),
+                        Extent::Everywhere | Extent::Namespace(_) => {}
+                    }
                 }
             }
+        }
+    }
+
+    /// Takes in what became known of names in DNS.
+    pub(crate) fn learn(&mut self, news: Vec<Answered>, changes: &mut Changes) {
+        for answered in news {
+            changes.touched.origins.insert(Origin::Name(answered.0.clone()));
+            self.objects.learn(answered);
         }
     }
 
@@ -222,12 +279,19 @@ impl Cache {
         }
     }
 
-    /// Brings the watches of Secrets in line with what pools name and may use. A Secret whose watch ends is forgotten.
-    /// Costs what pools and grants that changed name; while pools name too many Secrets, what all of them name.
-    pub(crate) fn follow_references(&mut self, changes: &mut Changes) -> SecretWatches {
+    /// Brings the watches in line with what pools name and may use.
+    pub(crate) fn follow_references(&mut self, changes: &mut Changes) -> NamedWatches {
+        let mut watches = self.follow_secrets(changes);
+        watches.needed.extend(self.follow_selectors(changes));
+        watches
+    }
+
+    /// A Secret whose watch ends is forgotten. Costs what pools and grants that changed name; while pools name too many
+    /// Secrets, what all of them name.
+    fn follow_secrets(&mut self, changes: &mut Changes) -> NamedWatches {
         let moved = self.references.follow(&changes.touched, &self.objects);
         if moved.is_empty() {
-            return SecretWatches::default();
+            return NamedWatches::default();
         }
         let is_crowded = self.unwatched > 0 || self.references.named().len() > SECRETS_MAX;
         let moved = if is_crowded { self.leave_out(changes) } else { moved };
@@ -240,7 +304,7 @@ impl Cache {
             let ids = secrets.into_iter().cloned().map(WatchId::secret);
             ids.filter(|id| self.watches.contains_key(id) == is_running).collect()
         };
-        let watches = SecretWatches { needed: ids(wanted, false), unneeded: ids(unwanted, true) };
+        let watches = NamedWatches { needed: ids(wanted, false), unneeded: ids(unwanted, true) };
         for secret in moved.iter().filter(|secret| !self.references.named().contains_key(*secret)) {
             if self.objects.unread_secrets.remove(secret).is_some() {
                 changes.touched.secrets.insert(secret.clone());
@@ -266,23 +330,51 @@ impl Cache {
         self.unwatched = past.len();
         let watched = self.watches.keys().filter_map(|id| match &id.extent {
             Extent::Object(key) => Some(key),
-            Extent::Everywhere | Extent::Namespace(_) => None,
+            Extent::Everywhere | Extent::Namespace(_) | Extent::Selected(_) => None,
         });
         let all = named.keys().chain(watched).cloned().collect();
         unread.extend(past.into_iter().map(|secret| (secret, Unread::TooMany)));
         all
     }
 
-    fn replace(&mut self, id: &WatchId, listed: BTreeMap<ObjectKey, Item>, changes: &mut Changes) {
-        for key in self.kept(id).filter(|key| !listed.contains_key(key)).collect::<Vec<_>>() {
-            self.remove(id.kind, &key, changes);
-        }
-        for item in listed.into_values() {
-            self.put(id.kind, item, changes);
+    /// A first list, of which nothing is kept, or a later one.
+    fn relist(&mut self, id: &WatchId, listed: BTreeMap<ObjectKey, Item>, changes: &mut Changes) {
+        if Guard::covers(id.kind) {
+            for key in self.kept(id).filter(|key| !listed.contains_key(key)).collect::<Vec<_>>() {
+                self.guard.hold(id.kind, key);
+            }
+            listed.into_values().for_each(|item| self.put(id, item, changes));
+        } else {
+            self.replace(id, listed, changes);
         }
     }
 
-    /// Keys of everything that is kept of a watch.
+    /// It is this moment now: what lists did not have, and was kept for long enough, is gone. After every few messages.
+    pub(crate) fn lapse(&mut self, now: Instant, changes: &mut Changes) {
+        for (kind, key) in self.guard.lapse(now) {
+            tracing::info!(%kind, object = %key, "gone: no list has it, and no event has brought it back");
+            self.remove_object(kind, &key, changes);
+        }
+    }
+
+    /// When [`Self::lapse`] has something to do though no message comes.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        self.guard.due()
+    }
+
+    fn replace(&mut self, id: &WatchId, listed: BTreeMap<ObjectKey, Item>, changes: &mut Changes) {
+        if let Extent::Selected(selector) = &id.extent {
+            return self.replace_pods(selector, listed, changes);
+        }
+        for key in self.kept(id).filter(|key| !listed.contains_key(key)).collect::<Vec<_>>() {
+            self.remove(id, &key, changes);
+        }
+        for item in listed.into_values() {
+            self.put(id, item, changes);
+        }
+    }
+
+    /// Keys of everything that is kept of a watch, but for pods, which are replaced as a whole.
     fn kept(&self, id: &WatchId) -> impl Iterator<Item = ObjectKey> {
         let objects = &self.objects;
         let keys: Box<dyn Iterator<Item = &ObjectKey>> = match id.kind {
@@ -291,15 +383,17 @@ impl Cache {
             Kind::EndpointSlice => Box::new(objects.slices().map(|(key, _)| key)),
             Kind::ReferenceGrant => Box::new(objects.grants.keys().chain(self.malformed_grants.keys())),
             Kind::Secret => Box::new(objects.secrets.keys()),
+            Kind::Pod => Box::new(std::iter::empty()),
         };
         keys.filter(|key| id.extent.covers(key)).cloned()
     }
 
-    fn put(&mut self, kind: Kind, item: Item, changes: &mut Changes) {
+    fn put(&mut self, id: &WatchId, item: Item, changes: &mut Changes) {
         let key = item.key();
+        self.guard.release(id.kind, &key);
         match item {
             Item::Pool(pool) => self.put_pool(key, pool, changes),
-            Item::Malformed(malformed) if kind == Kind::LoadBalancerPool => {
+            Item::Malformed(malformed) if id.kind == Kind::LoadBalancerPool => {
                 let before = self.malformed.insert(key.clone(), Arc::clone(&malformed));
                 match before {
                     Some(before) if before == malformed => {}
@@ -338,6 +432,13 @@ impl Cache {
                     changes.touched.grants.insert(key.namespace);
                 }
             }
+            Item::Pod(key, pod) => {
+                if let Extent::Selected(selector) = &id.extent
+                    && self.objects.pods.insert(selector, key.name, pod)
+                {
+                    changes.touched.origins.insert(Origin::Pods(selector.clone()));
+                }
+            }
             Item::Secret(secret) => {
                 let before = self.objects.secrets.insert(key.clone(), Arc::clone(&secret));
                 let is_same = |before: Arc<k8s_openapi::api::core::v1::Secret>| {
@@ -366,7 +467,21 @@ impl Cache {
         }
     }
 
-    fn remove(&mut self, kind: Kind, key: &ObjectKey, changes: &mut Changes) {
+    fn remove(&mut self, id: &WatchId, key: &ObjectKey, changes: &mut Changes) {
+        match &id.extent {
+            Extent::Selected(selector) => {
+                if self.objects.pods.remove(selector, &key.name) {
+                    changes.touched.origins.insert(Origin::Pods(selector.clone()));
+                }
+            }
+            Extent::Everywhere | Extent::Namespace(_) | Extent::Object(_) => {
+                self.remove_object(id.kind, key, changes);
+            }
+        }
+    }
+
+    fn remove_object(&mut self, kind: Kind, key: &ObjectKey, changes: &mut Changes) {
+        self.guard.release(kind, key);
         match kind {
             Kind::LoadBalancerPool => {
                 let was_malformed = self.malformed.remove(key).is_some();
@@ -388,6 +503,7 @@ impl Cache {
                     changes.touched.grants.insert(key.namespace.clone());
                 }
             }
+            Kind::Pod => {}
             Kind::Secret => {
                 if self.objects.secrets.remove(key).is_some() {
                     changes.touched.secrets.insert(key.clone());
@@ -406,8 +522,9 @@ impl Watch {
         self.listing = None;
         self.failure = Some(failure.reason);
         self.failures = self.failures.saturating_add(1);
-        // One Secret never holds up all pools; what it holds is unknown then, and what was known of it stays.
-        let is_given_up = id.kind == Kind::Secret && (failure.is_lasting() || self.failures >= FAILURES_MAX);
+        // One Secret or selector never holds up all pools; what is there is unknown then, and what was known stays.
+        let is_named = matches!(id.kind, Kind::Secret | Kind::Pod);
+        let is_given_up = is_named && (failure.is_lasting() || self.failures >= FAILURES_MAX);
         self.is_settled |= is_given_up || failure.is_absence(id.kind);
     }
 }

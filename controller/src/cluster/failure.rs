@@ -22,10 +22,11 @@ pub enum FailureReason {
 
 /// A watch that failed and is tried again.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Failure {
-    pub(crate) reason: FailureReason,
+pub struct Failure {
+    /// By its kind.
+    pub reason: FailureReason,
     /// In the words of the API server or the system.
-    pub(crate) cause: String,
+    pub cause: String,
 }
 
 impl Failure {
@@ -90,6 +91,11 @@ fn missing_rule(id: &WatchId) -> String {
         Extent::Namespace(namespace) => format!(
             "give the controller's ServiceAccount a Role in namespace {namespace} with get, list, watch on {resource} of \
              group {group:?}"
+        ),
+        Extent::Selected(selector) => format!(
+            "give the controller's ServiceAccount a Role in namespace {} with get, list, watch on {resource} of group \
+             {group:?}",
+            selector.namespace
         ),
         Extent::Object(key) => format!(
             "give the controller's ServiceAccount a Role in namespace {} with get, list, watch on {resource} of group \

@@ -1,8 +1,9 @@
 //! What the watches bring, compiled, put in force and told.
 
 use super::Kind;
-use super::cache::{Cache, Changes, Message, SecretWatches};
+use super::cache::{Cache, Changes, Message, NamedWatches};
 use crate::compile::{CompiledPool, ObjectKey, Origin, Rejection, Touched, World, world};
+use crate::dns::{Answered, Wanted};
 use crate::metrics::{Metrics, Scope};
 use crate::readiness::Readiness;
 use crate::status::{Board, Verdict};
@@ -11,13 +12,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Owns the objects and what they compile to. The only writer of the store.
-pub(super) struct Follower {
+/// Owns the objects and what they compile to. The only writer of the store. No I/O: messages of watches in, versions
+/// and verdicts out.
+#[derive(Debug)]
+pub struct Follower {
     cache: Cache,
     /// `None` before everything has been seen once.
     world: Option<World>,
-    /// What changed and waits for all watches to settle.
+    /// Names that the first world waits for.
+    awaited: Wanted,
+    /// What changed and waits for all watches to settle, and when the oldest of it was seen.
     due: Touched,
+    due_seen: Option<Instant>,
     /// What was said before, so that a change says what is new and not everything again. Of grants, and by pool.
     said_of_grants: BTreeSet<Finding>,
     said: BTreeMap<ObjectKey, BTreeSet<Finding>>,
@@ -25,6 +31,8 @@ pub(super) struct Follower {
     unsaid: BTreeSet<ObjectKey>,
     /// Secrets that were said to be too many.
     said_unwatched: usize,
+    /// Selectors that were said to be too many.
+    said_unwatched_selectors: usize,
     /// Pools on which there may be another verdict than the board has.
     unjudged: BTreeSet<ObjectKey>,
     store: Arc<Store>,
@@ -45,7 +53,9 @@ enum Finding {
 }
 
 impl Follower {
-    pub(super) fn new(
+    /// Knows nothing yet, of these namespaces or (none named) of all. Nothing reaches the store before every watch has
+    /// listed once.
+    pub fn new(
         namespaces: &[String],
         store: Arc<Store>,
         board: Arc<Board>,
@@ -57,11 +67,14 @@ impl Follower {
         Self {
             cache,
             world: None,
+            awaited: Wanted::default(),
             due: Touched::default(),
+            due_seen: None,
             said_of_grants: BTreeSet::new(),
             said: BTreeMap::new(),
             unsaid: BTreeSet::new(),
             said_unwatched: 0,
+            said_unwatched_selectors: 0,
             unjudged: BTreeSet::new(),
             store,
             board,
@@ -74,30 +87,76 @@ impl Follower {
         &self.cache
     }
 
-    /// Takes in messages, puts in force what they change, and says which Secrets are to be watched from now on.
-    pub(super) fn take(&mut self, messages: impl Iterator<Item = Message>) -> SecretWatches {
+    /// When [`Self::take`] has something to do though no message came.
+    #[must_use]
+    pub fn due(&self) -> Option<Instant> {
+        self.cache.due()
+    }
+
+    /// Takes in messages, puts in force what they and the time change, and says which Secrets and pods are to be
+    /// watched from now on.
+    pub fn take(&mut self, messages: impl Iterator<Item = Message>, now: Instant) -> NamedWatches {
         let mut changes = Changes::default();
         messages.for_each(|message| self.cache.step(message, &mut changes));
-        let secrets = if changes.is_of_pools() {
+        self.cache.lapse(now, &mut changes);
+        let mut watches = if changes.is_of_pools() {
             self.cache.follow_references(&mut changes)
         } else {
-            SecretWatches::default()
+            NamedWatches::default()
         };
-        // First what costs little, so that endpoints never wait for pools that wait for a Secret.
-        self.refresh(&std::mem::take(&mut changes.touched.origins));
+        // First what costs little, so that endpoints never wait for pools that wait for what they name.
+        if let Some(seen) = changes.seen {
+            self.refresh(&std::mem::take(&mut changes.touched.origins), seen);
+            if !changes.touched.is_empty() {
+                self.due_seen = Some(self.due_seen.map_or(seen, |before| before.min(seen)));
+            }
+        }
         self.unjudged.extend(changes.pools);
         self.due.extend(changes.touched);
         if self.cache.is_settled() {
             self.compile();
+            self.release(&mut watches, now);
         } else if self.world.is_none() {
             self.readiness.waiting(self.cache.waiting_for());
         }
         self.measure();
-        secrets
+        watches
+    }
+
+    /// Ends what is not needed for what is served now.
+    fn release(&mut self, watches: &mut NamedWatches, now: Instant) {
+        let Some(world) = &self.world else { return };
+        let mut changes = Changes::default();
+        let NamedWatches { needed, unneeded } = self.cache.release_selectors(world, &mut changes);
+        watches.unneeded.extend(unneeded);
+        watches.needed.extend(needed);
+        self.refresh(&changes.touched.origins, now);
+    }
+
+    /// Takes in what became known of names then, and puts it in force.
+    pub(super) fn learn(&mut self, news: Vec<Answered>, seen: Instant) {
+        let mut changes = Changes::default();
+        self.cache.learn(news, &mut changes);
+        self.refresh(&changes.touched.origins, seen);
+        if self.cache.is_settled() {
+            self.compile();
+        }
+        // Proxies that kept a set for want of an answer are to have it now.
+        if let Some(world) = &self.world {
+            self.store.apply_update(world, [], completeness(&self.cache, world), seen);
+        }
+    }
+
+    /// Names that are to be looked up; `None` while nothing is known of them.
+    pub(super) fn names(&self) -> Option<&Wanted> {
+        match &self.world {
+            Some(world) => Some(world.names()),
+            None => Some(&self.awaited).filter(|awaited| !awaited.is_empty()),
+        }
     }
 
     /// The sets whose backends changed. Nothing where no pool uses them.
-    fn refresh(&mut self, origins: &BTreeSet<Origin>) {
+    fn refresh(&mut self, origins: &BTreeSet<Origin>, seen: Instant) {
         let Some(world) = &mut self.world else { return };
         if origins.is_empty() {
             return;
@@ -108,7 +167,7 @@ impl Follower {
             let changed = world.refresh(origin, self.cache.objects());
             pools.extend(changed.into_iter().map(|set| set.pool));
         }
-        let outcome = self.store.apply_pools(world, &pools);
+        let outcome = self.store.apply_pools(world, &pools, seen);
         self.metrics.compiled(Scope::Endpoints, begun.elapsed());
         tracing::debug!(origins = origins.len(), changed = outcome.changed, "endpoints changed");
         // Said with the next change of a pool: endpoints come and go too often for a line each time.
@@ -117,7 +176,7 @@ impl Follower {
     }
 
     /// Brings the board up to date. Apart from [`Self::take`], so that proxies hear of a change first.
-    pub(super) fn judge(&mut self) {
+    pub fn judge(&mut self) {
         let Some(world) = &self.world else { return };
         // A pool that waits is newer than the world.
         let (waiting, unjudged) =
@@ -139,16 +198,27 @@ impl Follower {
 
     /// Puts in force what is due, at the cost of that; the first time everything.
     fn compile(&mut self) {
-        if self.world.is_some() && self.due.is_empty() {
+        let objects = self.cache.objects();
+        if self.world.is_some() && self.due.is_empty() || !objects.are_known(&self.awaited) {
             return;
         }
         let begun = Instant::now();
         let due = std::mem::take(&mut self.due);
+        // Nothing is due where the cluster is empty; what it is compiled to was known just now.
+        let seen = self.due_seen.take().unwrap_or(begun);
         let objects = self.cache.objects();
         let (scope, looked_at, outcome) = match &mut self.world {
             None => {
-                let world = self.world.insert(world(objects, None));
-                let outcome = self.store.apply(world, completeness(&self.cache, world));
+                let first = world(objects, None);
+                // Once: names that came meanwhile hold up nobody.
+                if self.awaited.is_empty() && !objects.are_known(first.names()) {
+                    self.awaited = Arc::clone(first.names());
+                    self.readiness.waiting("waiting for the first answers of DNS".to_owned());
+                    return;
+                }
+                self.awaited = Wanted::default();
+                let world = self.world.insert(first);
+                let outcome = self.store.apply(world, completeness(&self.cache, world), seen);
                 let all = objects.pools.keys().chain(self.cache.malformed().keys());
                 (Scope::World, all.cloned().collect(), outcome)
             }
@@ -156,7 +226,7 @@ impl Follower {
                 let mut looked_at = world.update(objects, &due);
                 looked_at.extend(due.pools);
                 let completeness = completeness(&self.cache, world);
-                let outcome = self.store.apply_update(world, &looked_at, completeness);
+                let outcome = self.store.apply_update(world, &looked_at, completeness, seen);
                 (Scope::Pool, looked_at, outcome)
             }
         };
@@ -205,6 +275,14 @@ impl Follower {
             );
         }
         self.said_unwatched = unwatched;
+        let unwatched = self.cache.unwatched_selectors();
+        if unwatched > 0 && unwatched != self.said_unwatched_selectors {
+            tracing::error!(
+                "{unwatched} selectors that pools name are not watched, since {} are: name fewer of them, or use Services",
+                super::SELECTORS_MAX
+            );
+        }
+        self.said_unwatched_selectors = unwatched;
     }
 
     /// Everything that is wrong with one pool.
@@ -231,6 +309,7 @@ impl Follower {
             (Kind::EndpointSlice, objects.slices().len()),
             (Kind::ReferenceGrant, objects.grants.len()),
             (Kind::Secret, objects.secrets.len()),
+            (Kind::Pod, objects.pods.count()),
         ];
         for (kind, count) in counts {
             self.metrics.set_objects(kind, count);
@@ -287,7 +366,8 @@ mod tests {
 
     fn say(follower: &mut Follower, kind: Kind, event: Event) {
         let watch = WatchId { kind, extent: Extent::Everywhere };
-        follower.take(std::iter::once(Message { watch, event }));
+        let now = Instant::now();
+        follower.take(std::iter::once(Message { watch, event, seen: now }), now);
         follower.judge();
     }
 
@@ -341,6 +421,23 @@ mod tests {
 
         say(&mut follower, Kind::LoadBalancerPool, Event::Delete(key.clone()));
         assert_eq!(board.verdict(&key), None);
+    }
+
+    #[test]
+    fn a_pool_that_a_later_list_misses_serves_until_its_time_is_over_without_another_message() {
+        let board = Arc::new(Board::default());
+        let mut follower = follower(&board);
+        say(&mut follower, Kind::LoadBalancerPool, pool(&json!(80), 1));
+        say(&mut follower, Kind::LoadBalancerPool, Event::Init);
+        assert_eq!(follower.cache().due(), None);
+        say(&mut follower, Kind::LoadBalancerPool, Event::InitDone);
+        let due = follower.cache().due().expect("it is kept for a time");
+        follower.take(std::iter::empty(), due - std::time::Duration::from_millis(1));
+        assert!(follower.store.pool("ns/p").is_some());
+        follower.take(std::iter::empty(), due);
+        follower.judge();
+        assert!(follower.store.pool("ns/p").is_none());
+        assert_eq!(board.verdict(&ObjectKey::new("ns", "p")), None);
     }
 
     fn named_pool(name: &str, host: &str, created: &str) -> Event {

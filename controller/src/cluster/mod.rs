@@ -5,38 +5,51 @@
 //! ```
 //!
 //! Each watch lists once and then hears of every change; where one breaks it goes on from the last change that it
-//! heard of, or lists again, and what vanished meanwhile is removed then. Nothing reaches the store before every
+//! heard of, or lists again, and what vanished meanwhile is removed then, or two seconds later (guard). Nothing reaches the store before every
 //! watch has listed once, since "no Services yet" would empty every set.
 //!
 //! A change of a Service or an EndpointSlice compiles the sets that name the Service and nothing else, at once. A
 //! change of a pool, a Secret or a ReferenceGrant compiles the pools that it makes a difference to, once for all that
 //! waits at that moment.
 //!
+//! Names in DNS that sets follow are looked up beside the watches ([`crate::dns`]), and compiled like an endpoint that
+//! changed. The first compiled world waits until every name of it was answered or has failed once.
+//!
 //! Secrets are watched one by one, by the names that pools mention: a controller that may list Secrets may read
-//! every password of the cluster.
+//! every password of the cluster. Pods are watched by the selectors that pools mention, each of which the API server
+//! applies: what no pool selects is never sent.
 
 mod cache;
 mod connect;
 mod failure;
 mod follower;
+mod guard;
+pub mod kubeconfig;
+mod list;
 mod read;
 mod references;
+mod selectors;
 mod watch;
 
-pub use cache::SECRETS_MAX;
+pub use cache::{Event, Message, NamedWatches, SECRETS_MAX};
 pub use connect::{Access, Cluster, ConnectError, connect};
-pub use failure::FailureReason;
+pub use failure::{Failure, FailureReason};
+pub use follower::Follower;
+pub use list::{LIST_TIMEOUT, ListError, pools};
+pub use read::{Item, Malformed};
+pub use selectors::SELECTORS_MAX;
 pub use watch::{BACKOFF_MAX, BACKOFF_MIN, BACKOFF_RESET, MESSAGES_MAX, WATCH_TIMEOUT_S};
 
-use crate::compile::ObjectKey;
+use crate::compile::{ObjectKey, Selector};
+use crate::dns;
 use crate::metrics::Metrics;
 use crate::readiness::Readiness;
 use crate::status::Board;
 use crate::store::Store;
-use follower::Follower;
 use prometheus_client::encoding::EncodeLabelValue;
 use std::fmt;
 use std::sync::Arc;
+use tokio::time::Instant;
 use watch::Watches;
 
 /// Messages that are taken at once: a thousand pools that arrive together compile once.
@@ -55,24 +68,30 @@ pub enum Kind {
     ReferenceGrant,
     /// `v1`
     Secret,
+    /// `v1`
+    Pod,
 }
 
 /// What one watch covers.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Extent {
+pub enum Extent {
     /// Every namespace.
     Everywhere,
     /// One namespace.
     Namespace(String),
     /// One object.
     Object(ObjectKey),
+    /// Those that a selector takes.
+    Selected(Selector),
 }
 
 /// Names one watch.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct WatchId {
-    pub(crate) kind: Kind,
-    pub(crate) extent: Extent,
+pub struct WatchId {
+    /// What is watched.
+    pub kind: Kind,
+    /// Where.
+    pub extent: Extent,
 }
 
 /// Follows the API server for as long as it is polled: the only writer of `store` and of `board`.
@@ -82,6 +101,7 @@ pub async fn follow(
     board: Arc<Board>,
     readiness: Arc<Readiness>,
     metrics: Arc<Metrics>,
+    mut names: dns::Client,
 ) {
     let mut follower = Follower::new(&cluster.watched, store, board, readiness, Arc::clone(&metrics));
     let (mut watches, mut messages) = Watches::new(cluster.client, metrics);
@@ -89,11 +109,17 @@ pub async fn follow(
         watches.start(id);
     }
     let mut batch = Vec::new();
-    // `watches` holds a sender, so that the channel never ends by itself.
-    while messages.recv_many(&mut batch, BATCH_MAX).await > 0 {
-        let secrets = follower.take(batch.drain(..));
-        secrets.unneeded.iter().for_each(|id| watches.stop(id));
-        secrets.needed.iter().for_each(|id| watches.start(id));
+    loop {
+        tokio::select! {
+            // `watches` holds a sender, so that the channel never ends by itself.
+            _ = messages.recv_many(&mut batch, BATCH_MAX) => {}
+            news = names.news() => follower.learn(news, Instant::now().into_std()),
+            () = crate::push::at(follower.due().map(Instant::from_std)) => {}
+        }
+        let named = follower.take(batch.drain(..), Instant::now().into_std());
+        named.unneeded.iter().for_each(|id| watches.stop(id));
+        named.needed.iter().for_each(|id| watches.start(id));
+        follower.names().into_iter().for_each(|wanted| names.want(wanted));
         // The streams go first: whoever waits for a backend gains by it, and a status can wait for as long.
         tokio::task::yield_now().await;
         follower.judge();
@@ -101,13 +127,20 @@ pub async fn follow(
 }
 
 impl Kind {
-    const NAMESPACED: [Self; 4] =
+    /// Those that are watched by namespace, or everywhere.
+    pub const NAMESPACED: [Self; 4] =
         [Self::LoadBalancerPool, Self::Service, Self::EndpointSlice, Self::ReferenceGrant];
 
     /// Every kind.
     #[cfg(test)]
-    pub(crate) const ALL: [Self; 5] =
-        [Self::LoadBalancerPool, Self::Service, Self::EndpointSlice, Self::ReferenceGrant, Self::Secret];
+    pub(crate) const ALL: [Self; 6] = [
+        Self::LoadBalancerPool,
+        Self::Service,
+        Self::EndpointSlice,
+        Self::ReferenceGrant,
+        Self::Secret,
+        Self::Pod,
+    ];
 
     /// As rules of RBAC name it: group and resource.
     const fn resource(self) -> (&'static str, &'static str) {
@@ -117,6 +150,7 @@ impl Kind {
             Self::EndpointSlice => ("discovery.k8s.io", "endpointslices"),
             Self::ReferenceGrant => ("gateway.networking.k8s.io", "referencegrants"),
             Self::Secret => ("", "secrets"),
+            Self::Pod => ("", "pods"),
         }
     }
 }
@@ -127,6 +161,7 @@ impl Extent {
             Self::Everywhere => true,
             Self::Namespace(namespace) => *namespace == key.namespace,
             Self::Object(object) => object == key,
+            Self::Selected(selector) => selector.namespace == key.namespace,
         }
     }
 }
@@ -134,6 +169,10 @@ impl Extent {
 impl WatchId {
     fn secret(key: ObjectKey) -> Self {
         Self { kind: Kind::Secret, extent: Extent::Object(key) }
+    }
+
+    fn pods(selector: Selector) -> Self {
+        Self { kind: Kind::Pod, extent: Extent::Selected(selector) }
     }
 }
 
@@ -150,6 +189,7 @@ impl fmt::Display for WatchId {
             Extent::Everywhere => write!(f, "{kind}s"),
             Extent::Namespace(namespace) => write!(f, "{kind}s of namespace {namespace}"),
             Extent::Object(key) => write!(f, "{kind} {key}"),
+            Extent::Selected(selector) => write!(f, "{kind}s with {selector}"),
         }
     }
 }

@@ -4,9 +4,9 @@
 //! and `kubectl apply` keeps a second copy of it, keys of Secrets included, in an annotation.
 
 use crate::compile::pool::key_of;
-use crate::compile::{ObjectKey, ReferenceGrant, World};
+use crate::compile::{ObjectKey, ReferenceGrant, SelectedPod, World};
 use crate::status::Verdict;
-use k8s_openapi::api::core::v1::{Secret, Service};
+use k8s_openapi::api::core::v1::{self as core, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::DynamicObject;
@@ -20,25 +20,34 @@ const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// One object that was read, or why it was not.
 #[derive(Clone, PartialEq)]
-pub(crate) enum Item {
+pub enum Item {
+    /// A pool.
     Pool(Arc<LoadBalancerPool>),
+    /// A Service.
     Service(Arc<Service>),
+    /// An EndpointSlice.
     Slice(Arc<EndpointSlice>),
+    /// A grant.
     Grant(Arc<ReferenceGrant>),
+    /// A Secret.
     Secret(Arc<Secret>),
+    /// Of a pod hardly anything is kept, and its name is not in it.
+    Pod(ObjectKey, Arc<SelectedPod>),
+    /// Of the watch's kind, and not to be read.
     Malformed(Arc<Malformed>),
 }
 
 /// An object of one of our kinds that is not what the kind says: written while another definition was installed.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) struct Malformed {
-    pub(crate) metadata: ObjectMeta,
+pub struct Malformed {
+    /// Of the object.
+    pub metadata: ObjectMeta,
     /// Like `spec.listeners[0].port`.
-    pub(crate) field: String,
+    pub field: String,
     /// What is wrong there.
-    pub(crate) sentence: String,
+    pub sentence: String,
     /// For whoever writes the next one.
-    pub(crate) status: Option<LoadBalancerPoolStatus>,
+    pub status: Option<LoadBalancerPoolStatus>,
 }
 
 pub(crate) fn pool(mut object: DynamicObject) -> Item {
@@ -84,6 +93,11 @@ pub(crate) fn secret(mut secret: Secret) -> Item {
     Item::Secret(Arc::new(secret))
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "watches hand objects over, and this one ends here")]
+pub(crate) fn selected_pod(pod: core::Pod) -> Item {
+    Item::Pod(key_of(&pod.metadata), Arc::new(SelectedPod::of(&pod)))
+}
+
 impl Malformed {
     /// Whether the difference is beside what is wrong: in a generation, a status.
     pub(crate) fn is_as_wrong_as(&self, other: &Self) -> bool {
@@ -101,6 +115,7 @@ impl Malformed {
 impl Item {
     pub(crate) fn key(&self) -> ObjectKey {
         key_of(match self {
+            Self::Pod(key, _) => return key.clone(),
             Self::Pool(object) => &object.metadata,
             Self::Service(object) => &object.metadata,
             Self::Slice(object) => &object.metadata,

@@ -7,7 +7,7 @@ use super::{Extent, Kind, WatchId};
 use crate::metrics::Metrics;
 use futures_util::StreamExt as _;
 use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::core::v1::{Secret, Service};
+use k8s_openapi::api::core::v1::{Pod, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Api, ApiResource, DynamicObject};
 use kube::core::GroupVersionKind;
@@ -72,6 +72,7 @@ impl Watches {
                 self.tasks.spawn(line.run(typed::<EndpointSlice>(client, extent), read::slice))
             }
             Kind::Secret => self.tasks.spawn(line.run(typed::<Secret>(client, extent), read::secret)),
+            Kind::Pod => self.tasks.spawn(line.run(typed::<Pod>(client, extent), read::selected_pod)),
         };
         self.running.insert(id.clone(), handle);
     }
@@ -91,6 +92,7 @@ where
         Extent::Everywhere => Api::all(client),
         Extent::Namespace(namespace) => Api::namespaced(client, namespace),
         Extent::Object(key) => Api::namespaced(client, &key.namespace),
+        Extent::Selected(selector) => Api::namespaced(client, &selector.namespace),
     }
 }
 
@@ -100,6 +102,7 @@ fn dynamic(client: Client, extent: &Extent, kind: &GroupVersionKind) -> Api<Dyna
         Extent::Everywhere => Api::all_with(client, &resource),
         Extent::Namespace(namespace) => Api::namespaced_with(client, namespace, &resource),
         Extent::Object(key) => Api::namespaced_with(client, &key.namespace, &resource),
+        Extent::Selected(selector) => Api::namespaced_with(client, &selector.namespace, &resource),
     }
 }
 
@@ -116,20 +119,23 @@ impl Line {
         K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
     {
         let mut config = watcher::Config::default().timeout(WATCH_TIMEOUT_S);
-        if let Extent::Object(key) = &self.id.extent {
+        match &self.id.extent {
             // The only selector that resourceNames of a Role permit.
-            config = config.fields(&format!("metadata.name={}", key.name));
+            Extent::Object(key) => config = config.fields(&format!("metadata.name={}", key.name)),
+            Extent::Selected(selector) => config = config.labels(&selector.query()),
+            Extent::Everywhere | Extent::Namespace(_) => {}
         }
         let (mut backoff, mut said) = (Backoff::default(), None);
         loop {
             let mut events = pin!(watcher(api.clone(), config.clone()));
             while let Some(event) = events.next().await {
+                let seen = Instant::now();
                 let failure = match event {
                     Ok(event) => {
                         if matches!(event, watcher::Event::InitDone) && said.take().is_some() {
                             tracing::info!(watch = %self.id, "read again");
                         }
-                        if self.tell(translated(event, read)).await.is_err() {
+                        if self.tell(translated(event, read), seen).await.is_err() {
                             return;
                         }
                         continue;
@@ -138,7 +144,7 @@ impl Line {
                 };
                 self.say(&failure, &mut said);
                 let is_answer = failure.reason != FailureReason::Unreachable;
-                if self.tell(Event::Failed(failure)).await.is_err() {
+                if self.tell(Event::Failed(failure), seen).await.is_err() {
                     return;
                 }
                 tokio::time::sleep(backoff.next(Instant::now(), random())).await;
@@ -151,8 +157,8 @@ impl Line {
     }
 
     /// Fails when nobody listens any more.
-    async fn tell(&self, event: Event) -> Result<(), mpsc::error::SendError<Message>> {
-        self.messages.send(Message { watch: self.id.clone(), event }).await
+    async fn tell(&self, event: Event, seen: Instant) -> Result<(), mpsc::error::SendError<Message>> {
+        self.messages.send(Message { watch: self.id.clone(), event, seen: seen.into_std() }).await
     }
 
     /// Once for each change of the reason: the same is tried again every few seconds.

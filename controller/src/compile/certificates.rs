@@ -6,7 +6,7 @@
 
 use super::check::quoted;
 use super::references::{Target, is_permitted, not_permitted};
-use super::{ObjectKey, Objects, Reason, Unread, Warning};
+use super::{ObjectKey, Objects, Reason, SECRETS_MAX, Unread, Warning};
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, ECDSA_P521_SHA512_ASN1_SIGNING,
     EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, RsaKeyPair,
@@ -81,7 +81,11 @@ impl<'a> Certificates<'a> {
             certificates.extend(before.cloned());
             let rule = format!("{fault} ({effect})");
             let value = quoted(&reference.name);
-            self.warn(format!("{field}[{index}].name"), value, rule, Reason::InvalidCertificateRef);
+            let reason = match self.objects.unread_secrets.get(&secret) {
+                Some(Unread::TooMany) => Reason::LimitReached,
+                _ => Reason::InvalidCertificateRef,
+            };
+            self.warn(format!("{field}[{index}].name"), value, rule, reason);
         }
         certificates
     }
@@ -134,7 +138,9 @@ fn absent(secret: &ObjectKey, unread: Option<Unread>) -> String {
             "may not read: give its ServiceAccount a Role there with get, list, watch on secrets and resourceNames [{name}]"
         ),
         Some(Unread::Unanswered) => "cannot read now: it tries again, and its log says why".to_owned(),
-        Some(Unread::TooMany) => "does not read, since pools name too many: name fewer of them".to_owned(),
+        Some(Unread::TooMany) => {
+            format!("does not read, since pools name too many, more than {SECRETS_MAX}: name fewer of them")
+        }
     };
     format!("names a Secret in namespace {namespace:?} that the controller {fault}")
 }

@@ -21,6 +21,11 @@ impl Check {
         Self { pool, rejections: Vec::new() }
     }
 
+    /// How much was refused so far.
+    pub(super) fn refused(&self) -> usize {
+        self.rejections.len()
+    }
+
     /// `compiled` where nothing was refused.
     pub(super) fn finish<T>(self, compiled: T) -> Result<T, Vec<Rejection>> {
         if self.rejections.is_empty() { Ok(compiled) } else { Err(self.rejections) }
@@ -96,15 +101,29 @@ impl Check {
     pub(super) fn labels(&mut self, field: &str, labels: &BTreeMap<String, String>, max: usize) {
         self.at_most(field, labels.len(), max);
         for (name, value) in labels {
-            if !is_label_name(name) {
-                let rule = "is not the name of a label: use 1 to 63 letters, digits, -, _ and ., with or without a \
-                            DNS name and a slash in front";
-                self.refuse(field, quoted(name), rule);
-            } else if !is_label_value(value) {
-                let rule = "is not the value of a label: use up to 63 letters, digits, -, _ and ., starting and \
-                            ending with a letter or digit";
-                self.refuse(format!("{field}.{name}"), quoted(value), rule);
+            if is_label_name(name) {
+                self.label_value(&format!("{field}.{name}"), value);
+            } else {
+                self.label_name(field, name);
             }
+        }
+    }
+
+    /// The name of a label.
+    pub(super) fn label_name(&mut self, field: &str, name: &str) {
+        if !is_label_name(name) {
+            let rule = "is not the name of a label: use 1 to 63 letters, digits, -, _ and ., with or without a \
+                        DNS name and a slash in front";
+            self.refuse(field, quoted(name), rule);
+        }
+    }
+
+    /// The value of a label.
+    pub(super) fn label_value(&mut self, field: &str, value: &str) {
+        if !is_label_value(value) {
+            let rule = "is not the value of a label: use up to 63 letters, digits, -, _ and ., starting and \
+                        ending with a letter or digit";
+            self.refuse(field, quoted(value), rule);
         }
     }
 

@@ -5,6 +5,7 @@ use super::certificates::certificates_of;
 use super::conflict::{Claimant, Claims, Turn};
 use super::pool::{Claim, secrets_of};
 use super::{CompiledPool, DataPlane, ObjectKey, Origin, SetKey};
+use crate::dns::Wanted;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
@@ -28,7 +29,11 @@ pub(super) struct Index {
     pub(super) awaited: Claims,
     /// Pools of which there is less than they ask for, see [`super::World::lacking`].
     pub(super) lacking: BTreeSet<ObjectKey>,
+    /// Pools with a set that waits for a name, see [`super::World::open`].
+    pub(super) open: BTreeSet<ObjectKey>,
     by_origin: BTreeMap<Origin, BTreeSet<SetKey>>,
+    /// Those of `by_origin` that are names. Shared with who looks them up, and copied when they change.
+    names: Wanted,
     by_secret: BTreeMap<ObjectKey, BTreeSet<ObjectKey>>,
     /// Pools that refer from elsewhere to something in this namespace.
     by_namespace: BTreeMap<String, BTreeSet<ObjectKey>>,
@@ -73,7 +78,9 @@ impl Index {
             granted: Claims::default(),
             awaited: Claims::default(),
             lacking: BTreeSet::new(),
+            open: BTreeSet::new(),
             by_origin: BTreeMap::new(),
+            names: Wanted::default(),
             by_secret: BTreeMap::new(),
             by_namespace: BTreeMap::new(),
         }
@@ -89,6 +96,43 @@ impl Index {
 
     pub(super) fn sets_of(&self, origin: &Origin) -> impl Iterator<Item = &SetKey> {
         self.by_origin.get(origin).into_iter().flatten()
+    }
+
+    /// Every name that a set follows.
+    pub(super) fn names(&self) -> &Wanted {
+        &self.names
+    }
+
+    /// Takes note of a set that was compiled again, and of what it and its pool's other sets are now.
+    pub(super) fn refresh(&mut self, key: &SetKey, before: &[Origin], pool: &CompiledPool) {
+        let now = pool.sets.get(&key.set).map(|set| set.origins.as_slice()).unwrap_or_default();
+        if now != before {
+            before.iter().for_each(|origin| self.leave(origin, key));
+            now.iter().for_each(|origin| self.follow(origin.clone(), key.clone()));
+        }
+        if pool.is_open() {
+            self.open.insert(key.pool.clone());
+        } else {
+            self.open.remove(&key.pool);
+        }
+    }
+
+    fn follow(&mut self, origin: Origin, set: SetKey) {
+        if let Origin::Name(lookup) = &origin
+            && !self.names.contains(lookup)
+        {
+            Arc::make_mut(&mut self.names).insert(lookup.clone());
+        }
+        self.by_origin.entry(origin).or_default().insert(set);
+    }
+
+    fn leave(&mut self, origin: &Origin, set: &SetKey) {
+        take(&mut self.by_origin, origin, set);
+        if let Origin::Name(lookup) = origin
+            && !self.by_origin.contains_key(origin)
+        {
+            Arc::make_mut(&mut self.names).remove(lookup);
+        }
     }
 
     /// The turns of pools that name this Secret.
@@ -140,7 +184,10 @@ impl Index {
             self.granted.insert(turn, &serving.data_plane, serving.claims());
             for (origin, set) in origins_of(key, serving) {
                 namespaces.extend(origin.namespace().map(str::to_owned));
-                self.by_origin.entry(origin).or_default().insert(set);
+                self.follow(origin, set);
+            }
+            if serving.is_open() {
+                self.open.insert(key.clone());
             }
             let sources =
                 certificates_of(Some(&serving.config)).filter_map(|held| held.source.split_once('/'));
@@ -171,9 +218,10 @@ impl Index {
         self.placed.remove(turn);
         self.displaced.remove(turn);
         self.lacking.remove(pool);
+        self.open.remove(pool);
         if let Some(serving) = serving {
             self.granted.remove(Claimant { turn, data_plane: &serving.data_plane }, serving.claims());
-            origins_of(pool, serving).for_each(|(origin, set)| take(&mut self.by_origin, &origin, &set));
+            origins_of(pool, serving).for_each(|(origin, set)| self.leave(&origin, &set));
         }
         if let Some(Awaited { data_plane, claims }) = awaited {
             self.awaited.remove(Claimant { turn, data_plane }, claims);
@@ -186,7 +234,7 @@ impl Index {
 fn origins_of<'a>(pool: &'a ObjectKey, serving: &'a CompiledPool) -> impl Iterator<Item = (Origin, SetKey)> {
     serving.sets.iter().flat_map(|(name, set)| {
         let key = SetKey { pool: pool.clone(), set: name.clone() };
-        set.source.origins().map(move |origin| (origin, key.clone()))
+        set.origins.iter().map(move |origin| (origin.clone(), key.clone()))
     })
 }
 

@@ -25,11 +25,13 @@ mod conflict;
 mod data_plane;
 mod index;
 mod objects;
+mod pods;
 mod policy;
 pub mod pool;
 mod references;
 mod rejection;
 mod rules;
+mod selector;
 pub mod sources;
 
 mod touched;
@@ -38,11 +40,14 @@ mod world;
 
 pub(crate) use check::is_object_name;
 pub use data_plane::DataPlane;
-pub use objects::{ObjectKey, Objects, Unread};
+pub use objects::{ObjectKey, Objects, SECRETS_MAX, Unread};
+pub use pods::{PodState, Pods, SelectedPod};
 pub use references::{
     GrantFrom, GrantTo, ReferenceGrant, ReferenceGrantSpec, secret_namespaces, secret_references,
 };
 pub use rejection::{Reason, Rejection, Warning};
+pub use selector::Selector;
+pub(crate) use sources::selectors_of;
 pub use sources::{BackendSetContent, Origin};
 pub use touched::Touched;
 pub use world::{CompiledPool, CompiledSet, SetKey, World, world};

@@ -1,6 +1,7 @@
 //! What the compile step reads: objects by name, and EndpointSlices by their Service.
 
-use super::ReferenceGrant;
+use super::{Pods, ReferenceGrant};
+use crate::dns::{Answered, Lookup, Resolution};
 use k8s_openapi::api::core::v1::{Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,10 +34,17 @@ pub struct Objects {
     pub unread_secrets: BTreeMap<ObjectKey, Unread>,
     /// What namespaces let pools of others use; grants for other kinds do no harm.
     pub grants: BTreeMap<ObjectKey, Arc<ReferenceGrant>>,
+    /// What is known of names in DNS that sets follow. A name that is missing was not looked up yet.
+    pub names: BTreeMap<Lookup, Arc<Resolution>>,
+    /// Pods that backend sets select.
+    pub pods: Pods,
     slices: BTreeMap<ObjectKey, Arc<EndpointSlice>>,
     /// Names of the slices of each Service.
     slices_by_service: BTreeMap<ObjectKey, BTreeSet<String>>,
 }
+
+/// Secrets that are watched, the first ones by namespace and name. Each is a connection to the API server.
+pub const SECRETS_MAX: usize = 1024;
 
 /// Why it is not known whether an object exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +79,8 @@ impl fmt::Debug for Objects {
             .field("secrets", &self.secrets.keys())
             .field("grants", &self.grants.keys())
             .field("slices", &self.slices.keys())
+            .field("names", &self.names)
+            .field("pods", &self.pods.count())
             .finish()
     }
 }
@@ -101,6 +111,20 @@ impl Objects {
             }
         }
         Some(service)
+    }
+
+    /// Takes in what became known of a name.
+    pub fn learn(&mut self, (lookup, resolution): Answered) {
+        match resolution {
+            Some(resolution) => self.names.insert(lookup, resolution),
+            None => self.names.remove(&lookup),
+        };
+    }
+
+    /// Whether something is known of each of these names, be it that nobody answers.
+    #[must_use]
+    pub fn are_known(&self, names: &BTreeSet<Lookup>) -> bool {
+        names.iter().all(|name| self.names.contains_key(name))
     }
 
     /// One slice.

@@ -28,7 +28,7 @@ pub enum Reason {
     Invalid,
     /// Another pool has the same port and host.
     Conflicted,
-    /// The Service or its port is not there, or has no usable endpoints by its kind.
+    /// The Service or its port is not there.
     BackendNotFound,
     /// The Service's port asks for a protocol that is not spoken to backends.
     UnsupportedProtocol,
@@ -36,13 +36,19 @@ pub enum Reason {
     InvalidCertificateRef,
     /// No ReferenceGrant of the other namespace permits the reference into it.
     RefNotPermitted,
-    /// Endpoints of the Service cannot be used as they are written.
+    /// Endpoints, or addresses of a name, cannot be used as they are.
     InvalidEndpoints,
+    /// There is more of something than is taken, and the rest is left out.
+    LimitReached,
+    /// A name in DNS is not there or has no address, or nobody says which.
+    NameNotResolved,
+    /// Which endpoints there are cannot be read.
+    EndpointsUnread,
 }
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 10] = [
         Self::Invalid,
         Self::Conflicted,
         Self::BackendNotFound,
@@ -50,6 +56,9 @@ impl Reason {
         Self::InvalidCertificateRef,
         Self::RefNotPermitted,
         Self::InvalidEndpoints,
+        Self::LimitReached,
+        Self::NameNotResolved,
+        Self::EndpointsUnread,
     ];
 
     /// The reason as conditions spell it.
@@ -63,6 +72,9 @@ impl Reason {
             Self::InvalidCertificateRef => "InvalidCertificateRef",
             Self::RefNotPermitted => "RefNotPermitted",
             Self::InvalidEndpoints => "InvalidEndpoints",
+            Self::LimitReached => "LimitReached",
+            Self::NameNotResolved => "NameNotResolved",
+            Self::EndpointsUnread => "EndpointsUnread",
         }
     }
 }

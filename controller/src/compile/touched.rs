@@ -9,7 +9,8 @@ use std::sync::Arc;
 pub struct Touched {
     /// Pools.
     pub pools: BTreeSet<ObjectKey>,
-    /// What backends follow, with a difference in it: a Service in itself or in one of its slices.
+    /// What backends follow, with a difference in it: a Service in itself or in one of its slices, a
+    /// selector in its pods or in what is known of them, a name in its addresses.
     pub origins: BTreeSet<Origin>,
     /// Secrets, and those of which it is known otherwise than before why they are not read.
     pub secrets: BTreeSet<ObjectKey>,
@@ -28,11 +29,13 @@ impl Touched {
         for key in slices.into_iter().filter(other) {
             services.extend([before, now].into_iter().filter_map(|objects| objects.service_of_slice(key)));
         }
+        let names = differences(&before.names, &now.names).cloned().map(Origin::Name);
+        let selectors = before.pods.differences(&now.pods).cloned().map(Origin::Pods);
         let unread = before.unread_secrets.keys().chain(now.unread_secrets.keys());
         let unread = unread.filter(|key| before.unread_secrets.get(key) != now.unread_secrets.get(key));
         Self {
             pools: differences(&before.pools, &now.pools).cloned().collect(),
-            origins: services.into_iter().map(Origin::Service).collect(),
+            origins: services.into_iter().map(Origin::Service).chain(selectors).chain(names).collect(),
             secrets: differences(&before.secrets, &now.secrets).chain(unread).cloned().collect(),
             grants: differences(&before.grants, &now.grants).map(|key| key.namespace.clone()).collect(),
         }
@@ -53,10 +56,10 @@ impl Touched {
     }
 }
 
-fn differences<'a, T: PartialEq>(
-    before: &'a BTreeMap<ObjectKey, Arc<T>>,
-    now: &'a BTreeMap<ObjectKey, Arc<T>>,
-) -> impl Iterator<Item = &'a ObjectKey> {
+fn differences<'a, K: Ord, T: PartialEq>(
+    before: &'a BTreeMap<K, Arc<T>>,
+    now: &'a BTreeMap<K, Arc<T>>,
+) -> impl Iterator<Item = &'a K> {
     let gone = before.keys().filter(|key| !now.contains_key(key));
     gone.chain(now.iter().filter(|(key, object)| !is_same(before.get(key), Some(object))).map(|(key, _)| key))
 }

@@ -6,6 +6,7 @@ use super::index::{Awaited, Index, Outcome};
 use super::pool::{self, Claim, Plan};
 use super::sources::{Resolved, SetSource};
 use super::{BackendSetContent, DataPlane, ObjectKey, Objects, Origin, Reason, Rejection, Warning};
+use crate::dns::Wanted;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use weir_proto::digest;
@@ -56,6 +57,10 @@ pub struct CompiledSet {
     /// Why the set is empty, where its source does not resolve, what of its endpoints cannot be used, or what its
     /// backends will not get.
     pub warnings: Vec<Warning>,
+    /// What its backends follow, in order, each once.
+    pub origins: Vec<Origin>,
+    /// It waits for a name, and `content` is what was there before.
+    pub is_open: bool,
 }
 
 /// Names one set of one pool.
@@ -89,7 +94,13 @@ fn too_many(pool: &ObjectKey) -> Rejection {
         "is past the {POOLS_MAX} pools that a proxy takes, of which older ones and then smaller names go first: remove some"
     );
     let value = format!("{:?}", pool.name);
-    Rejection { pool: pool.clone(), field: "metadata.name".to_owned(), value, rule, reason: Reason::Invalid }
+    Rejection {
+        pool: pool.clone(),
+        field: "metadata.name".to_owned(),
+        value,
+        rule,
+        reason: Reason::LimitReached,
+    }
 }
 
 impl World {
@@ -116,37 +127,52 @@ impl World {
         self.index.lacking.iter()
     }
 
+    /// Whether some set of a pool that is served follows this.
+    #[must_use]
+    pub fn is_followed(&self, origin: &Origin) -> bool {
+        self.index.sets_of(origin).next().is_some()
+    }
+
     /// Every warning of every pool that is served, pool by pool.
     pub fn warnings(&self) -> impl Iterator<Item = &Warning> {
         self.all_serving().flat_map(|(_, pool)| pool.warnings())
     }
 
-    /// Compiles the sets that follow one origin again, after something changed there, and names those whose content, protocol or warning is different now. Costs what these sets cost, whatever the size of the world.
+    /// Names in DNS that sets follow.
+    #[must_use]
+    pub fn names(&self) -> &Wanted {
+        self.index.names()
+    }
+
+    /// Pools with a set that waits for a name of which nothing is known yet. Proxies may have more of that set than this.
+    pub fn open(&self) -> impl Iterator<Item = &ObjectKey> {
+        self.index.open.iter()
+    }
+
+    /// Compiles the sets that follow one origin again, after something changed there, and names those whose content,
+    /// protocol or warning is different now, or what they wait for. Costs what these sets cost, whatever the size of the world.
     /// Another protocol is another configuration of the pool.
     pub fn refresh(&mut self, origin: &Origin, objects: &Objects) -> Vec<SetKey> {
-        let mut changed = Vec::new();
-        for key in self.index.sets_of(origin) {
-            let pool = match self.pools.get_mut(&key.pool) {
-                Some(pool) => pool,
-                None => match self.last_good.get_mut(&key.pool) {
-                    Some(pool) => pool,
-                    None => continue,
-                },
-            };
-            let Some(set) = pool.sets.get_mut(&key.set) else { continue };
-            let refreshed = CompiledSet::new(&key.pool, &set.source, objects, Some(set));
-            let is_other_protocol = refreshed.protocol != set.protocol;
-            let is_other =
-                !Arc::ptr_eq(&refreshed.content, &set.content) || refreshed.warnings != set.warnings;
-            *set = refreshed;
-            if is_other_protocol {
-                pool.speak();
-            }
-            if is_other || is_other_protocol {
-                changed.push(key.clone());
-            }
+        let keys: Vec<SetKey> = self.index.sets_of(origin).cloned().collect();
+        keys.into_iter().filter(|key| self.refresh_set(key, objects)).collect()
+    }
+
+    fn refresh_set(&mut self, key: &SetKey, objects: &Objects) -> bool {
+        let pool = self.pools.get_mut(&key.pool).or_else(|| self.last_good.get_mut(&key.pool));
+        let Some(pool) = pool else { return false };
+        let Some(set) = pool.sets.get_mut(&key.set) else { return false };
+        let refreshed = CompiledSet::new(&key.pool, &set.source, objects, Some(set));
+        let before = std::mem::replace(set, refreshed);
+        let is_other_protocol = before.protocol != set.protocol;
+        let is_other = !Arc::ptr_eq(&before.content, &set.content) || before.warnings != set.warnings;
+        let is_otherwise_known = before.origins != set.origins || before.is_open != set.is_open;
+        if is_other_protocol {
+            pool.speak();
         }
-        changed
+        if is_otherwise_known {
+            self.index.refresh(key, &before.origins, pool);
+        }
+        is_other || is_other_protocol || is_otherwise_known
     }
 
     /// Compiles the pool of this turn, and gives it what it asks for where none of those before it has it; a rejected
@@ -196,6 +222,11 @@ impl CompiledPool {
     /// Every warning: those of the configuration, then those of the sets.
     pub fn warnings(&self) -> impl Iterator<Item = &Warning> {
         self.config_warnings.iter().chain(self.sets.values().flat_map(|set| &set.warnings))
+    }
+
+    /// Whether one of its sets waits for a name.
+    pub(super) fn is_open(&self) -> bool {
+        self.sets.values().any(|set| set.is_open)
     }
 
     /// Ports and hosts that it was granted.
@@ -273,11 +304,23 @@ fn speaking(config: &PoolConfig, sets: &BTreeMap<String, CompiledSet>) -> PoolCo
 
 impl CompiledSet {
     fn new(pool: &ObjectKey, source: &Arc<SetSource>, objects: &Objects, before: Option<&Self>) -> Self {
-        let Resolved { content, protocol, warnings } = source.resolve(pool, objects);
+        let Resolved { content, protocol, warnings, name, is_open } = source.resolve(pool, objects);
         let content = match before {
+            Some(before) if is_open => before.content_now(pool, objects),
             Some(before) if before.content.digest == content.digest => Arc::clone(&before.content),
             _ => Arc::new(content),
         };
-        Self { content, source: Arc::clone(source), protocol, warnings }
+        let origins: BTreeSet<_> = source.origins().chain(name.map(Origin::Name)).collect();
+        let origins = origins.into_iter().collect();
+        Self { content, source: Arc::clone(source), protocol, warnings, origins, is_open }
+    }
+
+    /// What it would hold if it were compiled now: the set that takes its place has nothing of its own yet.
+    fn content_now(&self, pool: &ObjectKey, objects: &Objects) -> Arc<BackendSetContent> {
+        let now = self.source.resolve(pool, objects);
+        if now.is_open || now.content.digest == self.content.digest {
+            return Arc::clone(&self.content);
+        }
+        Arc::new(now.content)
     }
 }

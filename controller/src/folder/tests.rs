@@ -73,6 +73,38 @@ fn manifests_are_read_and_everything_else_is_not() {
 }
 
 #[test]
+fn pods_of_manifests_are_selected_whatever_the_order_of_the_files() {
+    let set = |app: &str| {
+        let selector = format!("endpointSelector: {{matchLabels: {{app: {app}}}, port: 80}}");
+        pool("shop", 1).replacen("static: {backends: []}", &selector, 1)
+    };
+    let pod = |name: &str, address: &str, app: &str| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, labels: {{app: {app}}}}}\n\
+             spec: {{containers: []}}\nstatus: {{podIP: {address}, conditions: [{{type: Ready, status: 'True'}}]}}\n"
+        )
+    };
+    let ids = |loaded: &Loaded| -> Vec<String> {
+        let world = world(&loaded.objects, None);
+        let sets = world.pools.values().flat_map(|pool| pool.sets.values());
+        sets.flat_map(|set| set.content.backends.iter().map(|backend| backend.id.clone())).collect()
+    };
+    for order in [["a.yaml", "b.yaml", "c.yaml", "d.yaml"], ["d.yaml", "c.yaml", "b.yaml", "a.yaml"]] {
+        let temp = temp();
+        write(temp.path(), order[0], &set("web"));
+        write(temp.path(), order[1], &pod("one", "10.0.0.1", "web"));
+        write(temp.path(), order[2], &pod("two", "10.0.0.2", "api"));
+        write(temp.path(), order[3], "apiVersion: v1\nkind: Pod\nmetadata: {name: bare}\n");
+        let mut folder = opened(&temp);
+        assert_eq!(ids(&folder.loaded()), ["10.0.0.1:80"]);
+        write(temp.path(), order[1], &pod("one", "10.0.0.3", "web"));
+        assert_eq!(ids(&refreshed(&mut folder)), ["10.0.0.3:80"]);
+        write(temp.path(), order[0], &set("api"));
+        assert_eq!(ids(&refreshed(&mut folder)), ["10.0.0.2:80"]);
+    }
+}
+
+#[test]
 fn a_broken_document_keeps_what_the_file_held() {
     let temp = temp();
     write(temp.path(), "a.yaml", &format!("{}---\n{}", pool("a", 1), pool("b", 2)));
@@ -276,7 +308,7 @@ impl Running {
 
     fn of(source: FolderSource) -> Self {
         let (sender, loads) = mpsc::unbounded_channel();
-        let task = tokio::spawn(source.run(move |loaded| {
+        let task = tokio::spawn(source.run(move |loaded, _| {
             let _ = sender.send(loaded);
         }));
         Self { loads, task }

@@ -43,8 +43,9 @@ struct Watch {
     events: mpsc::Receiver<notify::Event>,
     /// Device and inode of the folder that is watched; a new folder of the same name is watched anew.
     watched: Option<(u64, u64)>,
-    /// By file name: the paths of events are absolute, whatever path is watched.
-    touched: HashSet<OsString>,
+    /// By file name, since the paths of events are absolute, whatever path is watched. With the time of the oldest event
+    /// after which the file was whole.
+    touched: HashMap<OsString, Instant>,
     /// By file name, with the time of the last write.
     writing: HashMap<OsString, Instant>,
 }
@@ -59,17 +60,18 @@ impl FolderSource {
         Ok(Self { folder, watch: Watch::new(path) })
     }
 
-    /// Delivers what the folder holds, at once and then after each change, for ever. Nothing is delivered before
+    /// Delivers what the folder holds, at once and then after each change, for ever, with the time when the oldest event
+    /// of the change was seen: a file that was being written counts from when its writer was through. Nothing is delivered before
     /// the folder could be listed once: what is not known is not empty. Blocking work, `on_loaded` included, runs
     /// on the runtime's blocking threads; dropping the future ends the watch.
     ///
     /// # Panics
     /// Where a reading task or `on_loaded` panicked or the runtime is shutting down.
-    pub async fn run(self, mut on_loaded: impl FnMut(Loaded) + Send + 'static) {
+    pub async fn run(self, mut on_loaded: impl FnMut(Loaded, Instant) + Send + 'static) {
         let Self { mut folder, mut watch } = self;
         let mut is_first = true;
         loop {
-            let events = watch.take_settled(Instant::now());
+            let (events, seen) = watch.take_settled(Instant::now());
             let read = task::spawn_blocking(move || {
                 let is_changed = folder.refresh(&events, Instant::now());
                 if let Some(problem) = folder.unlisted() {
@@ -78,7 +80,7 @@ impl FolderSource {
                     }
                 } else if is_changed || is_first {
                     is_first = false;
-                    on_loaded(folder.loaded());
+                    on_loaded(folder.loaded(), seen);
                 }
                 (folder, on_loaded, is_first)
             });
@@ -110,7 +112,7 @@ impl Watch {
             watcher: watcher.ok(),
             events,
             watched: None,
-            touched: HashSet::new(),
+            touched: HashMap::new(),
             writing: HashMap::new(),
         };
         watch.follow();
@@ -133,14 +135,17 @@ impl Watch {
         }
     }
 
-    fn take_settled(&mut self, now: Instant) -> Events {
+    /// What is to be looked at, and when the oldest event of it was seen: now, where it is the poll that finds something.
+    fn take_settled(&mut self, now: Instant) -> (Events, Instant) {
         self.writing.retain(|_, last| now < *last + WRITER_GONE_AFTER);
         let writing: HashSet<_> = self.writing.keys().cloned().collect();
         let touched = std::mem::take(&mut self.touched);
         // What is being written is looked at when it is closed.
-        let (later, touched) = touched.into_iter().partition(|name| writing.contains(name));
+        let (later, touched): (_, HashMap<_, _>) =
+            touched.into_iter().partition(|(name, _)| writing.contains(name));
         self.touched = later;
-        Events { touched, writing }
+        let seen = touched.values().min().map_or(now, |oldest| now.min(*oldest));
+        (Events { touched: touched.into_keys().collect(), writing }, seen)
     }
 
     /// Returns when there is something to look at: settled events, the poll, or a time that was set.
@@ -178,16 +183,21 @@ impl Watch {
     }
 
     fn note(&mut self, event: &notify::Event) {
+        let now = Instant::now();
         let is_being_written = matches!(event.kind, EventKind::Modify(ModifyKind::Data(_)));
         // An editor's own files (a swap file stays open for hours) must not hold up anything.
         for path in &event.paths {
             let Some(name) = path.file_name().filter(|name| self.counts(path, name)) else { continue };
-            if is_being_written {
-                self.writing.insert(name.to_owned(), Instant::now());
+            let was_whole = if is_being_written {
+                self.writing.insert(name.to_owned(), now);
+                false
             } else {
-                self.writing.remove(name);
+                self.writing.remove(name).is_none()
+            };
+            let seen = self.touched.entry(name.to_owned()).or_insert(now);
+            if !was_whole {
+                *seen = now;
             }
-            self.touched.insert(name.to_owned());
         }
     }
 
@@ -240,6 +250,28 @@ mod tests {
     }
 
     #[test]
+    fn a_change_is_seen_with_the_oldest_event_after_which_its_file_was_whole() {
+        let temp = tempfile::tempdir().expect("a temporary folder");
+        let mut watch = Watch::new(temp.path());
+        let mut note = |kind: EventKind, name: &str| {
+            let before = Instant::now();
+            watch.note(&notify::Event::new(kind).add_path(temp.path().join(name)));
+            (before, Instant::now())
+        };
+        let write = EventKind::Modify(ModifyKind::Data(notify::event::DataChange::Any));
+        let close = EventKind::Access(AccessKind::Close(AccessMode::Write));
+        note(write, "slow.yaml");
+        let closed = note(close, "slow.yaml");
+        note(EventKind::Create(notify::event::CreateKind::File), "moved.yaml");
+        note(close, "slow.yaml");
+        let now = Instant::now();
+        let (events, seen) = watch.take_settled(now);
+        assert_eq!(events.touched.len(), 2);
+        assert!(closed.0 <= seen && seen <= closed.1, "neither the first write nor the last event");
+        assert_eq!(watch.take_settled(now).1, now, "nothing came: a poll sees what it finds");
+    }
+
+    #[test]
     fn a_single_file_is_protected_while_it_is_written_whatever_it_is_called() {
         let temp = tempfile::tempdir().expect("a temporary folder");
         for name in ["pool.conf", "other.yaml"] {
@@ -250,6 +282,6 @@ mod tests {
             let written = EventKind::Modify(ModifyKind::Data(notify::event::DataChange::Any));
             watch.note(&notify::Event::new(written).add_path(temp.path().join(name)));
         }
-        assert_eq!(watch.take_settled(Instant::now()).writing, ["pool.conf".into()].into());
+        assert_eq!(watch.take_settled(Instant::now()).0.writing, ["pool.conf".into()].into());
     }
 }

@@ -76,15 +76,16 @@ impl Default for Timing {
 
 /// What the clocks say.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Now {
-    pub(super) monotonic: Instant,
+pub struct Now {
+    /// What decides.
+    pub monotonic: Instant,
     /// Of the day; written into the Lease for people.
-    pub(super) wall: Timestamp,
+    pub wall: Timestamp,
 }
 
 /// What has happened since the last action was given.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Input {
+pub enum Input {
     /// The time that was asked for has come.
     Wake,
     /// The Lease was read.
@@ -101,16 +102,18 @@ pub(super) enum Input {
 
 /// What to do next.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Action {
+pub enum Action {
+    /// Read the Lease.
     Read,
     /// Over this revision; `None` only if there is no Lease.
     Write(Record, Option<Revision>),
+    /// Nothing, up to this moment.
     WaitUntil(Instant),
 }
 
 /// One candidate.
 #[derive(Debug)]
-pub(super) struct Elector {
+pub struct Elector {
     me: Arc<str>,
     timing: Timing,
     /// The Lease as last seen, and when it was first seen so.
@@ -127,28 +130,34 @@ pub(super) struct Elector {
 }
 
 impl Elector {
-    pub(super) fn new(me: Arc<str>, timing: Timing) -> Self {
+    /// Knows nothing of the Lease yet. `me` is unique among all candidates.
+    #[must_use]
+    pub fn new(me: Arc<str>, timing: Timing) -> Self {
         Self { me, timing, seen: None, tenure: None, writing: None, renewed: None, revision: None }
     }
 
     /// Until when this candidate leads, if it does not renew: a moment that may have passed.
-    pub(super) fn leads_until(&self) -> Option<Instant> {
+    #[must_use]
+    pub fn leads_until(&self) -> Option<Instant> {
         self.renewed.map(|renewed| renewed + self.timing.renew_deadline)
     }
 
-    pub(super) fn leads(&self, now: Instant) -> bool {
+    /// Whether this candidate leads.
+    #[must_use]
+    pub fn leads(&self, now: Instant) -> bool {
         self.leads_until().is_some_and(|until| now < until)
     }
 
     /// Who holds the Lease by what was last seen, unless it has expired.
-    pub(super) fn holder(&self, now: Instant) -> Option<&str> {
+    #[must_use]
+    pub fn holder(&self, now: Instant) -> Option<&str> {
         let (record, _) = self.seen.as_ref()?;
         let expires = self.expires()?;
         record.holder.as_deref().filter(|_| now < expires)
     }
 
     /// Takes in what happened and says what to do next.
-    pub(super) fn step(&mut self, now: Now, input: Input) -> Action {
+    pub fn step(&mut self, now: Now, input: Input) -> Action {
         let writing = self.writing.take();
         match input {
             Input::Wake => match self.revision.take() {

@@ -20,7 +20,8 @@ mod record;
 mod simulation;
 
 pub use campaign::{Candidate, Leadership};
-pub use elector::{Timing, TimingError};
+pub use elector::{Action, Elector, Input, Now, Timing, TimingError};
+pub use record::{Record, Revision};
 
 use std::fmt;
 use std::net::SocketAddr;

@@ -8,22 +8,22 @@ use std::time::Duration;
 
 /// What a Lease says. Two equal records are one sign of life.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Record {
+pub struct Record {
     /// `None` when it was released, or never taken.
-    pub(super) holder: Option<String>,
+    pub holder: Option<String>,
     /// In microseconds; with `holder` it names one tenure of one process.
-    pub(super) acquired: Option<Timestamp>,
+    pub acquired: Option<Timestamp>,
     /// In microseconds, by the holder's clock. Only ever compared for equality.
-    pub(super) renewed: Option<Timestamp>,
+    pub renewed: Option<Timestamp>,
     /// For how long others must wait after the last change that they saw. `None` where nothing usable is written.
-    pub(super) duration: Option<Duration>,
+    pub duration: Option<Duration>,
     /// Times that the Lease went from one holder to another.
-    pub(super) transitions: i32,
+    pub transitions: i32,
 }
 
 /// The Lease's `resourceVersion`: a write over it is refused once it is another one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Revision(pub(super) String);
+pub struct Revision(pub String);
 
 impl Record {
     /// Every Lease has a meaning, also one that was edited by hand.

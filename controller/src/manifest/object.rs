@@ -4,7 +4,7 @@ use super::node::{Node, Schema, join};
 use super::problem::{Place, Problem};
 use crate::compile::{DEFAULT_NAMESPACE, ObjectKey, ReferenceGrant, is_object_name};
 use k8s_openapi::ByteString;
-use k8s_openapi::api::core::v1::{Secret, Service};
+use k8s_openapi::api::core::v1::{Pod, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde::de::DeserializeOwned;
 use serde_saphyr::{DefaultMessageFormatter, Location, MessageFormatter as _, Spanned, UserMessageFormatter};
@@ -23,6 +23,8 @@ pub enum Kind {
     /// `discovery.k8s.io/v1`
     EndpointSlice,
     /// `v1`
+    Pod,
+    /// `v1`
     Secret,
     /// `gateway.networking.k8s.io/v1` and `v1beta1`, which do not differ
     ReferenceGrant,
@@ -37,6 +39,8 @@ pub enum Object {
     Service(Arc<Service>),
     /// An EndpointSlice.
     EndpointSlice(Arc<EndpointSlice>),
+    /// A pod, whose status says where it is and whether it is Ready.
+    Pod(Arc<Pod>),
     /// A Secret with everything in `data`.
     Secret(Arc<Secret>),
     /// A ReferenceGrant.
@@ -44,10 +48,11 @@ pub enum Object {
 }
 
 impl Kind {
-    const ALL: [(Self, &'static [&'static str], &'static str); 5] = [
+    const ALL: [(Self, &'static [&'static str], &'static str); 6] = [
         (Self::LoadBalancerPool, &["weir.dev/v1alpha1"], "LoadBalancerPool"),
         (Self::Service, &["v1"], "Service"),
         (Self::EndpointSlice, &["discovery.k8s.io/v1"], "EndpointSlice"),
+        (Self::Pod, &["v1"], "Pod"),
         (Self::Secret, &["v1"], "Secret"),
         (
             Self::ReferenceGrant,
@@ -63,6 +68,7 @@ impl fmt::Display for Kind {
             Self::LoadBalancerPool => "LoadBalancerPool",
             Self::Service => "Service",
             Self::EndpointSlice => "EndpointSlice",
+            Self::Pod => "Pod",
             Self::Secret => "Secret",
             Self::ReferenceGrant => "ReferenceGrant",
         })
@@ -77,6 +83,7 @@ impl Object {
             Self::LoadBalancerPool(_) => Kind::LoadBalancerPool,
             Self::Service(_) => Kind::Service,
             Self::EndpointSlice(_) => Kind::EndpointSlice,
+            Self::Pod(_) => Kind::Pod,
             Self::Secret(_) => Kind::Secret,
             Self::ReferenceGrant(_) => Kind::ReferenceGrant,
         }
@@ -226,6 +233,7 @@ impl Read<'_> {
             }
             Kind::Service => Object::Service(Arc::new(self.typed().map_err(unreadable)?)),
             Kind::EndpointSlice => Object::EndpointSlice(Arc::new(self.typed().map_err(unreadable)?)),
+            Kind::Pod => Object::Pod(Arc::new(self.typed().map_err(unreadable)?)),
             Kind::ReferenceGrant => Object::ReferenceGrant(Arc::new(self.typed().map_err(unreadable)?)),
             Kind::Secret => {
                 let secret = self.typed().map_err(|fault| self.secret_problem(fault))?;

@@ -139,7 +139,7 @@ const WRONG: &[(&str, &str, &str)] = &[
     (
         "kind: LoadBalancerPool",
         "kind: Ingress",
-        "a.yaml:2:7: kind: \"Ingress\" is not a kind that is read here: use one of LoadBalancerPool, Service, EndpointSlice, Secret, ReferenceGrant",
+        "a.yaml:2:7: kind: \"Ingress\" is not a kind that is read here: use one of LoadBalancerPool, Service, EndpointSlice, Pod, Secret, ReferenceGrant",
     ),
     (
         "apiVersion: weir.dev/v1alpha1\nkind: LoadBalancerPool",

@@ -15,7 +15,7 @@ use weir_proto::push::{HealthNews, HealthProxies, HealthSaid, ProxyAlive, Target
 
 /// Every proxy that shares health checks over this process.
 #[derive(Debug, Default)]
-pub(super) struct Relay(Mutex<BTreeMap<String, Kind>>);
+pub struct Relay(Mutex<BTreeMap<String, Kind>>);
 
 #[derive(Debug, Default)]
 struct Kind {

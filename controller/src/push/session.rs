@@ -3,12 +3,22 @@
 //! No I/O and no clock: messages and the time come in, messages and reports go out. Nothing is queued but names.
 //! Whenever the stream can take a message, [`Session::next`] decides afresh, from the newest state of the pools:
 //! a delta of any pool first, then one chunk of one update, if the window has room. So a delta waits for one chunk
-//! at most, and a pool that changes faster than the proxy reads costs one message, not many.
+//! at most, and a pool that changes faster than the proxy reads costs one message, not many. One that changes faster
+//! than anybody needs to know is held back for some milliseconds too ([`pace`]).
+
+mod answers;
+mod lane;
+mod pace;
+mod strays;
+
+pub use pace::{COALESCE_MAX, COALESCE_QUIET};
 
 use super::breach::Breach;
 use super::report::Report;
 use super::update::Update;
-use crate::store::{Knowledge, Pool, Refusal};
+use crate::store::{Knowledge, Pool};
+use lane::Lane;
+use pace::{Pace, Turn};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,8 +29,8 @@ use weir_proto::limits::{
 use weir_proto::push::controller_message::Body as ToProxy;
 use weir_proto::push::proxy_message::Body as FromProxy;
 use weir_proto::push::{
-    Ack, ChunkReceived, ConfigChunk, ControllerMessage, DigestReport, Hello, KeyRing, Nack, PoolRemoved,
-    ProxyMessage, Synced, Version, Welcome,
+    ChunkReceived, ConfigChunk, ControllerMessage, Hello, KeyRing, PoolRemoved, ProxyMessage, Synced,
+    Version, Welcome,
 };
 
 pub(super) use super::update::{Sent, SentSet};
@@ -40,6 +50,9 @@ pub struct Session {
     /// To be sent before anything of a pool: a port should not begin with keys of its own.
     keys: Option<KeyRing>,
     lanes: BTreeMap<Arc<str>, Lane>,
+    /// Pools that changed since Synced, and of which the pace has not been asked.
+    heard: BTreeSet<Arc<str>>,
+    pace: Pace,
     /// Pools to look at before anything else is sent.
     dirty: BTreeSet<Arc<str>>,
     /// Pools whose configuration is to be sent, in order, each once. The first may be partly sent.
@@ -53,43 +66,12 @@ pub struct Session {
     /// Last acknowledgement, or the first message after a time with nothing in flight.
     progress: Option<Instant>,
     too_large: Vec<Report>,
-    /// When the first of the removals that wait has waited long enough.
-    removal_due: Option<Instant>,
+    /// When the first of what is dirty and waits has waited long enough.
+    wait_ends: Option<Instant>,
+    /// Until then nothing is taken away that the controller's first lists may only have missed.
+    guarded_until: Option<Instant>,
     /// How much of what there is the store knows.
     knowledge: Knowledge,
-}
-
-/// One pool of a stream.
-#[derive(Debug, Default)]
-struct Lane {
-    /// What the proxy is to have; `None` when the pool is gone.
-    target: Option<Arc<Pool>>,
-    /// Since when its removal waits.
-    gone_since: Option<Instant>,
-    /// What it will have when all that was sent has arrived.
-    sent: Option<Sent>,
-    /// In the middle of being sent; then the lane is the first of `updates`.
-    update: Option<Update>,
-    is_queued: bool,
-    /// The next update holds every set.
-    wants_all: bool,
-    /// The proxy refused the configuration that `sent` names.
-    is_refused: bool,
-    /// The store has, or had, or withholds the pool: that it is gone is known and not guessed.
-    is_named: bool,
-}
-
-impl Lane {
-    /// Whether the proxy keeps what it said in its Hello to have, since that may be more than the store knows: a pool
-    /// that the store cannot read, or one that would lose a certificate. Where the configuration is the same there
-    /// is nothing to lose, and backends go on changing.
-    fn is_left_alone(&self, name: &str, knowledge: &Knowledge) -> bool {
-        let Some(told) = self.sent.as_ref().filter(|sent| sent.version.is_none()) else { return false };
-        match &self.target {
-            None => !self.is_named && knowledge.may_exist(name),
-            Some(target) => knowledge.may_lack(name) && told.config_digest != target.contents.config_digest,
-        }
-    }
 }
 
 impl Session {
@@ -122,6 +104,8 @@ impl Session {
             health_id: (hello.health_id != 0 && is_able(HEALTH_CAPABILITY)).then_some(hello.health_id),
             keys: None,
             lanes: BTreeMap::new(),
+            heard: BTreeSet::new(),
+            pace: Pace::default(),
             dirty: BTreeSet::new(),
             updates: VecDeque::new(),
             initial: Some(BTreeSet::new()),
@@ -129,7 +113,8 @@ impl Session {
             awaiting: BTreeMap::new(),
             progress: None,
             too_large: Vec::new(),
-            removal_due: None,
+            wait_ends: None,
+            guarded_until: None,
             knowledge: Knowledge::all(),
         };
         session.learn(hello);
@@ -159,10 +144,13 @@ impl Session {
         }
         lane.target = pool;
         lane.is_named = true;
+        let Some(initial) = &mut self.initial else {
+            self.heard.insert(Arc::clone(name));
+            return;
+        };
+        // What a first sync brings is never held back.
         self.dirty.insert(Arc::clone(name));
-        if self.welcome.is_some()
-            && let Some(initial) = &mut self.initial
-        {
+        if self.welcome.is_some() {
             initial.insert(Arc::clone(name));
         }
     }
@@ -171,6 +159,13 @@ impl Session {
     /// left alone.
     pub fn knows(&mut self, knowledge: Knowledge) {
         self.knowledge = knowledge;
+    }
+
+    /// Before this moment, pools and sets that the proxy has from before and that the controller's first lists do not
+    /// have, or have empty, are left as they are: the lists may come from an API server that lags or was restored. Synced
+    /// waits for them. Called before the first [`Self::next`].
+    pub fn guard_until(&mut self, moment: Instant) {
+        self.guarded_until = Some(moment);
     }
 
     /// The message to send next, decided from the newest state; `None` when there is nothing, or nothing that the
@@ -224,8 +219,8 @@ impl Session {
 
     /// When [`Self::next`] has something to send though nothing happens meanwhile.
     #[must_use]
-    pub fn removal_due(&self) -> Option<Instant> {
-        self.removal_due
+    pub fn due(&self) -> Option<Instant> {
+        [self.wait_ends, self.pace.due()].into_iter().flatten().min()
     }
 
     /// Pools that could not be sent since the last call.
@@ -254,6 +249,7 @@ impl Session {
         if let Some(ring) = self.keys.take() {
             return Some(ToProxy::KeyRing(ring));
         }
+        self.admit(now);
         if let Some(body) = self.next_settled(now) {
             return Some(body);
         }
@@ -270,25 +266,62 @@ impl Session {
             return Some(ToProxy::ConfigChunk(chunk));
         }
         // A pool that could not be sent may have been the last one that a removal or Synced waited for.
-        let is_due = self.dirty.iter().any(|name| self.is_movable(name))
+        let is_due = self.dirty.iter().any(|name| self.is_movable(name, now))
             || self.initial.as_ref().is_some_and(BTreeSet::is_empty);
         is_due.then(|| self.next_body(now)).flatten()
     }
 
-    /// Whether a pool to look at may ask for an update.
-    fn is_about_to_serve(&self, name: &Arc<str>) -> bool {
-        self.is_movable(name) && self.lanes.get(name).is_some_and(|lane| lane.target.is_some())
+    /// Lets those of the pools that changed go whose turn it is.
+    fn admit(&mut self, now: Instant) {
+        let mut removes = false;
+        while let Some(name) = self.heard.pop_first() {
+            let Some(lane) = self.lanes.get_mut(&name) else { continue };
+            removes |= lane.target.is_none();
+            let urgency = lane.urgency();
+            if self.pace.changed(&name, &mut lane.beat, urgency, now) == Turn::Now {
+                self.dirty.insert(name);
+            }
+        }
+        if removes {
+            // What takes over the ports of a pool that is gone must not come behind its removal.
+            self.dirty.extend(self.pace.held().cloned());
+        }
+        while let Some(name) = self.pace.pop_due(now) {
+            self.stop_holding(&name);
+            self.dirty.insert(name);
+        }
     }
 
-    /// Whether a pool to look at is not one that is left alone.
-    fn is_movable(&self, name: &Arc<str>) -> bool {
-        !self.lanes.get(name).is_some_and(|lane| lane.is_left_alone(name, &self.knowledge))
+    /// Everything of the pool that is held back is being sent.
+    fn stop_holding(&mut self, name: &Arc<str>) {
+        if let Some(lane) = self.lanes.get_mut(name) {
+            self.pace.sent(name, &mut lane.beat);
+        }
+    }
+
+    /// Whether a pool to look at may ask for an update.
+    fn is_about_to_serve(&self, name: &Arc<str>, now: Instant) -> bool {
+        self.is_movable(name, now) && self.lanes.get(name).is_some_and(|lane| lane.target.is_some())
+    }
+
+    /// Whether a pool to look at is neither left alone nor guarded.
+    fn is_movable(&self, name: &Arc<str>, now: Instant) -> bool {
+        let is_left_alone = |lane: &Lane| lane.is_left_alone(name, &self.knowledge);
+        self.guard_of(name, now).is_none() && !self.lanes.get(name).is_some_and(is_left_alone)
+    }
+
+    /// Until when the proxy keeps what it has of the pool, since the first lists may have missed objects. Not where it
+    /// has no room for another one beside it.
+    fn guard_of(&self, name: &Arc<str>, now: Instant) -> Option<Instant> {
+        let has_room = self.lanes.len() <= POOLS_MAX;
+        let ends = self.guarded_until.filter(|ends| now < *ends && has_room)?;
+        self.lanes.get(name).is_some_and(Lane::would_lose).then_some(ends)
     }
 
     fn next_settled(&mut self, now: Instant) -> Option<ToProxy> {
         let mut later = BTreeSet::new();
         let mut body = None;
-        self.removal_due = None;
+        self.wait_ends = None;
         while body.is_none()
             && let Some(name) = self.dirty.pop_first()
         {
@@ -308,7 +341,11 @@ impl Session {
     /// Not where the pool is in the middle of being sent, since half of it is worth nothing, nor where the proxy has
     /// no room for another one beside it, nor for longer than [`REMOVAL_WAIT_MAX`].
     fn must_wait(&mut self, name: &Arc<str>, now: Instant) -> bool {
-        if !self.is_movable(name) {
+        if let Some(guard_ends) = self.guard_of(name, now) {
+            self.wait(name, guard_ends);
+            return true;
+        }
+        if !self.is_movable(name, now) {
             self.initial_done(name);
             return true;
         }
@@ -322,20 +359,25 @@ impl Session {
         self.updates.retain(|queued| queued != name);
         // Names after this one may still ask for an update: they are looked at first.
         let has_others =
-            !self.updates.is_empty() || self.dirty.iter().any(|name| self.is_about_to_serve(name));
+            !self.updates.is_empty() || self.dirty.iter().any(|name| self.is_about_to_serve(name, now));
         if !has_others || now >= due {
             return false;
         }
-        self.removal_due = Some(self.removal_due.map_or(due, |first| first.min(due)));
+        self.wait(name, due);
+        true
+    }
+
+    fn wait(&mut self, name: &Arc<str>, due: Instant) {
+        self.wait_ends = Some(self.wait_ends.map_or(due, |first| first.min(due)));
         if let Some(initial) = &mut self.initial {
             // Synced makes the proxy forget what was not mentioned, and this pool may still come back.
             initial.insert(Arc::clone(name));
         }
-        true
     }
 
     /// What brings one pool nearer to its target without a chunk; queues it for an update if that takes one.
     fn settle(&mut self, name: &Arc<str>) -> Option<ToProxy> {
+        self.stop_holding(name);
         let lane = self.lanes.get_mut(name)?;
         let Some(target) = lane.target.clone() else {
             return self.remove(name);
@@ -397,11 +439,14 @@ impl Session {
                 lane.update = None;
                 lane.is_queued = false;
                 let version = lane.sent.as_ref().and_then(|sent| sent.version).unwrap_or_default();
+                let is_held = lane.beat.is_held();
                 self.updates.pop_front();
                 self.awaiting.insert(Arc::clone(&name), version);
                 self.initial_done(&name);
                 // The target may have moved on while the chunks went out.
-                self.dirty.insert(Arc::clone(&name));
+                if !is_held {
+                    self.dirty.insert(Arc::clone(&name));
+                }
             }
             let (pool, version, index) = (chunk.pool.clone(), chunk.version, chunk.index);
             self.chunks.push_back(ChunkReceived { pool, version, index });
@@ -411,6 +456,7 @@ impl Session {
 
     /// False when there is nothing left to send for the first pool in the queue.
     fn begin_update(&mut self, name: &Arc<str>) -> bool {
+        self.stop_holding(name);
         let Some(lane) = self.lanes.get_mut(name) else { return false };
         let Some(target) = lane.target.clone() else { return false };
         if !lane.wants_all && lane.sent.as_ref().is_some_and(|sent| sent.is_current(&target)) {
@@ -432,66 +478,6 @@ impl Session {
                 false
             }
         }
-    }
-
-    fn on_ack(&mut self, ack: Ack) -> Result<Option<Report>, Breach> {
-        let version = ack.version.unwrap_or_default();
-        if version.epoch != self.epoch {
-            return Err(Breach::ForeignVersion(ack.pool));
-        }
-        let Some((pool, lane)) = self.lanes.get_key_value(&*ack.pool) else { return Ok(None) };
-        let pool = Arc::clone(pool);
-        let is_newest_config = lane.sent.as_ref().is_some_and(|sent| sent.config_digest == ack.config_digest);
-        if is_newest_config && let Some(lane) = self.lanes.get_mut(&pool) {
-            lane.is_refused = false;
-        }
-        self.answered(&pool, version);
-        Ok(Some(Report::Acked { pool, version, config_digest: ack.config_digest, is_newest_config }))
-    }
-
-    fn on_nack(&mut self, nack: Nack) -> Option<Report> {
-        let (pool, _) = self.lanes.get_key_value(&*nack.pool)?;
-        let pool = Arc::clone(pool);
-        self.lanes.get_mut(&pool)?.is_refused = true;
-        self.answered(&pool, nack.version.unwrap_or_default());
-        let refusal = Refusal { version: nack.version, field: nack.field, reason: nack.reason };
-        Some(Report::Refused { pool, refusal })
-    }
-
-    fn answered(&mut self, pool: &Arc<str>, version: Version) {
-        if self.awaiting.get(pool).is_some_and(|awaited| awaited.sequence <= version.sequence) {
-            self.awaiting.remove(pool);
-        }
-    }
-
-    fn on_chunk_received(&mut self, received: ChunkReceived) -> Result<(), Breach> {
-        if self.chunks.front() != Some(&received) {
-            return Err(Breach::ChunkOutOfOrder { pool: received.pool, index: received.index });
-        }
-        self.chunks.pop_front();
-        Ok(())
-    }
-
-    fn on_digests(&mut self, report: &DigestReport) -> Option<Report> {
-        let (pool, lane) = self.lanes.get_key_value(&*report.pool)?;
-        let sent = lane.sent.as_ref()?;
-        if lane.update.is_some() || self.awaiting.contains_key(pool) || sent.version != report.version {
-            return None;
-        }
-        let what = sent.divergence(report, lane.is_refused)?;
-        self.resend(&report.pool).map(|pool| Report::Diverged { pool, what })
-    }
-
-    /// Sends the whole pool again, from the beginning if it is being sent.
-    fn resend(&mut self, pool: &str) -> Option<Arc<str>> {
-        let (name, _) = self.lanes.get_key_value(pool)?;
-        let name = Arc::clone(name);
-        let lane = self.lanes.get_mut(&name)?;
-        lane.update = None;
-        lane.wants_all = true;
-        self.awaiting.remove(&name);
-        self.dirty.insert(Arc::clone(&name));
-        Some(name)
     }
 }
 

@@ -12,6 +12,7 @@ mod reporter;
 mod service;
 mod wire;
 
-pub use reporter::{Peers, REPORT_INTERVAL, Reporter};
+pub use reporter::{Peers, REPORT_INTERVAL, Report, Reporter};
+pub use service::Entry;
 pub(crate) use service::Service;
 pub use wire::{Breach, REFUSAL_BYTES_MAX};

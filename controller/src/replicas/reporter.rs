@@ -3,7 +3,7 @@
 use super::wire;
 use crate::lease::{Holder, Leader};
 use crate::store::{FleetObserver, PoolSummary, Reach, Store};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -144,35 +144,77 @@ impl Reporter {
         let (outbound, receiver) = mpsc::channel(OUTBOUND_BUFFER);
         let told = client.report(link.request(ReceiverStream::new(receiver)));
         tracing::debug!(%holder, "reporting to the holder of the Lease");
-        let observer = self.store.observe_fleet(Reach::Own);
+        let mut report = Report::begin(&self.store, &self.me);
         tokio::select! {
             told = told => told.map(|_| ()),
-            () = self.feed(&observer, &outbound) => Ok(()),
+            () = feed(&mut report, &outbound) => Ok(()),
+        }
+    }
+}
+
+/// Ends when nobody takes the messages any more; the call itself says why, unless it never ends.
+async fn feed(report: &mut Report, outbound: &mpsc::Sender<ReplicaMessage>) {
+    loop {
+        while let Some(message) = report.next_message() {
+            if outbound.send(message).await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+        sleep(REPORT_INTERVAL).await;
+        report.changed().await;
+    }
+}
+
+/// What one stream has told of a process's proxies, and what it has to tell. No I/O.
+#[derive(Debug)]
+pub struct Report {
+    store: Arc<Store>,
+    observer: FleetObserver,
+    hello: Option<ReplicaMessage>,
+    /// Pools of which there may be something to tell.
+    due: BTreeSet<Arc<str>>,
+    told: BTreeMap<Arc<str>, PoolSummary>,
+}
+
+impl Report {
+    /// Of the proxies of this store, by the replica of this name. Nothing is told yet.
+    #[must_use]
+    pub fn begin(store: &Arc<Store>, me: &str) -> Self {
+        Self {
+            store: Arc::clone(store),
+            observer: store.observe_fleet(Reach::Own),
+            hello: Some(wire::hello(me)),
+            due: BTreeSet::new(),
+            told: BTreeMap::new(),
         }
     }
 
-    /// Ends when nobody takes the messages any more; the call itself says why, unless it never ends.
-    async fn feed(&self, observer: &FleetObserver, outbound: &mpsc::Sender<ReplicaMessage>) {
-        let mut told: BTreeMap<Arc<str>, PoolSummary> = BTreeMap::new();
-        let mut is_open = outbound.send(wire::hello(&self.me)).await.is_ok();
-        while is_open {
-            observer.changed().await;
-            for pool in observer.take() {
-                let summary = self.store.summary(&pool, Reach::Own);
-                let before = told.get(&pool);
-                if before == Some(&summary) || (before.is_none() && summary.proxies == 0) {
-                    continue;
-                }
-                is_open &= outbound.send(wire::report(&pool, &summary)).await.is_ok();
-                if summary.proxies == 0 {
-                    told.remove(&pool);
-                } else {
-                    told.insert(pool, summary);
-                }
-            }
-            sleep(REPORT_INTERVAL).await;
+    /// The next message, of the newest state; `None` when all is told.
+    pub fn next_message(&mut self) -> Option<ReplicaMessage> {
+        if let Some(hello) = self.hello.take() {
+            return Some(hello);
         }
-        std::future::pending::<()>().await;
+        self.due.append(&mut self.observer.take());
+        while let Some(pool) = self.due.pop_first() {
+            let summary = self.store.summary(&pool, Reach::Own);
+            let before = self.told.get(&pool);
+            if before == Some(&summary) || (before.is_none() && summary.proxies == 0) {
+                continue;
+            }
+            let message = wire::report(&pool, &summary);
+            if summary.proxies == 0 {
+                self.told.remove(&pool);
+            } else {
+                self.told.insert(pool, summary);
+            }
+            return Some(message);
+        }
+        None
+    }
+
+    /// Returns when there may be something to tell. Cancellation safe.
+    pub async fn changed(&self) {
+        self.observer.changed().await;
     }
 }
 

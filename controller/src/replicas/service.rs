@@ -48,15 +48,16 @@ impl Service {
             Identity::Trusted => claimed,
             Identity::Pod(pod) => pod.name.into(),
         };
-        let entry = Entry::begin(&self.store, &replica)?;
+        let entry = Entry::begin(&self.store, &replica).ok_or_else(|| {
+            Status::resource_exhausted(format!("{REPLICAS_MAX} replicas report here already"))
+        })?;
         tracing::info!(%replica, "another replica reports");
         let end = loop {
             tokio::select! {
                 message = reports.message() => match message {
                     Ok(Some(message)) => {
-                        let (pool, summary) = wire::read_report(message).map_err(|breach| refused(&breach))?;
                         let now = Instant::now().into_std();
-                        if !self.store.fleet_record().set_remote(entry.id, &pool, summary, now) {
+                        if !entry.take(message, now).map_err(|breach| refused(&breach))? {
                             break Err(Status::aborted("a later stream of this replica has taken over"));
                         }
                     }
@@ -77,17 +78,27 @@ fn refused(breach: &Breach) -> Status {
 }
 
 /// A replica's place among those that report; what it said is forgotten when this drops.
-struct Entry {
+#[derive(Debug)]
+pub struct Entry {
     store: Arc<Store>,
     id: RemoteId,
 }
 
 impl Entry {
-    fn begin(store: &Arc<Store>, replica: &Arc<str>) -> Result<Self, Status> {
-        let id = store.fleet_record().begin_remote(replica).ok_or_else(|| {
-            Status::resource_exhausted(format!("{REPLICAS_MAX} replicas report here already"))
-        })?;
-        Ok(Self { store: Arc::clone(store), id })
+    /// In the place of an earlier one of the same replica. `None` where [`REPLICAS_MAX`] others report.
+    #[must_use]
+    pub fn begin(store: &Arc<Store>, replica: &Arc<str>) -> Option<Self> {
+        let id = store.fleet_record().begin_remote(replica)?;
+        Some(Self { store: Arc::clone(store), id })
+    }
+
+    /// Takes in what the replica says after its Hello. False when a later entry of it has taken this one's place.
+    ///
+    /// # Errors
+    /// [`Breach`]: the stream must be closed with it.
+    pub fn take(&self, message: ReplicaMessage, now: std::time::Instant) -> Result<bool, Breach> {
+        let (pool, summary) = wire::read_report(message)?;
+        Ok(self.store.fleet_record().set_remote(self.id, &pool, summary, now))
     }
 }
 

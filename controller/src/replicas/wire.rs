@@ -102,6 +102,7 @@ pub(super) fn report(pool: &str, summary: &PoolSummary) -> ReplicaMessage {
         too_large_bytes: summary.too_large_bytes,
         config_digest: summary.config_digest,
         unhealthy: unhealthy.collect(),
+        slowest_proxy: summary.slowest.as_deref().unwrap_or_default().to_owned(),
     };
     ReplicaMessage { body: Some(Body::Pool(report)) }
 }
@@ -119,6 +120,7 @@ pub(super) fn read_report(message: ReplicaMessage) -> Result<(Arc<str>, PoolSumm
         too_large_bytes,
         config_digest,
         unhealthy,
+        slowest_proxy,
     } = report;
     if pool.is_empty() || pool.len() > POOL_BYTES_MAX {
         return Err(Breach::Pool(pool.len()));
@@ -129,7 +131,8 @@ pub(super) fn read_report(message: ReplicaMessage) -> Result<(Arc<str>, PoolSumm
     if refusals.len() > REFUSALS_MAX {
         return Err(Breach::Refusals(pool, refusals.len()));
     }
-    if let Some(bytes) = refusals.iter().map(|refused| refused.proxy.len()).find(|b| *b > PROXY_BYTES_MAX) {
+    let mut named = refusals.iter().map(|refused| refused.proxy.len()).chain([slowest_proxy.len()]);
+    if let Some(bytes) = named.find(|bytes| *bytes > PROXY_BYTES_MAX) {
         return Err(Breach::Proxy(pool, bytes));
     }
     let unhealthy = read_unhealthy(&pool, proxies, unhealthy)?;
@@ -142,6 +145,7 @@ pub(super) fn read_report(message: ReplicaMessage) -> Result<(Arc<str>, PoolSumm
         proxies,
         current,
         oldest_lag: lag_us.map(Duration::from_micros),
+        slowest: Some(slowest_proxy).filter(|proxy| !proxy.is_empty()).map(Into::into),
         refused,
         refusals: refusals.collect(),
         too_large_bytes,
@@ -199,6 +203,7 @@ mod tests {
             proxies: 12,
             current: 3,
             oldest_lag: Some(Duration::from_micros(4_711)),
+            slowest: Some("edge/proxy-1".into()),
             refused: 9,
             refusals: (0..REFUSALS_MAX).map(refusal).collect(),
             too_large_bytes: Some(1 << 27),
@@ -254,6 +259,8 @@ mod tests {
         assert_eq!(one_more, Err(Breach::Refusals("ns/p".into(), REFUSALS_MAX + 1)));
         assert!(changed(|report| report.refusals[7].proxy = "p".repeat(PROXY_BYTES_MAX)).is_ok());
         assert!(changed(|report| report.refusals[7].proxy = "p".repeat(PROXY_BYTES_MAX + 1)).is_err());
+        assert!(changed(|report| report.slowest_proxy = "p".repeat(PROXY_BYTES_MAX)).is_ok());
+        assert!(changed(|report| report.slowest_proxy = "p".repeat(PROXY_BYTES_MAX + 1)).is_err());
     }
 
     #[test]

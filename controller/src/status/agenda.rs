@@ -5,6 +5,8 @@
 //! what usually passes within milliseconds (a proxy that has not acknowledged yet) is waited for; and what only
 //! flickers (the lag) is never a reason by itself, unless a proxy stays behind.
 
+use super::compute::PROXY_BEHIND_AFTER;
+use super::reason;
 use crate::compile::ObjectKey;
 use crate::store::PoolSummary;
 use std::collections::{BTreeMap, BTreeSet};
@@ -172,7 +174,11 @@ impl Entry {
         let Sight { desired, shown, .. } = sight;
         let passes_at = self.passes_at(sight, now);
         if shown == Some(desired) {
-            return Decision::Nothing;
+            // Nothing may happen any more while a proxy stays behind, and yet it is behind for longer and longer.
+            return match grows_at(sight, now) {
+                Some(at) => Decision::Later(at),
+                None => Decision::Nothing,
+            };
         }
         if let Some(at) = passes_at.filter(|at| *at > now) {
             return Decision::Later(at);
@@ -185,7 +191,7 @@ impl Entry {
             return Decision::Nothing;
         }
         match self.written_at.map(|at| at + LAG_INTERVAL).filter(|at| *at > now) {
-            Some(at) => Decision::Later(at),
+            Some(at) => Decision::Later(grows_at(sight, now).map_or(at, |grows_at| grows_at.min(at))),
             None => Decision::Write,
         }
     }
@@ -230,6 +236,14 @@ impl Entry {
     }
 }
 
+/// When there is more to say of a proxy that is still behind by then: that it is so for long, and later for how long.
+fn grows_at(Sight { summary, config_digest, .. }: Sight<'_>, now: Instant) -> Option<Instant> {
+    let lag = summary.oldest_lag.filter(|_| config_digest.is_some() && summary.is_behind())?;
+    let is_for_long = lag > PROXY_BEHIND_AFTER;
+    // Just past it, for at it nothing is said yet.
+    Some(now + if is_for_long { LAG_INTERVAL } else { PROXY_BEHIND_AFTER - lag + EVALUATE_INTERVAL })
+}
+
 fn shows_more_proxies(Sight { shown, summary, .. }: Sight<'_>) -> bool {
     let shown = shown.and_then(|shown| shown.programmed.as_ref()).map_or(0, |programmed| programmed.proxies);
     i64::from(shown) > i64::from(summary.proxies)
@@ -249,9 +263,16 @@ fn without_lag(status: &LoadBalancerPoolStatus) -> LoadBalancerPoolStatus {
     if let Some(programmed) = &mut status.programmed {
         programmed.oldest_lag = None;
     }
+    let lags = |reason: &str| reason == reason::PROXY_BEHIND;
     if let Some(summary) = &mut status.summary {
         summary.lag = None;
+        if summary.state.as_deref().is_some_and(lags) {
+            summary.message = None;
+        }
     }
+    // That condition's message says the lag, too.
+    let conditions = status.conditions.iter_mut();
+    conditions.filter(|condition| lags(&condition.reason)).for_each(|condition| condition.message.clear());
     status
 }
 

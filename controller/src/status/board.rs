@@ -55,6 +55,11 @@ impl Board {
         self.state().verdicts.keys().cloned().collect()
     }
 
+    /// Forgets which verdicts changed, where nobody writes them anywhere.
+    pub fn forget_changes(&self) {
+        self.take();
+    }
+
     /// Returns when a verdict changed since the last [`Self::take`]; may return without. Cancellation safe.
     pub(super) async fn changed(&self) {
         self.notify.notified().await;

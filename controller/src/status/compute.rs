@@ -18,6 +18,12 @@ use weir_crds::{
 const LIST: Limits = Limits { item_bytes_max: 400, bytes_max: CONDITION_MESSAGE_BYTES_MAX - WORDS_BYTES_MAX };
 const WORDS_BYTES_MAX: usize = 224;
 
+/// Said where there may be more of them than are named.
+const NAMED: &str = " (256 of a pool are named)";
+
+/// A proxy that lacks a change for longer than this is behind: what usually takes milliseconds did not pass by itself.
+pub const PROXY_BEHIND_AFTER: Duration = Duration::from_secs(5);
+
 /// What one condition says.
 struct Finding {
     status: &'static str,
@@ -100,7 +106,8 @@ fn findings(verdict: &Verdict, fleet: &PoolSummary, health: &Health) -> [Finding
     };
     let programmed = programmed(verdict, fleet);
     let unhealthy = backends_unhealthy(health, fleet);
-    let degraded = degraded(verdict, [&programmed, &refs, &endpoints], unhealthy);
+    let passing = proxy_behind(fleet).or(unhealthy);
+    let degraded = degraded(verdict, [&programmed, &refs, &endpoints], passing);
     [accepted(verdict), refs, endpoints, programmed, degraded]
 }
 
@@ -115,7 +122,7 @@ fn most_important([accepted, refs, endpoints, programmed, degraded]: &[Finding; 
         refs
     } else if programmed.reason != reason::NO_PROXIES && !endpoints.holds() {
         endpoints
-    } else if programmed.holds() && degraded.holds() {
+    } else if degraded.reason == reason::PROXY_BEHIND || (programmed.holds() && degraded.holds()) {
         degraded
     } else {
         programmed
@@ -182,13 +189,28 @@ fn backends_unhealthy(health: &Health, fleet: &PoolSummary) -> Option<Finding> {
     }
     let found = health.unhealthy.iter().map(|(name, of)| spelled_out(name, of, fleet));
     let message = format!(
-        "{}{} of {} backends take no requests at some proxy: {}",
+        "{}{} of {} backends take no requests at some proxy{}: {}",
         if health.is_cut { "At least " } else { "" },
         health.count,
         health.endpoints.total,
+        if health.is_cut { NAMED } else { "" },
         text::listed(found, 0, LIST)
     );
     Some(Finding { status: "True", reason: reason::BACKENDS_UNHEALTHY, message })
+}
+
+/// While some proxy lacks a change that was seen more than [`PROXY_BEHIND_AFTER`] ago.
+fn proxy_behind(fleet: &PoolSummary) -> Option<Finding> {
+    let lag = fleet.oldest_lag.filter(|lag| fleet.is_behind() && *lag > PROXY_BEHIND_AFTER)?;
+    let PoolSummary { proxies, current, .. } = fleet;
+    let behind = proxies.saturating_sub(*current);
+    let slowest = text::cut(fleet.slowest.as_deref().unwrap_or("one of them"), LIST.item_bytes_max);
+    let message = format!(
+        "{behind} of {proxies} proxies are behind and serve what the pool said before, {slowest} for {}: look at that \
+         proxy's log, and whether it is overloaded or cut off",
+        shown_lag(lag)
+    );
+    Some(Finding { status: "True", reason: reason::PROXY_BEHIND, message })
 }
 
 fn spelled_out(name: &BackendName, of: &Unhealthy, fleet: &PoolSummary) -> String {
@@ -241,7 +263,7 @@ fn programmed(verdict: &Verdict, fleet: &PoolSummary) -> Finding {
 }
 
 /// True for what is served otherwise than specified; not for what nobody serves yet.
-fn degraded(verdict: &Verdict, causes: [&Finding; 3], unhealthy: Option<Finding>) -> Finding {
+fn degraded(verdict: &Verdict, causes: [&Finding; 3], otherwise: Option<Finding>) -> Finding {
     let worse = |reason, message| Finding { status: "True", reason, message };
     if !verdict.rejections.is_empty() {
         return match verdict.serving {
@@ -258,7 +280,7 @@ fn degraded(verdict: &Verdict, causes: [&Finding; 3], unhealthy: Option<Finding>
     let is_yet_to_come = |finding: &Finding| [reason::PENDING, reason::NO_PROXIES].contains(&finding.reason);
     match causes.into_iter().find(|finding| !finding.holds() && !is_yet_to_come(finding)) {
         Some(cause) => worse(cause.reason, cause.message.clone()),
-        None => unhealthy.unwrap_or_else(|| Finding {
+        None => otherwise.unwrap_or_else(|| Finding {
             status: "False",
             reason: reason::AS_SPECIFIED,
             message: "Nothing is known to be served otherwise than specified".to_owned(),

@@ -25,7 +25,7 @@ pub use agenda::{
     REDIAL_PATIENCE, WRITE_INTERVAL,
 };
 pub use board::Board;
-pub use compute::compute;
+pub use compute::{PROXY_BEHIND_AFTER, compute};
 pub use health::Members;
 pub use verdict::{Endpoints, Serving, Verdict};
 pub use writer::{CONCURRENT_WRITES_MAX, FIELD_MANAGER, WRITE_TIMEOUT, Writer};

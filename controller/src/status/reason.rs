@@ -36,6 +36,8 @@ pub const PENDING: &str = "Pending";
 pub const NO_PROXIES: &str = "NoProxies";
 /// Some proxy refuses the configuration and serves its last good one.
 pub const NACKED: &str = "Nacked";
+/// Some proxy lacks a change that was seen long ago.
+pub const PROXY_BEHIND: &str = "ProxyBehind";
 /// The pool cannot be sent to a proxy.
 pub const TOO_LARGE: &str = "TooLarge";
 
@@ -43,8 +45,11 @@ pub const TOO_LARGE: &str = "TooLarge";
 pub const UNRESOLVED: &[&str] = &[
     Reason::RefNotPermitted.as_str(),
     Reason::BackendNotFound.as_str(),
+    Reason::NameNotResolved.as_str(),
+    Reason::EndpointsUnread.as_str(),
     Reason::InvalidCertificateRef.as_str(),
     Reason::UnsupportedProtocol.as_str(),
+    Reason::LimitReached.as_str(),
     Reason::InvalidEndpoints.as_str(),
 ];
 
@@ -56,6 +61,7 @@ pub fn all() -> Vec<(&'static str, &'static str)> {
         (ACCEPTED, ACCEPTED),
         (ACCEPTED, Reason::Invalid.as_str()),
         (ACCEPTED, Reason::Conflicted.as_str()),
+        (ACCEPTED, Reason::LimitReached.as_str()),
         (RESOLVED_REFS, RESOLVED_REFS),
         (RESOLVED_REFS, NOT_ACCEPTED),
         (ENDPOINTS_READY, ENDPOINTS_READY),
@@ -79,6 +85,7 @@ pub fn all() -> Vec<(&'static str, &'static str)> {
         (DEGRADED, RULES_WITHOUT_ENDPOINTS),
         (DEGRADED, UNHEALTHY),
         (DEGRADED, BACKENDS_UNHEALTHY),
+        (DEGRADED, PROXY_BEHIND),
     ];
     own.into_iter().chain(refs(RESOLVED_REFS)).chain(refs(DEGRADED)).collect()
 }

@@ -5,20 +5,29 @@
 //! replicas read it. Time is passed in. Bounded by pools times connected proxies: a proxy's entries go when its
 //! stream ends, a pool's when it is gone, and a word about anything else is nobody's.
 
+mod expected;
 mod health;
 mod observer;
+mod propagation;
+mod rows;
 mod summary;
 
 pub(crate) use health::reason_within_limit;
 pub use health::{BackendName, HEALTH_NAME_BYTES_MAX, HEALTH_REASON_BYTES_MAX, Unhealthy, UnhealthyBackends};
 pub use observer::{FleetObserver, Reach};
+pub(crate) use propagation::Propagation;
+pub use propagation::{Lane, OfLane, PROPAGATION_BOUNDS_S, RECENT_MAX, Took};
+pub use rows::{LACKS_MAX, Lack, PROXIES_LISTED_MAX, ProxyPage, ProxyRow};
 pub use summary::{PoolSummary, REFUSALS_MAX, Refusal};
 
-use health::Found;
+use super::Pool;
+use expected::Expected;
 use observer::Mailboxes;
-use std::collections::{BTreeMap, VecDeque};
+use propagation::Recent;
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use weir_proto::limits::POOLS_MAX;
 use weir_proto::push::{BackendHealth, Version};
 
@@ -58,10 +67,30 @@ pub struct FleetCounts {
     pub acks: u64,
     /// Versions refused.
     pub nacks: u64,
-    /// Pools sent again whole, since a proxy was out of step.
-    pub resends: u64,
+    /// Pools sent again whole, since a proxy asked for it.
+    pub snapshot_requests: u64,
+    /// Pools sent again whole, since what a proxy says to hold is not what it was sent.
+    pub divergences: u64,
     /// Pools that were too large to be sent.
     pub too_large: u64,
+}
+
+/// Why a pool is sent again whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Resend {
+    /// The proxy asked for it.
+    Requested,
+    /// Its digests are not those of what it was sent.
+    Diverged,
+}
+
+/// Who is at the other end of a stream.
+#[derive(Debug, Clone)]
+pub(crate) struct Peer {
+    /// As the fleet and the log call it.
+    pub(crate) proxy: Arc<str>,
+    /// How that is known, for a person.
+    pub(crate) identity: Arc<str>,
 }
 
 /// One stream of another replica's reports.
@@ -76,17 +105,31 @@ pub(crate) struct StreamId(u64);
 pub(crate) struct FleetRecord {
     state: Mutex<State>,
     mailboxes: Mailboxes,
+    propagation: Propagation,
 }
 
 #[derive(Debug, Default)]
 struct State {
     begun: u64,
     /// By stream and not by proxy, so that the end of an old stream takes nothing from the one that follows it.
-    streams: BTreeMap<StreamId, Arc<str>>,
+    streams: BTreeMap<StreamId, ProxyStream>,
     pools: BTreeMap<Arc<str>, Expected>,
     /// Never two of one replica, and never more than [`REPLICAS_MAX`].
     remote: BTreeMap<RemoteId, Remote>,
     counts: FleetCounts,
+}
+
+/// What is known of a stream beside its pools.
+#[derive(Debug)]
+struct ProxyStream {
+    peer: Peer,
+    begun: Instant,
+    sent_bytes: Arc<AtomicU64>,
+    /// Of this stream alone.
+    counts: FleetCounts,
+    recent: Recent,
+    /// With its pool; kept when it is healed.
+    last_refusal: Option<(Arc<str>, Refusal, Instant)>,
 }
 
 /// Another replica.
@@ -97,43 +140,24 @@ struct Remote {
     told: BTreeMap<Arc<str>, (PoolSummary, Instant)>,
 }
 
-/// One pool at its newest version, and how far each stream is.
-#[derive(Debug)]
-struct Expected {
-    version: Version,
-    made_at: Instant,
-    config_digest: u64,
-    /// Sequence and time of the version that brought this configuration.
-    config_since: (u64, Instant),
-    /// Sequences, and times at or before that of their making; the first is not acknowledged by all.
-    changes: VecDeque<(u64, Instant)>,
-    streams: BTreeMap<StreamId, Standing>,
-    /// What all of them found of backends; `None` where that changed and was not asked for since.
-    unhealthy: Option<UnhealthyBackends>,
-}
-
-/// One stream that the pool is expected of.
-#[derive(Debug)]
-struct Standing {
-    proxy: Arc<str>,
-    /// A proxy that comes late is not behind for longer than it is there.
-    since: Instant,
-    applied: Applied,
-    /// From the making of the newest version, or from `since`, until the stream was current.
-    took: Option<Duration>,
-    /// Of the newest version's encoding, where it cannot be sent.
-    too_large_bytes: Option<u64>,
-    found: Found,
-}
-
 impl FleetRecord {
-    pub(crate) fn begin(&self, proxy: Arc<str>) -> StreamId {
+    /// Returns where the stream counts the bytes that it sends, too.
+    pub(crate) fn begin(&self, peer: Peer, now: Instant) -> (StreamId, Arc<AtomicU64>) {
         let mut state = self.state();
         state.begun += 1;
         let id = StreamId(state.begun);
-        state.streams.insert(id, proxy);
+        let sent_bytes: Arc<AtomicU64> = Arc::default();
+        let stream = ProxyStream {
+            peer,
+            begun: now,
+            sent_bytes: Arc::clone(&sent_bytes),
+            counts: FleetCounts::default(),
+            recent: Recent::default(),
+            last_refusal: None,
+        };
+        state.streams.insert(id, stream);
         self.mailboxes.wake();
-        id
+        (id, sent_bytes)
     }
 
     pub(crate) fn end(&self, stream: StreamId) {
@@ -146,16 +170,18 @@ impl FleetRecord {
         }
     }
 
-    /// The pool is now at this version: nobody has it yet.
-    pub(crate) fn made(&self, pool: &Arc<str>, version: Version, config_digest: u64, now: Instant) {
+    /// The pool is now at this version: nobody has it yet. What it lacks then, a proxy lacks since it was seen.
+    pub(crate) fn made(&self, pool: &Pool) {
+        let Pool { name, version, contents, seen, .. } = pool;
         let mut state = self.state();
-        match state.pools.get_mut(pool) {
-            Some(expected) => expected.advance(version, config_digest, now),
+        match state.pools.get_mut(name) {
+            Some(expected) => expected.advance(*version, contents.config_digest, *seen),
             None => {
-                state.pools.insert(Arc::clone(pool), Expected::new(version, config_digest, now));
+                let expected = Expected::new(*version, contents.config_digest, *seen);
+                state.pools.insert(Arc::clone(name), expected);
             }
         }
-        self.mailboxes.announce(pool, Reach::Own);
+        self.mailboxes.announce(name, Reach::Own);
     }
 
     /// There is no such pool any more; what streams still say of it is not recorded.
@@ -166,11 +192,11 @@ impl FleetRecord {
     }
 
     /// The stream is to serve the pool; without effect where that is known, or where the pool is gone already.
-    pub(crate) fn expect(&self, stream: StreamId, pool: &Arc<str>, now: Instant) {
+    pub(crate) fn expect(&self, stream: StreamId, pool: &Arc<str>) {
         let mut state = self.state();
         let State { streams, pools, .. } = &mut *state;
-        let (Some(proxy), Some(expected)) = (streams.get(&stream), pools.get_mut(pool)) else { return };
-        expected.join(stream, proxy, now);
+        let (Some(known), Some(expected)) = (streams.get(&stream), pools.get_mut(pool)) else { return };
+        expected.join(stream, &known.peer.proxy, known.begun);
         self.mailboxes.announce(pool, Reach::Own);
     }
 
@@ -178,6 +204,7 @@ impl FleetRecord {
     pub(crate) fn release(&self, stream: StreamId, pool: &Arc<str>) {
         self.update(stream, pool, |expected, _| {
             expected.leave(stream);
+            FleetCounts::default()
         });
     }
 
@@ -191,38 +218,44 @@ impl FleetRecord {
         config_digest: u64,
         now: Instant,
     ) {
-        self.update(stream, pool, |expected, counts| {
-            counts.acks += 1;
-            expected.acked(stream, version, config_digest, now);
+        self.update(stream, pool, |expected, known| {
+            let settled = expected.acked(stream, version, config_digest, now);
+            known.recent.add(settled);
+            self.propagation.add(settled);
+            FleetCounts { acks: 1, ..FleetCounts::default() }
         });
     }
 
     /// The proxy was out of step and gets the whole pool.
-    pub(crate) fn resent(&self, stream: StreamId, pool: &Arc<str>) {
-        self.update(stream, pool, |expected, counts| {
-            counts.resends += 1;
+    pub(crate) fn resent(&self, stream: StreamId, pool: &Arc<str>, why: Resend) {
+        self.update(stream, pool, |expected, _| {
             if let Some(standing) = expected.streams.get_mut(&stream) {
                 standing.applied.resent += 1;
+            }
+            match why {
+                Resend::Requested => FleetCounts { snapshot_requests: 1, ..FleetCounts::default() },
+                Resend::Diverged => FleetCounts { divergences: 1, ..FleetCounts::default() },
             }
         });
     }
 
-    pub(crate) fn refused(&self, stream: StreamId, pool: &Arc<str>, refusal: Refusal) {
-        self.update(stream, pool, |expected, counts| {
-            counts.nacks += 1;
+    pub(crate) fn refused(&self, stream: StreamId, pool: &Arc<str>, refusal: Refusal, now: Instant) {
+        self.update(stream, pool, |expected, known| {
+            known.last_refusal = Some((Arc::clone(pool), refusal.clone(), now));
             if let Some(standing) = expected.streams.get_mut(&stream) {
                 standing.applied.refusal = Some(refusal);
             }
+            FleetCounts { nacks: 1, ..FleetCounts::default() }
         });
     }
 
     /// The newest version cannot be sent to this stream.
     pub(crate) fn too_large(&self, stream: StreamId, pool: &Arc<str>, bytes: usize) {
-        self.update(stream, pool, |expected, counts| {
-            counts.too_large += 1;
+        self.update(stream, pool, |expected, _| {
             if let Some(standing) = expected.streams.get_mut(&stream) {
                 standing.too_large_bytes = u64::try_from(bytes).ok();
             }
+            FleetCounts { too_large: 1, ..FleetCounts::default() }
         });
     }
 
@@ -233,6 +266,7 @@ impl FleetRecord {
                 standing.found.hear(health);
                 expected.unhealthy = None;
             }
+            FleetCounts::default()
         });
     }
 
@@ -297,7 +331,8 @@ impl FleetRecord {
 
     pub(crate) fn view(&self) -> Fleet {
         let state = self.state();
-        let mut fleet = Fleet { proxies: state.streams.values().cloned().collect(), ..Fleet::default() };
+        let proxies = state.streams.values().map(|stream| Arc::clone(&stream.peer.proxy)).collect();
+        let mut fleet = Fleet { proxies, ..Fleet::default() };
         for (name, expected) in state.pools.iter().filter(|(_, expected)| !expected.streams.is_empty()) {
             let proxies = expected.streams.values();
             let applied = proxies.map(|standing| (Arc::clone(&standing.proxy), standing.applied.clone()));
@@ -324,20 +359,29 @@ impl FleetRecord {
         self.mailboxes.add(reach, names.cloned())
     }
 
-    /// Only of what is expected: a word that comes after its pool is gone brings nothing back.
+    /// Where each acknowledgement's time is counted.
+    pub(crate) fn propagation(&self) -> &Propagation {
+        &self.propagation
+    }
+
+    /// Only of what is expected: a word that comes after its pool is gone brings nothing back. `change` says what it
+    /// counts as.
     fn update(
         &self,
         stream: StreamId,
         pool: &Arc<str>,
-        change: impl FnOnce(&mut Expected, &mut FleetCounts),
+        change: impl FnOnce(&mut Expected, &mut ProxyStream) -> FleetCounts,
     ) {
         let mut state = self.state();
-        let State { pools, counts, .. } = &mut *state;
+        let State { pools, counts, streams, .. } = &mut *state;
+        let Some(known) = streams.get_mut(&stream) else { return };
         let Some(expected) = pools.get_mut(pool).filter(|expected| expected.streams.contains_key(&stream))
         else {
             return;
         };
-        change(expected, counts);
+        let one = change(expected, known);
+        counts.add(one);
+        known.counts.add(one);
         self.mailboxes.announce(pool, Reach::Own);
     }
 
@@ -346,146 +390,14 @@ impl FleetRecord {
     }
 }
 
-impl Expected {
-    fn new(version: Version, config_digest: u64, now: Instant) -> Self {
-        Self {
-            version,
-            made_at: now,
-            config_digest,
-            config_since: (version.sequence, now),
-            changes: [(version.sequence, now)].into(),
-            streams: BTreeMap::new(),
-            unhealthy: None,
-        }
+impl FleetCounts {
+    fn add(&mut self, Self { acks, nacks, snapshot_requests, divergences, too_large }: Self) {
+        self.acks += acks;
+        self.nacks += nacks;
+        self.snapshot_requests += snapshot_requests;
+        self.divergences += divergences;
+        self.too_large += too_large;
     }
-
-    fn join(&mut self, stream: StreamId, proxy: &Arc<str>, now: Instant) {
-        self.streams.entry(stream).or_insert_with(|| Standing {
-            proxy: Arc::clone(proxy),
-            since: now,
-            applied: Applied::default(),
-            took: None,
-            too_large_bytes: None,
-            found: Found::default(),
-        });
-        // It takes the place of an earlier stream of the same proxy.
-        self.unhealthy = None;
-    }
-
-    /// False where the pool was not expected of it.
-    fn leave(&mut self, stream: StreamId) -> bool {
-        self.unhealthy = None;
-        self.streams.remove(&stream).is_some()
-    }
-
-    fn advance(&mut self, version: Version, config_digest: u64, now: Instant) {
-        let slowest = self.streams.values().map(Standing::sequence).min().unwrap_or(version.sequence);
-        while self.changes.front().is_some_and(|&(sequence, _)| sequence <= slowest) {
-            self.changes.pop_front();
-        }
-        let is_full = self.changes.len() >= CHANGES_REMEMBERED_MAX;
-        match self.changes.back_mut().filter(|_| is_full) {
-            Some((sequence, _)) => *sequence = version.sequence,
-            None => self.changes.push_back((version.sequence, now)),
-        }
-        if self.config_digest != config_digest {
-            self.config_digest = config_digest;
-            self.config_since = (version.sequence, now);
-        }
-        (self.version, self.made_at) = (version, now);
-        for standing in self.streams.values_mut() {
-            standing.too_large_bytes = None;
-            standing.took = None;
-        }
-    }
-
-    fn acked(&mut self, stream: StreamId, version: Version, config_digest: u64, now: Instant) {
-        let Some(standing) = self.streams.get_mut(&stream) else { return };
-        standing.applied.version = Some(version);
-        standing.applied.config_digest = config_digest;
-        if config_digest == self.config_digest {
-            standing.applied.refusal = None;
-        }
-        if version.sequence >= self.version.sequence {
-            standing.too_large_bytes = None;
-        }
-        if self.streams.get(&stream).is_some_and(|standing| self.is_current(standing))
-            && let Some(standing) = self.streams.get_mut(&stream)
-        {
-            let begun = self.made_at.max(standing.since);
-            standing.took = standing.took.or(Some(now.saturating_duration_since(begun)));
-        }
-    }
-
-    fn summary(&mut self, now: Instant) -> PoolSummary {
-        let unhealthy = self.unhealthy();
-        let proxies = self.proxies();
-        let (current, behind): (Vec<&Standing>, Vec<&Standing>) =
-            proxies.values().copied().partition(|standing| self.is_current(standing));
-        let refused = proxies.iter().filter_map(|(proxy, standing)| {
-            self.refusal(standing).map(|refusal| (Arc::clone(proxy), refusal.clone()))
-        });
-        let waited = behind.iter().map(|standing| self.waits_since(standing));
-        let age = waited.map(|since| now.saturating_duration_since(since)).max();
-        PoolSummary {
-            proxies: count(proxies.len()),
-            current: count(current.len()),
-            oldest_lag: age.or_else(|| current.iter().filter_map(|standing| standing.took).max()),
-            refused: count(refused.clone().count()),
-            refusals: refused.take(REFUSALS_MAX).collect(),
-            too_large_bytes: proxies.values().filter_map(|standing| standing.too_large_bytes).max(),
-            config_digest: self.config_digest,
-            unhealthy,
-        }
-    }
-
-    /// A proxy that dialled again counts once, by its newest stream: streams are in the order of their age.
-    fn proxies(&self) -> BTreeMap<&Arc<str>, &Standing> {
-        self.streams.values().map(|standing| (&standing.proxy, standing)).collect()
-    }
-
-    fn unhealthy(&mut self) -> UnhealthyBackends {
-        if let Some(unhealthy) = &self.unhealthy {
-            return Arc::clone(unhealthy);
-        }
-        let unhealthy = health::of_all(self.proxies().values().map(|standing| &standing.found));
-        self.unhealthy = Some(Arc::clone(&unhealthy));
-        unhealthy
-    }
-
-    fn is_current(&self, standing: &Standing) -> bool {
-        standing.sequence() >= self.version.sequence
-            && standing.applied.config_digest == self.config_digest
-            && self.refusal(standing).is_none()
-    }
-
-    /// A refusal of the configuration expected; one of a configuration before is history.
-    fn refusal<'a>(&self, standing: &'a Standing) -> Option<&'a Refusal> {
-        let refusal = standing.applied.refusal.as_ref()?;
-        let is_history = refusal.version.is_some_and(|version| version.sequence < self.config_since.0);
-        (!is_history).then_some(refusal)
-    }
-
-    /// When the oldest change was made that this stream has not acknowledged.
-    fn waits_since(&self, standing: &Standing) -> Instant {
-        let first = self.changes.iter().find(|&&(sequence, _)| sequence > standing.sequence());
-        let mut since = first.map_or(self.made_at, |&(_, at)| at);
-        if standing.applied.config_digest != self.config_digest {
-            since = since.min(self.config_since.1);
-        }
-        since.max(standing.since)
-    }
-}
-
-impl Standing {
-    /// Of the newest version acknowledged; 0 is before all.
-    fn sequence(&self) -> u64 {
-        self.applied.version.map_or(0, |version| version.sequence)
-    }
-}
-
-fn count(number: usize) -> u32 {
-    u32::try_from(number).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

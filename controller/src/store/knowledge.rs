@@ -22,6 +22,8 @@ pub struct Knowledge {
     /// Pools that exist, and that the store does not have or has with less than they ask for: one that could not be
     /// compiled, or that lacks a certificate, and has no version before that could be kept.
     unsure: Arc<BTreeSet<String>>,
+    /// Pools with a set of which nothing is known yet, so that proxies may have more of it.
+    open: Arc<BTreeSet<String>>,
 }
 
 impl Knowledge {
@@ -33,24 +35,36 @@ impl Knowledge {
             Completeness::All | Completeness::Part => BTreeSet::new(),
         };
         unsure.extend(lacking);
-        Self { is_whole, unsure: Arc::new(unsure) }
+        Self { is_whole, unsure: Arc::new(unsure), open: Arc::default() }
+    }
+
+    /// The same, while these pools have a set that waits for what its backends are.
+    #[must_use]
+    pub(crate) fn while_open(mut self, pools: impl IntoIterator<Item = String>) -> Self {
+        self.open = Arc::new(pools.into_iter().collect());
+        self
     }
 
     /// Everything is known.
     #[must_use]
     pub fn all() -> Self {
-        Self { is_whole: true, unsure: Arc::default() }
+        Self { is_whole: true, unsure: Arc::default(), open: Arc::default() }
     }
 
     /// Nothing is known to be gone.
     #[must_use]
     pub fn part() -> Self {
-        Self { is_whole: false, unsure: Arc::default() }
+        Self { is_whole: false, unsure: Arc::default(), open: Arc::default() }
     }
 
     /// Whether there is nothing that proxies may have to keep.
     pub(crate) fn is_sure(&self) -> bool {
-        self.is_whole && self.unsure.is_empty()
+        self.is_whole && self.unsure.is_empty() && self.open.is_empty()
+    }
+
+    /// Whether a pool is there with a set of which nothing is known yet.
+    pub(crate) fn is_open(&self, pool: &str) -> bool {
+        self.open.contains(pool)
     }
 
     /// Whether a pool that the store does not have may exist.
@@ -76,6 +90,8 @@ mod tests {
         for (pool, may_exist) in [("ns/malformed", true), ("ns/lacking", true), ("ns/gone", false)] {
             assert_eq!(knowledge.may_exist(pool), may_exist, "{pool}");
         }
+        let open = Knowledge::all().while_open(["ns/open".to_owned()]);
+        assert!(!open.is_sure() && open.is_open("ns/open") && !open.is_open("ns/other"));
         let part = Knowledge::new(Completeness::Part, []);
         assert!(part.may_exist("ns/gone") && !part.may_lack("ns/gone"));
         assert_eq!(Knowledge::new(Completeness::All, []), Knowledge::all());

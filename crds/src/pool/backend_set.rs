@@ -1,10 +1,11 @@
 //! Where backends come from.
 
 use super::{
-    BACKEND_WEIGHT_MAX, CircuitBreaker, Concurrency, ConnectionPool, HOSTNAME_BYTES_MAX, HealthCheck,
-    LoadBalancing, NAME_BYTES_MAX, NAME_PATTERN, OBJECT_NAME_PATTERN, PRIORITY_MAX, RetryBudget,
-    STATIC_BACKENDS_MAX, UpstreamProtocol,
+    BACKEND_WEIGHT_MAX, CircuitBreaker, Concurrency, ConnectionPool, DNS_HOSTNAME_BYTES_MAX,
+    DNS_HOSTNAME_PATTERN, EndpointSelector, HOSTNAME_BYTES_MAX, HealthCheck, LoadBalancing, NAME_BYTES_MAX,
+    NAME_PATTERN, OBJECT_NAME_PATTERN, PRIORITY_MAX, RetryBudget, STATIC_BACKENDS_MAX, UpstreamProtocol,
 };
+use crate::Duration;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -14,8 +15,8 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [
     {
-        "rule": "[has(self.service), has(self.static)].exists_one(is_written, is_written)",
-        "message": "a backend set must have exactly one of service and static",
+        "rule": "[has(self.service), has(self.endpointSelector), has(self.static), has(self.dns)].exists_one(is_written, is_written)",
+        "message": "a backend set must have exactly one of service, endpointSelector, static and dns",
         "reason": "FieldValueInvalid",
     },
     {
@@ -34,9 +35,17 @@ pub struct BackendSet {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<ServiceSource>,
 
+    /// Backends are the pods with these labels, without a Service in between.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint_selector: Option<EndpointSelector>,
+
     /// Backends are the addresses written here.
     #[serde(default, rename = "static", skip_serializing_if = "Option::is_none")]
     pub static_backends: Option<StaticSource>,
+
+    /// Backends are the addresses that a name has in DNS, looked up again as its TTL says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dns: Option<DnsSource>,
 
     /// How a backend of this set is chosen, in place of spec.loadBalancing as a whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -134,4 +143,62 @@ pub struct StaticBackend {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = NAME_BYTES_MAX), regex(pattern = NAME_PATTERN))]
     pub name: Option<String>,
+}
+
+/// A name in DNS.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "!has(self.minRefresh) || !has(self.maxRefresh) || duration(self.minRefresh) <= duration(self.maxRefresh)",
+    "message": "minRefresh must not be longer than maxRefresh",
+    "reason": "FieldValueInvalid",
+    "fieldPath": ".minRefresh",
+}]))]
+pub struct DnsSource {
+    /// The name, in lower case. With a dot at its end it is absolute; without one, the search domains of the
+    /// controller's machine (of its pod, in a cluster) apply as its resolv.conf says. An address belongs under static.
+    #[schemars(
+        length(min = 1, max = DNS_HOSTNAME_BYTES_MAX),
+        regex(pattern = DNS_HOSTNAME_PATTERN),
+        extend("x-kubernetes-validations" = [{
+            "rule": "!self.matches('^([^.]*[.])*[0-9]+[.]?$')",
+            "message": "hostname must not be an IP address: write it under static",
+        }])
+    )]
+    pub hostname: String,
+
+    /// TCP port of every backend, 1 to 65535.
+    #[schemars(range(min = 1, max = 65_535))]
+    pub port: i32,
+
+    /// Families of addresses in the order of preference: the first that the name has an address of is used. Default:
+    /// IPv4, IPv6.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 2), extend("x-kubernetes-list-type" = "set"))]
+    pub families: Option<Vec<IpFamily>>,
+
+    /// The shortest time between two lookups, however small the TTL, as a duration like `1s`: 1s to 1h. Default: 1s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = [{
+        "rule": "duration(self) >= duration('1s') && duration(self) <= duration('1h')",
+        "message": "minRefresh must be 1s to 1h",
+    }]))]
+    pub min_refresh: Option<Duration>,
+
+    /// The longest time between two lookups, however large the TTL, as a duration like `5m`: 1s to 1h. Default: 5m, or
+    /// minRefresh where that is longer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = [{
+        "rule": "duration(self) >= duration('1s') && duration(self) <= duration('1h')",
+        "message": "maxRefresh must be 1s to 1h",
+    }]))]
+    pub max_refresh: Option<Duration>,
+}
+
+/// A family of addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[allow(missing_docs, reason = "a doc comment on a variant would turn the schema's enum into oneOf")]
+pub enum IpFamily {
+    IPv4,
+    IPv6,
 }

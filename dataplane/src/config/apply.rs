@@ -245,7 +245,7 @@ impl Applier {
                     listeners.insert(port, Arc::new(listener));
                 }
                 None if listeners.contains_key(&port) => {
-                    self.retiring.entry(port).or_insert_with(|| Instant::now() + PORT_LINGER);
+                    self.retiring.entry(port).or_insert_with(|| now() + PORT_LINGER);
                 }
                 // Prepared for a pool that was refused.
                 None => drop(self.tls.remove(&port)),
@@ -453,6 +453,11 @@ impl PortTls {
         });
         Arc::clone(self.made.insert(made))
     }
+}
+
+/// By tokio's clock, as those who ask when to close, so that a test's paused time holds here too.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
 }
 
 /// The first listener of `spec` whose port speaks another protocol in `other`.

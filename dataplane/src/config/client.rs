@@ -4,8 +4,12 @@
 //! that, so that a restarted controller sends only what differs.
 
 mod keeping;
+mod machine;
+mod rounds;
 
-use super::apply::{Applier, PORT_LINGER};
+pub use rounds::{DIGEST_REPORT_INTERVAL, DIGEST_REPORTS_MAX};
+
+use super::apply::Applier;
 use super::convert::Rejection;
 use super::disk::State;
 use super::replica::{Breach, Event, Replica};
@@ -14,6 +18,7 @@ use crate::health::Exchange;
 use crate::readiness::Readiness;
 use crate::tls::tickets::Ring;
 use keeping::Keeping;
+use rounds::Rounds;
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::Arc;
@@ -28,9 +33,6 @@ use weir_proto::push::proxy_message::Body as ToController;
 use weir_proto::push::push_client::PushClient;
 use weir_proto::push::{ControllerMessage, HealthNews, Hello, KeyRing, ProxyMessage};
 use weir_proto::renewal::DIAL_AGAIN_TRAILER;
-
-/// Between two reports of digests, give or take a fifth.
-pub const DIGEST_REPORT_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Wait before a configuration that was refused is tried again: what stood in its way, a socket that closes above
 /// all, may be gone. Doubles with each attempt.
@@ -58,29 +60,7 @@ pub async fn run(
     readiness: Arc<Readiness>,
     shutdown: impl Future<Output = ()>,
 ) {
-    let (status, exchange) = (applier.status(), applier.exchange());
-    let mut follower = Follower {
-        replica: Replica::default(),
-        applier,
-        status,
-        exchange,
-        shares_health: false,
-        begins_sharing: false,
-        heard: Vec::new(),
-        readiness,
-        answers: Vec::new(),
-        undecided: BTreeMap::new(),
-        is_synced: false,
-        is_stream_synced: false,
-        is_retry_due: false,
-        close_at: None,
-        retry_wait: RETRY_MAX,
-        retry_at: Instant::now() + RETRY_MAX,
-        keeping: Keeping::default(),
-    };
-    if let Some(state) = state {
-        follower.begin_with(state);
-    }
+    let mut follower = Follower::new(applier, state, readiness);
     let mut random = Random::default();
     let mut shutdown = std::pin::pin!(shutdown);
     let mut backoff = Backoff::default();
@@ -89,13 +69,7 @@ pub async fn run(
             () = &mut shutdown => return,
             end = follower.follow(&mut dialer, &proxy_id, &mut random) => end,
         };
-        // Half applied is not a state that is left behind. What was refused is tried again, for no Hello is on its way
-        // that says what this proxy has.
-        follower.is_retry_due = true;
-        follower.apply();
-        follower.answers.clear();
-        // Nobody is there to say who takes these ports over.
-        follower.close_at = follower.applier.close_retired((Instant::now() + PORT_LINGER).into_std());
+        follower.end_stream();
         if follower.status.is_in_step() {
             backoff.reset();
         }
@@ -135,7 +109,9 @@ enum End {
     Closed,
 }
 
-struct Follower {
+/// What a proxy has and what it makes of a stream. Messages in, answers out; whoever drives it brings them, and the time to
+/// try again.
+pub struct Follower {
     replica: Replica,
     applier: Applier,
     status: Arc<Status>,
@@ -168,8 +144,6 @@ struct Follower {
 impl Follower {
     async fn follow(&mut self, dialer: &mut Dialer, proxy_id: &str, random: &mut Random) -> End {
         self.is_stream_synced = false;
-        (self.shares_health, self.begins_sharing) = (false, false);
-        self.heard.clear();
         let link = match Box::pin(self.beside(dialer.dial(random))).await {
             Ok(link) => link,
             Err(error) => return error.into(),
@@ -187,13 +161,13 @@ impl Follower {
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
         let (outbound, receiver) = mpsc::channel(OUTBOUND_BUFFER);
-        let hello = Hello { health_id: self.exchange.id().0, ..self.replica.begin_stream(proxy_id) };
+        let hello = Hello { health_id: self.exchange.id().0, ..self.begin_stream(proxy_id) };
         let hello = ToController::Hello(hello);
         send(&outbound, hello).await?;
         let request = link.request(ReceiverStream::new(receiver));
         let mut inbound = self.beside(client.connect(request)).await?.into_inner();
         self.status.connected();
-        let mut report_at = Instant::now() + random.around(DIGEST_REPORT_INTERVAL);
+        let mut rounds = Rounds::begin(Instant::now(), random);
         loop {
             let retry_at = self.retry_at;
             let close_at = self.close_at.map(Instant::from_std);
@@ -203,21 +177,17 @@ impl Follower {
                     self.take_batch(message, &mut inbound, &outbound).await?;
                 }
                 () = self.exchange.changed(), if self.shares_health => self.say_health(&outbound).await?,
-                () = tokio::time::sleep_until(report_at) => {
-                    let reports: Vec<_> = self.replica.digest_reports().collect();
-                    for report in reports {
+                () = tokio::time::sleep_until(rounds.due) => {
+                    for report in rounds.next(&self.replica, Instant::now(), random) {
                         send(&outbound, ToController::DigestReport(report)).await?;
                     }
-                    report_at = Instant::now() + random.around(DIGEST_REPORT_INTERVAL);
                 }
                 () = tokio::time::sleep_until(close_at.unwrap_or(retry_at)), if close_at.is_some() => {
                     self.close_at = self.applier.close_retired(Instant::now().into_std());
                 }
                 () = tokio::time::sleep_until(retry_at) => {
-                    self.is_retry_due = true;
+                    self.retry();
                     self.flush(&outbound).await?;
-                    self.retry_wait = (self.retry_wait * 2).min(RETRY_MAX);
-                    self.retry_at = Instant::now() + self.retry_wait;
                 }
                 due = self.keeping.due() => self.on_due(due),
             }
@@ -251,14 +221,16 @@ impl Follower {
 
     /// Everything that a message means, and the replies that need not wait for the commit. Not async: the replica has
     /// moved on as soon as it has the message, and a stream that dies over a reply must not come between the two.
-    fn take_in(&mut self, message: ControllerMessage) -> Result<Vec<ToController>, Breach> {
+    ///
+    /// # Errors
+    /// [`Breach`]: the stream must be closed. The pools stay as they are.
+    pub fn take_in(&mut self, message: ControllerMessage) -> Result<Vec<ToController>, Breach> {
         let events = self.replica.on_message(message)?;
         Ok(events.into_iter().filter_map(|event| self.on_event(event)).collect())
     }
 
     async fn flush(&mut self, outbound: &mpsc::Sender<ProxyMessage>) -> Result<(), End> {
-        self.apply();
-        self.close_at = self.applier.close_retired(Instant::now().into_std());
+        let answers = self.settle();
         if std::mem::take(&mut self.begins_sharing) {
             self.exchange.begin().await;
             self.say_health(outbound).await?;
@@ -266,10 +238,17 @@ impl Follower {
         for news in self.heard.drain(..) {
             self.exchange.hear(news).await;
         }
-        for answer in std::mem::take(&mut self.answers) {
+        for answer in answers {
             send(outbound, answer).await?;
         }
         Ok(())
+    }
+
+    /// Makes what was taken in serve; the answers to send then.
+    pub fn settle(&mut self) -> Vec<ToController> {
+        self.apply();
+        self.close_at = self.applier.close_retired(Instant::now().into_std());
+        std::mem::take(&mut self.answers)
     }
 
     async fn say_health(&self, outbound: &mpsc::Sender<ProxyMessage>) -> Result<(), End> {

@@ -9,6 +9,7 @@
 //! when the update is whole.
 
 mod kept;
+mod reports;
 
 use super::content::{Assembly, SetContent, WireConfig};
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,8 +21,8 @@ use weir_proto::limits::{
 use weir_proto::push::controller_message::Body as FromController;
 use weir_proto::push::proxy_message::Body as ToController;
 use weir_proto::push::{
-    Ack, Backend, BackendDelta, ChunkReceived, ConfigChunk, ControllerMessage, DigestReport, HealthNews,
-    Hello, KeyRing, KnownPool, Nack, PoolConfig, SetDigest, SnapshotRequest, Version, Welcome,
+    Ack, Backend, BackendDelta, ChunkReceived, ConfigChunk, ControllerMessage, HealthNews, Hello, KeyRing,
+    KnownPool, Nack, PoolConfig, SetDigest, SnapshotRequest, Version, Welcome,
 };
 
 /// A message that no controller of this protocol sends. The stream is closed and dialled again.
@@ -235,16 +236,6 @@ impl Replica {
         let version = Some(pool.version?);
         let config_digest = pool.in_force.as_ref().map_or(0, |config| config.digest);
         Some(ToController::Ack(Ack { pool: name.into(), version, config_digest }))
-    }
-
-    /// One report for each pool that is settled.
-    pub fn digest_reports(&self) -> impl Iterator<Item = DigestReport> {
-        self.pools.iter().filter_map(|(name, pool)| {
-            let settled = pool.update.is_none() && !pool.awaits_snapshot;
-            let version = Some(pool.version.filter(|_| settled)?);
-            let config_digest = pool.in_force.as_ref().map_or(0, |config| config.digest);
-            Some(DigestReport { pool: name.clone(), version, config_digest, sets: digests(&pool.sets) })
-        })
     }
 
     fn remove(&mut self, name: &str) -> Option<Event> {

@@ -56,6 +56,10 @@ pub struct PoolReport {
     /// Backends that take no requests at some of these proxies, at most 256.
     #[prost(message, repeated, tag = "9")]
     pub unhealthy: ::prost::alloc::vec::Vec<UnhealthyBackend>,
+    /// Whose lag `lag_us` is, while some proxy is behind, at most 512 bytes; empty
+    /// where that is not said.
+    #[prost(string, tag = "10")]
+    pub slowest_proxy: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct UnhealthyBackend {

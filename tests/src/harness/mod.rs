@@ -16,6 +16,7 @@ pub mod gauge;
 pub mod ledger;
 pub mod load;
 pub mod manifest;
+pub mod nameserver;
 pub mod ports;
 pub mod process;
 pub mod relay;

@@ -24,6 +24,8 @@ fn flags_that_cannot_be_understood_end_with_code_2_and_name_the_value() {
         ("weir", &["run", ".", "--workers", "0"], "0"),
         ("weir", &["run", ".", "--drain-timeout", "10"], "10s"),
         ("weir", &["run", ".", "--bind", "localhost"], "localhost"),
+        ("weir", &["run", ".", "--dns-server", "dns.example"], "dns.example"),
+        ("weir-controller", &["--dns-server", "10.0.0.1:0"], "10.0.0.1:0"),
         ("weir", &["validate"], "<PATH>"),
         ("weir", &["validate", "--output", "xml", "."], "xml"),
         ("weir", &["demo-backend", "--listen", "9101"], "9101"),

@@ -4,7 +4,7 @@
 use crate::fixtures::{Pool, Random, backend};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use weir_controller::push::{Report, Session};
 use weir_controller::store::{Completeness, Contents, Store};
 use weir_proto::digest;
@@ -71,6 +71,7 @@ impl Simulation {
     }
 
     fn step(&mut self) {
+        self.now += Duration::from_millis(self.random.below(15));
         match self.random.below(16) {
             0..4 => self.change(),
             4..9 => {
@@ -169,7 +170,8 @@ impl Simulation {
         for _ in 0..100_000 {
             let is_quiet = self.to_proxy.is_empty() && self.to_controller.is_empty();
             if !self.send() && is_quiet {
-                return;
+                let Some(due) = self.session.due() else { return };
+                self.now = due;
             }
             self.proxy_takes();
             self.controller_takes();

@@ -4,6 +4,7 @@ use super::ReplicaArgs;
 use super::security::SecurityArgs;
 use crate::keys::KeysArgs;
 use crate::logging::LogArgs;
+use crate::names::DnsArgs;
 use clap::Parser;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -26,13 +27,16 @@ pub struct Args {
     #[command(flatten)]
     #[allow(missing_docs, reason = "a doc comment here would become the text of --help")]
     pub keys: KeysArgs,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "a doc comment here would become the text of --help")]
+    pub dns: DnsArgs,
     /// Address that proxies dial
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9901", env = "WEIR_LISTEN")]
     pub listen: SocketAddr,
     #[command(flatten)]
     #[allow(missing_docs, reason = "a doc comment here would become the text of --help")]
     pub security: SecurityArgs,
-    /// Address of administration: /livez, /readyz and /metrics
+    /// Address of administration: /livez, /readyz, /metrics, and what `weir status --admin` asks for
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9902", env = "WEIR_ADMIN")]
     pub admin: SocketAddr,
     #[command(flatten)]
@@ -43,7 +47,7 @@ pub struct Args {
 /// Where objects come from.
 #[derive(Debug, Clone, clap::Args)]
 pub struct SourceArgs {
-    /// Folder (or one file) of manifests instead of a cluster: LoadBalancerPool, Service, EndpointSlice, Secret
+    /// Folder (or one file) of manifests instead of a cluster: LoadBalancerPool, Service, EndpointSlice, Pod, Secret
     #[arg(long, value_name = "FOLDER", conflicts_with_all = ["kubeconfig", "context", "watch_namespace"])]
     pub folder: Option<PathBuf>,
     /// File that says how to reach the cluster [default: the cluster that this pod runs in]
@@ -69,6 +73,13 @@ pub struct PodArgs {
 }
 
 impl Args {
+    /// How this process is called among the replicas: after its pod. Outside of one, every process is a replica of its own.
+    #[must_use]
+    pub fn replica_name(&self) -> String {
+        let name = self.pod.pod_name.clone();
+        name.unwrap_or_else(|| format!("weir-controller-{}", std::process::id()))
+    }
+
     /// What can be said of the command line before anything is opened.
     ///
     /// # Errors

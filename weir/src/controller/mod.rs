@@ -23,7 +23,7 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use weir_controller::admin;
+use weir_controller::admin::{self, Overview, Shown};
 use weir_controller::cluster::Cluster;
 use weir_controller::metrics::Metrics;
 use weir_controller::push;
@@ -72,10 +72,12 @@ pub async fn run(args: Args) -> Result<ExitCode, Failure> {
     let readiness = Arc::new(Readiness::default());
     let metrics = Arc::new(Metrics::new(Arc::clone(&store), Arc::clone(&readiness)));
     let mut tasks = JoinSet::new();
-    tasks.spawn(admin::serve(administration, Arc::clone(&readiness), Arc::clone(&metrics)));
+    let board = Arc::new(Board::default());
+    let overview = Arc::new(Overview::new(args.replica_name(), Arc::clone(&store), Arc::clone(&board)));
+    let shown = Shown { readiness: Arc::clone(&readiness), metrics: Arc::clone(&metrics), overview };
+    tasks.spawn(admin::serve(administration, shown));
 
     tracing::info!(listen = %args.listen, admin = %args.admin, source = %source, "controller started");
-    let board = Arc::new(Board::default());
     let mut replica = None;
     if let Some(cluster) = source.cluster() {
         let campaign = replica_of(&args, cluster, &store).map_err(Failure::Usage)?;
@@ -89,7 +91,9 @@ pub async fn run(args: Args) -> Result<ExitCode, Failure> {
         tasks.spawn(keeper.run(move |ring| store.use_ring(ring)));
     }
     // The only writer of the store's pools. Proxies wait on their streams until it has seen everything once.
-    let sinks = source::Sinks { store: Arc::clone(&store), board, readiness, metrics };
+    let (names, lookups) = args.dns.client(source.reach(), metrics.dns());
+    tasks.spawn(lookups.run());
+    let sinks = source::Sinks { store: Arc::clone(&store), board, readiness, metrics, names };
     tasks.spawn(source.follow(sinks, args.log.log_format));
 
     let asked = until(stop.clone(), Stop::Gently);
@@ -129,9 +133,7 @@ async fn write_status(
 }
 
 fn replica_of(args: &Args, cluster: &Cluster, store: &Arc<Store>) -> anyhow::Result<Replica> {
-    let name = args.pod.pod_name.clone();
-    // Outside of a pod, every process is a replica of its own.
-    let name = name.unwrap_or_else(|| format!("weir-controller-{}", std::process::id()));
+    let name = args.replica_name();
     let own = Own { name: &name, listen: args.listen, is_tls: args.security.is_tls() };
     args.replica.replica(cluster, own, store)
 }

@@ -6,6 +6,7 @@ use crate::logging;
 use std::fmt;
 use std::sync::Arc;
 use weir_controller::cluster::{self, Access, Cluster};
+use weir_controller::dns::{Client, Reach};
 use weir_controller::folder::FolderSource;
 use weir_controller::metrics::Metrics;
 use weir_controller::readiness::Readiness;
@@ -26,6 +27,7 @@ pub(super) struct Sinks {
     pub(super) board: Arc<Board>,
     pub(super) readiness: Arc<Readiness>,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) names: Client,
 }
 
 impl Source {
@@ -58,18 +60,23 @@ impl Source {
         }
     }
 
+    /// What answers of DNS may be. Who keeps a folder may mean the machine that it is on.
+    pub(super) fn reach(&self) -> Reach {
+        match self {
+            Self::Cluster(_) => Reach::Cluster,
+            Self::Folder(..) => Reach::Machine,
+        }
+    }
+
     /// Follows the source for as long as it is polled.
     pub(super) async fn follow(self, sinks: Sinks, format: logging::Format) {
-        let Sinks { store, board, readiness, metrics } = sinks;
+        let Sinks { store, board, readiness, metrics, names } = sinks;
         match self {
-            Self::Cluster(cluster) => cluster::follow(*cluster, store, board, readiness, metrics).await,
+            Self::Cluster(cluster) => {
+                cluster::follow(*cluster, store, board, readiness, metrics, names).await;
+            }
             Self::Folder(source, _) => {
-                let mut follower = Follower::new(store, format);
-                let take = move |loaded| {
-                    follower.take(loaded);
-                    readiness.ready();
-                };
-                source.run(take).await;
+                Follower::new(store, board, format).run(*source, names, || readiness.ready()).await;
             }
         }
     }

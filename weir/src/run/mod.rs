@@ -14,6 +14,7 @@ use crate::exit::{self, Failure};
 use crate::follower::Follower;
 use crate::keys::KeysArgs;
 use crate::logging::{self, LogArgs};
+use crate::names::DnsArgs;
 use crate::serving::ServingArgs;
 use anyhow::Context as _;
 use std::net::{IpAddr, Ipv4Addr};
@@ -21,9 +22,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use tokio::task::JoinSet;
+use weir_controller::admin::Overview;
+use weir_controller::dns::{Meters, Reach};
 use weir_controller::folder::FolderSource;
 use weir_controller::push;
+use weir_controller::status::Board;
 use weir_controller::store::{Store, random_epoch};
+use weir_proxy::admin::Pages;
 use weir_proxy::proxy::{self, Stop};
 use weir_proxy::signals;
 
@@ -33,11 +38,13 @@ const PROXY_ID: &str = "weir-run";
 /// Flags of `weir run`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Folder (or one file) of manifests: LoadBalancerPool, Service, EndpointSlice, Secret
+    /// Folder (or one file) of manifests: LoadBalancerPool, Service, EndpointSlice, Pod, Secret
     folder: PathBuf,
     /// Address that listeners bind; 0.0.0.0 or :: takes requests from other machines
     #[arg(long, value_name = "ADDR", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
     bind: IpAddr,
+    #[command(flatten)]
+    dns: DnsArgs,
     #[command(flatten)]
     keys: KeysArgs,
     #[command(flatten)]
@@ -60,15 +67,27 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     ended
 }
 
+/// What the controller knows, at the one administration address.
+fn pages(overview: Overview) -> Pages {
+    let overview = Arc::new(overview);
+    Pages::new(&Overview::PATHS, move |path, query| {
+        let overview = Arc::clone(&overview);
+        Box::pin(async move { overview.page(&path, query.as_deref()).await })
+    })
+}
+
 async fn serve(args: &Args) -> Result<ExitCode, Failure> {
     let stop = signals::stop_on_signals().context("cannot handle signals")?;
     let source = FolderSource::open(&args.folder).map_err(|error| Failure::Usage(error.into()))?;
     let keys = args.keys.open(&args.folder)?;
     let store = Store::new(random_epoch());
     let (service, channel) = push::in_process(Arc::clone(&store), std::future::pending());
-    let mut follower = Follower::with_samples(Arc::clone(&store), args.log.log_format);
+    let board = Arc::new(Board::default());
+    let (names, lookups) = args.dns.client(Reach::Machine, Meters::default());
+    let follower = Follower::with_samples(Arc::clone(&store), Arc::clone(&board), args.log.log_format);
 
-    let options = args.serving.options(PROXY_ID.to_owned(), args.bind)?;
+    let mut options = args.serving.options(PROXY_ID.to_owned(), args.bind)?;
+    options.pages = Some(pages(Overview::new(PROXY_ID.to_owned(), Arc::clone(&store), board)));
 
     let mut controller = JoinSet::new();
     controller.spawn(async move {
@@ -82,7 +101,8 @@ async fn serve(args: &Args) -> Result<ExitCode, Failure> {
         let store = Arc::clone(&store);
         controller.spawn(keeper.run(move |ring| store.use_ring(ring)));
     }
-    controller.spawn(source.run(move |loaded| follower.take(loaded)));
+    controller.spawn(lookups.run());
+    controller.spawn(follower.run(source, names, || ()));
     controller.spawn(summary::print_once_served(
         store,
         summary::Addresses { bind: options.bind, admin: options.admin },

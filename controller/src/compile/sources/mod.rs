@@ -2,17 +2,23 @@
 //!
 //! Apart from the pool's configuration, so that an EndpointSlice event compiles its own sets and nothing else.
 
+mod dns;
 mod plan;
+mod pods;
 mod service;
 mod slices;
 mod written;
 
+pub use dns::DnsSource;
+pub(crate) use plan::selectors_of;
 pub(super) use plan::{named, planned};
+pub use pods::PodsSource;
 pub use service::ServiceSource;
 pub use written::StaticSource;
 
 use super::check::quoted;
-use super::{ObjectKey, Objects, Reason, Warning};
+use super::{ObjectKey, Objects, Reason, Selector, Warning};
+use crate::dns::Lookup;
 use k8s_openapi::api::core::v1::ServicePort;
 use weir_proto::digest;
 use weir_proto::push::{Backend, UpstreamProtocol};
@@ -27,8 +33,12 @@ const HTTP2: [&str; 3] = ["kubernetes.io/h2c", "h2c", "grpc"];
 pub enum SetSource {
     /// The endpoints of a Service.
     Service(ServiceSource),
+    /// Pods with certain labels.
+    Pods(PodsSource),
     /// Written in the pool.
     Static(StaticSource),
+    /// The addresses of a name in DNS.
+    Dns(DnsSource),
 }
 
 /// What a set's backends follow: where something changes there, the set is compiled again.
@@ -36,14 +46,20 @@ pub enum SetSource {
 pub enum Origin {
     /// A Service, or one of its EndpointSlices.
     Service(ObjectKey),
+    /// A name in DNS, by what is asked for.
+    Name(Lookup),
+    /// The pods that a selector takes.
+    Pods(Selector),
 }
 
 impl SetSource {
-    /// Everything that its backends follow.
+    /// What its backends follow as the pool says it.
     pub fn origins(&self) -> impl Iterator<Item = Origin> {
         match self {
             Self::Service(source) => Some(Origin::Service(source.service.clone())),
+            Self::Pods(source) => Some(Origin::Pods(source.selector.clone())),
             Self::Static(_) => None,
+            Self::Dns(source) => Some(Origin::Name(source.lookup.clone())),
         }
         .into_iter()
     }
@@ -53,7 +69,9 @@ impl SetSource {
     pub fn resolve(&self, pool: &ObjectKey, objects: &Objects) -> Resolved {
         match self {
             Self::Service(source) => source.resolve(pool, objects),
+            Self::Pods(source) => source.resolve(pool, objects),
             Self::Static(source) => source.resolve(),
+            Self::Dns(source) => source.resolve(pool, objects),
         }
     }
 }
@@ -64,16 +82,19 @@ impl Origin {
     pub fn namespace(&self) -> Option<&str> {
         match self {
             Self::Service(service) => Some(&service.namespace),
+            Self::Name(_) => None,
+            // Always the pool's own, which permits itself.
+            Self::Pods(_) => None,
         }
     }
 }
 
-/// A port of a Service.
+/// A port of a Service, or of pods.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PortName {
-    /// `spec.ports[].port`.
+    /// Of a Service: `spec.ports[].port`.
     Number(u16),
-    /// `spec.ports[].name`.
+    /// Of a Service: `spec.ports[].name`.
     Name(String),
 }
 
@@ -105,10 +126,15 @@ pub struct Resolved {
     /// Why the set is empty where its source could not be resolved, what of its endpoints cannot be used, or that its
     /// backends expect another protocol.
     pub warnings: Vec<Warning>,
+    /// The name that the backends follow beside [`SetSource::origins`]: that of a Service of type ExternalName.
+    pub name: Option<Lookup>,
+    /// Nothing is known of a name yet, so that `content` is empty for want of an answer: what was there before stays.
+    pub is_open: bool,
 }
 
 /// What is wrong with what a set's source points to.
 pub(super) struct Fault {
+    /// Empty for the source as a whole.
     pub(super) subfield: &'static str,
     pub(super) value: String,
     pub(super) rule: String,
@@ -127,13 +153,11 @@ impl Fault {
     }
 
     fn warning(self, pool: &ObjectKey, field: &str) -> Warning {
-        Warning {
-            pool: pool.clone(),
-            field: format!("{field}.{}", self.subfield),
-            value: self.value,
-            rule: self.rule,
-            reason: self.reason,
-        }
+        let field = match self.subfield {
+            "" => field.to_owned(),
+            subfield => format!("{field}.{subfield}"),
+        };
+        Warning { pool: pool.clone(), field, value: self.value, rule: self.rule, reason: self.reason }
     }
 }
 

@@ -1,14 +1,15 @@
 //! What a specification says of its sets' sources.
 
+use super::pods::PodsSource;
 use super::service::ServiceSource;
-use super::{PortName, SetSource, written};
+use super::{PortName, SetSource, dns, written};
 use crate::compile::ObjectKey;
 use crate::compile::check::{Check, quoted};
-use crate::compile::policy;
+use crate::compile::{Selector, policy, pool};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use std::collections::{BTreeMap, BTreeSet};
-use weir_crds::LoadBalancerPoolSpec;
 use weir_crds::pool as spec;
+use weir_crds::{LoadBalancerPool, LoadBalancerPoolSpec};
 use weir_proto::push::UpstreamProtocol;
 
 /// Reads the source of each set, by the set's name; without those that are wrong.
@@ -31,7 +32,12 @@ pub(in crate::compile) fn planned(
 
 fn of_set(key: &ObjectKey, field: &str, set: &spec::BackendSet, check: &mut Check) -> Option<SetSource> {
     let protocol = set.protocol.map(policy::protocol);
-    let kinds = [("service", set.service.is_some()), ("static", set.static_backends.is_some())];
+    let kinds = [
+        ("service", set.service.is_some()),
+        ("endpointSelector", set.endpoint_selector.is_some()),
+        ("static", set.static_backends.is_some()),
+        ("dns", set.dns.is_some()),
+    ];
     let all = kinds.map(|(kind, _)| kind).join(", ");
     let written: Vec<_> = kinds.iter().filter(|(_, is_written)| *is_written).map(|(kind, _)| *kind).collect();
     match written[..] {
@@ -45,6 +51,13 @@ fn of_set(key: &ObjectKey, field: &str, set: &spec::BackendSet, check: &mut Chec
     if let Some(service) = &set.service {
         return of_service(key, &format!("{field}.service"), service, protocol, check)
             .map(SetSource::Service);
+    }
+    if let Some(name) = &set.dns {
+        return dns::plan(&format!("{field}.dns"), name, protocol, check).map(SetSource::Dns);
+    }
+    if let Some(selector) = &set.endpoint_selector {
+        return of_pods(key, &format!("{field}.endpointSelector"), selector, protocol, check)
+            .map(SetSource::Pods);
     }
     let addresses = set.static_backends.as_ref()?;
     written::plan(&format!("{field}.static.backends"), addresses, protocol, check).map(SetSource::Static)
@@ -61,15 +74,39 @@ fn of_service(
     if let Some(namespace) = &service.namespace {
         check.name(&format!("{field}.namespace"), namespace);
     }
-    let port_field = format!("{field}.port");
-    let port = match &service.port {
-        IntOrString::Int(number) => PortName::Number(check.port(&port_field, *number)?),
-        IntOrString::String(name) => {
-            check.name(&port_field, name);
-            PortName::Name(name.clone())
-        }
-    };
+    let port = port(&format!("{field}.port"), &service.port, check)?;
     Some(ServiceSource { field: field.to_owned(), service: service_key(key, service), port, protocol })
+}
+
+fn of_pods(
+    key: &ObjectKey,
+    field: &str,
+    selector: &spec::EndpointSelector,
+    protocol: Option<UpstreamProtocol>,
+    check: &mut Check,
+) -> Option<PodsSource> {
+    let port = port(&format!("{field}.port"), &selector.port, check);
+    let selector = Selector::read(&key.namespace, field, selector, check)?;
+    let protocol = protocol.unwrap_or(UpstreamProtocol::Http1);
+    Some(PodsSource { field: field.to_owned(), selector, port: port?, protocol })
+}
+
+fn port(field: &str, port: &IntOrString, check: &mut Check) -> Option<PortName> {
+    match port {
+        IntOrString::Int(number) => check.port(field, *number).map(PortName::Number),
+        IntOrString::String(name) => {
+            check.name(field, name);
+            Some(PortName::Name(name.clone()))
+        }
+    }
+}
+
+/// The selectors that a pool names, each once. Those are to be watched; one that is not right is none.
+pub(crate) fn selectors_of(pool: &LoadBalancerPool) -> BTreeSet<Selector> {
+    let key = pool::key_of(&pool.metadata);
+    let written = pool.spec.backend_sets.iter().filter_map(|set| set.endpoint_selector.as_ref());
+    let read = |written| Selector::read(&key.namespace, "", written, &mut Check::new(key.clone()));
+    written.take(spec::BACKEND_SETS_MAX).filter_map(read).collect()
 }
 
 fn service_key(pool: &ObjectKey, service: &spec::ServiceSource) -> ObjectKey {
@@ -79,20 +116,24 @@ fn service_key(pool: &ObjectKey, service: &spec::ServiceSource) -> ObjectKey {
 
 /// Where a set's members come from: written addresses are part of the specification, endpoints are not.
 pub(in crate::compile) fn named(key: &ObjectKey, set: &spec::BackendSet) -> String {
-    match (&set.service, &set.static_backends) {
-        (Some(service), _) => {
-            let port = match &service.port {
-                IntOrString::Int(number) => number.to_string(),
-                IntOrString::String(name) => name.clone(),
-            };
-            format!("service {}:{port}", service_key(key, service))
+    let port = |port: &IntOrString| match port {
+        IntOrString::Int(number) => number.to_string(),
+        IntOrString::String(name) => name.clone(),
+    };
+    match (&set.service, &set.endpoint_selector, &set.static_backends, &set.dns) {
+        (Some(service), ..) => format!("service {}:{}", service_key(key, service), port(&service.port)),
+        (None, Some(selector), ..) => {
+            let query = Selector::read(&key.namespace, "", selector, &mut Check::new(key.clone()));
+            let query = query.map(|selector| selector.query()).unwrap_or_default();
+            format!("pods {}:{query}:{}", key.namespace, port(&selector.port))
         }
-        (None, Some(written)) => {
+        (None, None, Some(written), _) => {
             let address = |backend: &spec::StaticBackend| {
                 format!("{}:{}*{}p{}", backend.address, backend.port, backend.weight, backend.priority)
             };
             format!("static {}", written.backends.iter().map(address).collect::<Vec<_>>().join(" "))
         }
-        (None, None) => String::new(),
+        (None, None, None, Some(name)) => format!("dns {}:{}", name.hostname, name.port),
+        (None, None, None, None) => String::new(),
     }
 }

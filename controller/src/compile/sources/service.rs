@@ -1,11 +1,13 @@
 //! The endpoints of a port of a Service.
 
+use super::dns::Named;
 use super::slices::{Slices, is_tcp};
 use super::{BackendSetContent, Fault, PortName, Resolved, spoken};
 use crate::compile::check::quoted;
 use crate::compile::references::{Target, is_permitted, not_permitted};
 use crate::compile::{ObjectKey, Objects, Reason};
-use k8s_openapi::api::core::v1::{Service, ServicePort};
+use crate::dns::check_hostname;
+use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use weir_crds::pool as spec;
 use weir_proto::push::UpstreamProtocol;
 
@@ -27,8 +29,15 @@ pub struct ServiceSource {
 
 impl ServiceSource {
     pub(super) fn resolve(&self, pool: &ObjectKey, objects: &Objects) -> Resolved {
+        let mut external = None;
         let (content, said, faults) = match service_port(pool, &self.service, &self.port, objects) {
-            Ok((families, port)) => of_port(&self.service, families, port, objects),
+            Ok(Found::Endpoints(families, port)) => of_port(&self.service, families, port, objects),
+            Ok(Found::External(name)) => {
+                let resolved = name.resolve("name", &quoted(&self.service.name), objects);
+                let faults = name.unspoken().into_iter().chain(resolved.faults).collect();
+                external = Some((name.lookup, resolved.is_open));
+                (resolved.content, name.said, faults)
+            }
             Err(fault) => (BackendSetContent::default(), None, vec![fault]),
         };
         // Whoever writes the protocol down knows better than what speaks of it otherwise.
@@ -39,8 +48,18 @@ impl ServiceSource {
             content,
             protocol: self.protocol.or(said).unwrap_or(UpstreamProtocol::Http1),
             warnings: faults.map(|fault| fault.warning(pool, &self.field)).collect(),
+            is_open: external.as_ref().is_some_and(|(_, is_open)| *is_open),
+            name: external.map(|(lookup, _)| lookup),
         }
     }
+}
+
+/// What a Service has behind its port.
+enum Found<'a> {
+    /// Endpoints, in families of its own.
+    Endpoints(&'a [String], &'a ServicePort),
+    /// A name in DNS.
+    External(Named<'a>),
 }
 
 fn of_port(
@@ -64,7 +83,7 @@ fn service_port<'a>(
     key: &ObjectKey,
     port: &PortName,
     objects: &'a Objects,
-) -> Result<(&'a [String], &'a ServicePort), Fault> {
+) -> Result<Found<'a>, Fault> {
     let fault = |subfield, value, rule: String, reason| Fault {
         subfield,
         value,
@@ -83,9 +102,10 @@ fn service_port<'a>(
         );
         return Err(unresolved("name", quoted(&key.name), rule));
     };
-    if service.spec.as_ref().and_then(|spec| spec.type_.as_deref()) == Some("ExternalName") {
-        let rule = "is a Service of type ExternalName, which has no endpoints: use one that selects pods";
-        return Err(unresolved("name", quoted(&key.name), rule.to_owned()));
+    if let Some(spec) = service.spec.as_ref().filter(|spec| spec.type_.as_deref() == Some("ExternalName")) {
+        return external(key, spec, port)
+            .map(Found::External)
+            .map_err(|(subfield, value, rule)| unresolved(subfield, value, rule));
     }
     let shown = match port {
         PortName::Number(number) => number.to_string(),
@@ -107,8 +127,41 @@ fn service_port<'a>(
             let rule = format!("is not a TCP port of Service {key}: use one with protocol TCP");
             Err(unresolved("port", shown, rule))
         }
-        Some(found) => Ok((families(service), found)),
+        Some(found) => Ok(Found::Endpoints(families(service), found)),
     }
+}
+
+/// A Service of type ExternalName (which needs no ports) at one of its ports, or at a number.
+fn external<'a>(
+    key: &ObjectKey,
+    spec: &'a ServiceSpec,
+    port: &PortName,
+) -> Result<Named<'a>, (&'static str, String, String)> {
+    let named = spec.external_name.as_deref().unwrap_or_default();
+    // As the cluster's DNS has it: the target of a CNAME, to which no search domain applies.
+    let hostname = format!("{}.", named.strip_suffix('.').unwrap_or(named).to_ascii_lowercase());
+    if let Err(error) = check_hostname(&hostname) {
+        let rule =
+            format!("is a Service of type ExternalName, and its spec.externalName {} {error}", quoted(named));
+        return Err(("name", quoted(&key.name), rule));
+    }
+    let ports = spec.ports.as_deref().unwrap_or_default();
+    let found = ports.iter().filter(|port| is_tcp(port.protocol.as_deref())).find(|candidate| match port {
+        PortName::Number(number) => candidate.port == i32::from(*number),
+        PortName::Name(name) => candidate.name.as_deref() == Some(name),
+    });
+    let number = |found: &ServicePort| u16::try_from(found.port).ok().filter(|number| *number > 0);
+    let port = match port {
+        PortName::Number(number) => *number,
+        PortName::Name(name) => found.and_then(number).ok_or_else(|| {
+            let rule = format!(
+                "is not the name of a TCP port of Service {key}, which is of type ExternalName: use a number, or one of {}",
+                spelled(ports)
+            );
+            ("port", quoted(name), rule)
+        })?,
+    };
+    Ok(Named::of_service(hostname.into(), port, found))
 }
 
 fn families(service: &Service) -> &[String] {

@@ -47,7 +47,7 @@ pub(super) struct Slices<'a> {
 
 /// What was found under one address. The greater of two is the one to keep.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Found<'a> {
+pub(super) struct Found<'a> {
     is_ready: bool,
     zone: &'a str,
     node: &'a str,
@@ -100,7 +100,10 @@ impl Slices<'_> {
             }
         }
         let mut faults = self.faults(&oddities, backends.is_empty());
-        faults.extend(self.cut(&mut backends));
+        faults.extend(
+            cut(&mut backends)
+                .map(|rule| Fault { reason: Reason::LimitReached, ..self.about_endpoints(rule) }),
+        );
         (BackendSetContent::new(backends), oddities.spoken(), faults)
     }
 
@@ -154,21 +157,6 @@ impl Slices<'_> {
             }
         }
         numbers
-    }
-
-    /// Leaves as many as a set may have: ready ones first, then by id, so that few change when one more comes.
-    fn cut(&self, backends: &mut Vec<Backend>) -> Option<Fault> {
-        let count = backends.len();
-        if count <= BACKENDS_PER_SET_MAX {
-            return None;
-        }
-        let order = |backend: &Backend| backend.state() != BackendState::Ready;
-        backends.sort_unstable_by(|a, b| order(a).cmp(&order(b)).then_with(|| a.id.cmp(&b.id)));
-        backends.truncate(BACKENDS_PER_SET_MAX);
-        Some(self.about_endpoints(format!(
-            "has {count} endpoints, more than the {BACKENDS_PER_SET_MAX} that a set takes, of which ready ones and then \
-             smaller addresses go first: divide it into several Services"
-        )))
     }
 
     fn faults(&self, oddities: &Oddities, is_empty: bool) -> Vec<Fault> {
@@ -261,7 +249,18 @@ impl<'a> Found<'a> {
         }
     }
 
-    fn backend(self, address: SocketAddr) -> Backend {
+    /// A pod has no hints: they are made for all endpoints of a Service together.
+    pub(super) fn of_pod(state: BackendState, zone: &'a str, node: &'a str) -> Self {
+        Self {
+            is_ready: state == BackendState::Ready,
+            zone: bounded(Some(zone), ZONE_BYTES_MAX),
+            node: bounded(Some(node), NODE_NAME_BYTES_MAX),
+            hint_zones: Vec::new(),
+            hint_nodes: Vec::new(),
+        }
+    }
+
+    pub(super) fn backend(self, address: SocketAddr) -> Backend {
         let owned = |names: Vec<&str>| names.into_iter().map(str::to_owned).collect();
         let state = if self.is_ready { BackendState::Ready } else { BackendState::Draining };
         let address = address.to_string();
@@ -277,6 +276,22 @@ impl<'a> Found<'a> {
             priority: 0,
         }
     }
+}
+
+/// Leaves as many as a set may have: ready ones first, then by id, so that few change when one more comes. Says so where
+/// some were left out.
+pub(super) fn cut(backends: &mut Vec<Backend>) -> Option<String> {
+    let count = backends.len();
+    if count <= BACKENDS_PER_SET_MAX {
+        return None;
+    }
+    let order = |backend: &Backend| backend.state() != BackendState::Ready;
+    backends.sort_unstable_by(|a, b| order(a).cmp(&order(b)).then_with(|| a.id.cmp(&b.id)));
+    backends.truncate(BACKENDS_PER_SET_MAX);
+    Some(format!(
+        "has {count} endpoints, more than the {BACKENDS_PER_SET_MAX} that a set takes, of which ready ones and then \
+         smaller addresses go first: divide it into several"
+    ))
 }
 
 impl Tally {

@@ -22,6 +22,8 @@ impl StaticSource {
             content: BackendSetContent::new(self.backends.clone()),
             protocol: self.protocol,
             warnings: Vec::new(),
+            name: None,
+            is_open: false,
         }
     }
 }

@@ -82,7 +82,8 @@ fn a_secret_that_could_not_be_read_is_not_said_to_be_missing() {
         ),
         (
             Some(Unread::TooMany),
-            "names a Secret in namespace \"default\" that the controller does not read, since pools name too many",
+            "names a Secret in namespace \"default\" that the controller does not read, since pools name too many, \
+             more than 1024: name fewer",
         ),
     ] {
         let mut objects = objects(SHOP);

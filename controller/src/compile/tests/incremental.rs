@@ -2,14 +2,17 @@
 
 use super::*;
 use crate::compile::index::Index;
+use crate::dns::{Answered, Families, Lookup, REFRESH_DEFAULT, Resolution, Trouble, What};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 const SEEDS: u64 = 300;
 const STEPS: usize = 25;
 const NAMESPACES: [&str; 2] = ["a", "b"];
+const HOSTNAMES: [&str; 2] = ["a.example.", "b.example."];
 
 /// A world with room for so many pools.
 fn with_places(places_max: usize) -> World {
@@ -71,8 +74,13 @@ fn random_pool(random: &mut Random, key: &ObjectKey) -> Arc<LoadBalancerPool> {
     if random.below(10) == 0 {
         listeners[0]["port"] = json!(0);
     }
-    let sets = ["s0", "s1"].map(|name| match random.below(4) {
-        0 => json!({ "name": name, "static": { "backends": [{ "address": "10.0.0.1", "port": 80 }] } }),
+    let sets = ["s0", "s1"].map(|name| match random.below(5) {
+        1 => json!({ "name": name, "endpointSelector":
+            { "matchLabels": { "app": format!("web{}", random.below(3)) }, "port": random.of(&[json!(80), json!("http")]) } }),
+        0 if random.below(2) == 0 => {
+            json!({ "name": name, "static": { "backends": [{ "address": "10.0.0.1", "port": 80 }] } })
+        }
+        0 => json!({ "name": name, "dns": { "hostname": random.of(&HOSTNAMES), "port": 80 } }),
         _ => {
             let service = random.key("web", 3);
             json!({ "name": name, "service":
@@ -101,7 +109,11 @@ fn random_service(random: &mut Random, key: &ObjectKey) -> Arc<Service> {
     if random.below(3) == 0 {
         port["appProtocol"] = json!(random.of(&["kubernetes.io/h2c", "smtp"]));
     }
-    let spec = serde_json::from_value(json!({ "ports": [port] })).expect("a specification");
+    let mut spec = json!({ "ports": [port] });
+    if random.below(3) == 0 {
+        (spec["type"], spec["externalName"]) = (json!("ExternalName"), json!(random.of(&HOSTNAMES)));
+    }
+    let spec = serde_json::from_value(spec).expect("a specification");
     Arc::new(Service { metadata: metadata(key), spec: Some(spec), ..Service::default() })
 }
 
@@ -121,6 +133,31 @@ fn random_slice(random: &mut Random, key: &ObjectKey) -> Arc<EndpointSlice> {
     )
 }
 
+fn random_selector(random: &mut Random) -> Selector {
+    let spec: weir_crds::LoadBalancerPoolSpec = serde_json::from_value(json!({
+        "listeners": [],
+        "backendSets": [{
+            "name": "s",
+            "endpointSelector": { "matchLabels": { "app": format!("web{}", random.below(3)) }, "port": 80 },
+        }],
+    }))
+    .expect("a specification");
+    let pool = LoadBalancerPool { metadata: metadata(&random.key("p", 1)), spec, status: None };
+    selectors_of(&pool).pop_first().expect("it names one")
+}
+
+fn random_pods(random: &mut Random) -> BTreeMap<String, Arc<SelectedPod>> {
+    let pod = |random: &mut Random| SelectedPod {
+        state: random.of(&[PodState::Ready, PodState::Draining, PodState::Out]),
+        address: Some(IpAddr::from([10, 1, 0, random.of(&[1, 2, 3])])),
+        misspelt: None,
+        ports: random.of(&[Box::default(), [("http".into(), 8080)].into()]),
+        zone: "a".into(),
+        node: Box::default(),
+    };
+    (0..random.below(4)).map(|n| (format!("pod{n}"), Arc::new(pod(random)))).collect()
+}
+
 fn random_grant(random: &mut Random) -> Arc<ReferenceGrant> {
     let from =
         json!([{ "group": "weir.dev", "kind": "LoadBalancerPool", "namespace": random.of(&NAMESPACES) }]);
@@ -132,10 +169,40 @@ fn random_grant(random: &mut Random) -> Arc<ReferenceGrant> {
     Arc::new(ReferenceGrant { metadata: ObjectMeta::default(), spec })
 }
 
+fn random_name(random: &mut Random) -> Answered {
+    let hostname: &str = random.of(&HOSTNAMES);
+    let lookup =
+        Lookup { hostname: hostname.into(), families: Families::default(), refresh: REFRESH_DEFAULT };
+    let address = |last: usize| IpAddr::from([10, 2, 0, u8::try_from(last).expect("small")]);
+    let resolution = match random.below(4) {
+        0 => return (lookup, None),
+        1 => {
+            let trouble = Trouble { what: What::Unanswered, since: std::time::SystemTime::UNIX_EPOCH };
+            Resolution { is_open: random.below(2) == 0, trouble: Some(trouble), ..Resolution::default() }
+        }
+        _ => Resolution { addresses: vec![address(random.below(3))], ..Resolution::default() },
+    };
+    (lookup, Some(Arc::new(resolution)))
+}
+
 /// One object becomes another, comes or goes.
 fn change(random: &mut Random, secrets: &[Arc<Secret>], objects: &mut Objects, touched: &mut Touched) {
     let is_gone = random.below(4) == 0;
-    match random.below(9) {
+    match random.below(11) {
+        9 => {
+            let selector = random_selector(random);
+            if is_gone {
+                objects.pods.forget(&selector);
+            } else {
+                objects.pods.replace(&selector, random_pods(random));
+            }
+            touched.origins.insert(Origin::Pods(selector));
+        }
+        10 => {
+            let answered = random_name(random);
+            touched.origins.insert(Origin::Name(answered.0.clone()));
+            objects.learn(answered);
+        }
         0..=3 => {
             let key = random.key("p", 4);
             let mut pool = random_pool(random, &key);
@@ -202,7 +269,7 @@ fn of_pool<'a>(
 fn whatever_changes_a_world_that_follows_is_the_world_that_all_compiles_to() {
     let secrets = [good_secret(), good_secret(), secret("kubernetes.io/tls", "no", "no")];
     // How often each thing was met that is hard to get right.
-    let (mut denied, mut kept, mut crowded, mut lacking, mut warned) = (0, 0, 0, 0, 0);
+    let (mut denied, mut kept, mut crowded, mut lacking, mut open, mut warned) = (0, 0, 0, 0, 0, 0);
     for seed in 0..SEEDS {
         let mut random = Random(seed);
         let places_max = random.of(&[2, 4, 10_000]);
@@ -239,12 +306,18 @@ fn whatever_changes_a_world_that_follows_is_the_world_that_all_compiles_to() {
             crowded += rejections().filter(|rejection| rejection.field == "metadata.name").count();
             kept += whole.last_good.len();
             lacking += whole.lacking().count();
+            open += whole.open().count();
             warned += whole.warnings().filter(|warning| warning.reason == Reason::RefNotPermitted).count();
         }
     }
-    for (count, what) in
-        [(denied, "denied"), (kept, "kept"), (crowded, "crowded"), (lacking, "lacking"), (warned, "warned")]
-    {
+    for (count, what) in [
+        (denied, "denied"),
+        (kept, "kept"),
+        (crowded, "crowded"),
+        (lacking, "lacking"),
+        (open, "open"),
+        (warned, "warned"),
+    ] {
         assert!(count > 500, "{what}: only {count}");
     }
 }

@@ -327,12 +327,6 @@ fn kinds_of_services_and_who_wrote_their_slices_make_no_difference() {
             assert_eq!(ids(&objects), ["10.1.0.1:8080"], "{service} {managed_by}");
         }
     }
-    let (ids, warnings) = of(
-        "{type: ExternalName, externalName: a.example.com, ports: [{name: http, port: 80}]}",
-        &["addressType: IPv4\nports: [{name: http, port: 8080}]\nendpoints: [{addresses: [10.1.0.1]}]"],
-    );
-    assert_eq!(ids, Vec::<String>::new());
-    assert!(warnings.len() == 1 && warnings[0].contains("is a Service of type ExternalName"), "{warnings:?}");
     let (ids, warnings) =
         of("{clusterIP: None}", &["addressType: IPv4\nports: null\nendpoints: [{addresses: [10.1.0.1]}]"]);
     assert_eq!(ids, Vec::<String>::new());

@@ -1,10 +1,14 @@
+mod guarded;
+mod pacing;
+
 use super::*;
 use crate::compile::BackendSetContent;
 use crate::store::{Completeness, Contents};
 use std::time::Duration;
 use weir_proto::limits::{CHUNK_BYTES_MAX, DELTA_BACKENDS_MAX};
 use weir_proto::push::{
-    Backend, BackendDelta, BackendSet, KnownPool, PoolConfig, SetDigest, SnapshotRequest,
+    Ack, Backend, BackendDelta, BackendSet, DigestReport, KnownPool, Nack, PoolConfig, SetDigest,
+    SnapshotRequest,
 };
 
 const EPOCH: u64 = 7;
@@ -30,7 +34,17 @@ fn pool(sequence: u64, timeout: u64, sets: &[(&str, Vec<Backend>)]) -> Arc<Pool>
     let contents =
         Contents { config: Arc::new(config), config_digest, sets: sets.collect(), ..Contents::default() };
     let name: Arc<str> = "ns/p".into();
-    Arc::new(Pool { name, version: Version { epoch: EPOCH, sequence: 2 * sequence }, contents })
+    let version = Version { epoch: EPOCH, sequence: 2 * sequence };
+    // Never held back, but for what `pacing` is about.
+    let takes_away = version.sequence;
+    Arc::new(Pool {
+        name,
+        version,
+        takes_away,
+        empty_from_start: BTreeSet::new(),
+        contents,
+        seen: Instant::now(),
+    })
 }
 
 fn hello(known: Vec<KnownPool>) -> ProxyMessage {
@@ -254,13 +268,13 @@ fn a_removal_waits_for_other_configurations_until_its_time_is_up() {
         assert_eq!(stream.chunk().pool, "ns/other");
     }
     assert_eq!(stream.next(), None, "the window is full and nothing is acknowledged");
-    assert_eq!(stream.session.removal_due(), Some(begun + REMOVAL_WAIT_MAX));
+    assert_eq!(stream.session.due(), Some(begun + REMOVAL_WAIT_MAX));
     stream.now = begun + REMOVAL_WAIT_MAX - Duration::from_millis(1);
     assert_eq!(stream.next(), None);
     stream.now = begun + REMOVAL_WAIT_MAX;
     assert!(matches!(stream.next(), Some(ToProxy::PoolRemoved(removed)) if removed.pool == "ns/p"));
     assert_eq!(stream.next(), None);
-    assert_eq!(stream.session.removal_due(), None);
+    assert_eq!(stream.session.due(), None);
 }
 
 #[test]
@@ -279,7 +293,7 @@ fn a_removal_that_is_taken_back_and_comes_again_waits_anew() {
     stream.now += REMOVAL_WAIT_MAX;
     stream.session.changed(&old.name, None);
     assert_eq!(stream.chunk().pool, "ns/other");
-    assert_eq!(stream.session.removal_due(), Some(stream.now + REMOVAL_WAIT_MAX));
+    assert_eq!(stream.session.due(), Some(stream.now + REMOVAL_WAIT_MAX));
 }
 
 #[test]
@@ -339,6 +353,23 @@ fn a_pool_that_would_lose_a_certificate_keeps_what_the_proxy_has_and_holds_up_no
     let mut same = Stream::open(vec![known(&lacking)], &[&lacking]);
     same.session.knows(unsure);
     assert_eq!(same.delta().version, Some(lacking.version), "there is nothing to lose");
+}
+
+#[test]
+fn a_pool_whose_backends_are_not_known_yet_keeps_what_the_proxy_has_until_they_are() {
+    let (had, empty) = (pool(3, 1, &[("a", backends(2))]), pool(4, 1, &[("a", vec![])]));
+    let open = Knowledge::all().while_open(["ns/p".to_owned()]);
+    let mut stream = Stream::open(vec![known(&had)], &[&empty]);
+    stream.session.knows(open.clone());
+    assert!(matches!(stream.next(), Some(ToProxy::Synced(Synced { keep_unmentioned: true, .. }))));
+    assert_eq!(stream.next(), None, "the set is empty for want of an answer");
+    stream.change(&pool(5, 1, &[("a", backends(3))]));
+    stream.session.knows(Knowledge::all());
+    assert_eq!(update(&stream.chunk()).sets.len(), 1);
+
+    let mut new = Stream::open(Vec::new(), &[&empty]);
+    new.session.knows(open);
+    assert_eq!(update(&new.chunk()).sets.len(), 1, "a proxy that has nothing has nothing to keep");
 }
 
 #[test]
@@ -416,6 +447,27 @@ fn a_report_with_another_digest_brings_the_whole_pool_and_a_late_one_does_not() 
     let diverged = stream.say(report(old.version, 1));
     assert!(matches!(diverged, Some(Report::Diverged { .. })), "{diverged:?}");
     assert_eq!(update(&stream.chunk()).sets.len(), 1);
+}
+
+#[test]
+fn a_pool_that_a_proxy_still_has_after_its_removal_is_removed_again() {
+    let old = pool(1, 1, &[("a", backends(1))]);
+    let mut stream = Stream::open(Vec::new(), &[&old]);
+    stream.settle(&old);
+    stream.session.changed(&old.name, None);
+    assert!(matches!(stream.next(), Some(ToProxy::PoolRemoved(_))), "which was lost");
+    let report = |epoch| {
+        let version = Some(Version { epoch, ..old.version });
+        FromProxy::DigestReport(DigestReport { pool: "ns/p".into(), version, ..DigestReport::default() })
+    };
+    assert_eq!(stream.say(report(EPOCH + 1)), None);
+    assert_eq!(stream.next(), None, "not on this stream's word");
+    assert_eq!(stream.say(report(EPOCH)), None);
+    let Some(ToProxy::PoolRemoved(removed)) = stream.next() else { panic!("a removal") };
+    assert_eq!((removed.pool.as_str(), stream.next()), ("ns/p", None));
+    assert_eq!(stream.say(report(EPOCH)), None);
+    stream.change(&old);
+    assert_eq!(update(&stream.chunk()).sets.len(), 1, "one that comes back is sent whole");
 }
 
 #[test]

@@ -97,6 +97,20 @@ fn the_first_change_is_written_at_once_and_further_ones_once_in_a_second() {
 }
 
 #[test]
+fn a_proxy_that_stays_behind_is_looked_at_though_nothing_happens() {
+    let mut bench = Bench::new();
+    let at = |lag: Duration| summary(0, 1, lag);
+    bench.change(&at(MS * 500), 1);
+    let (looked_at, decision) = bench.change(&at(MS * 500), 1);
+    let past = PROXY_BEHIND_AFTER - MS * 500 + EVALUATE_INTERVAL;
+    assert_eq!(decision, bench.later(looked_at + past), "the object shows that already");
+    let long = PROXY_BEHIND_AFTER + EVALUATE_INTERVAL;
+    assert_eq!(bench.look(&at(long), 1), (looked_at + past, Decision::Write));
+    let (looked_at, decision) = bench.change(&at(long), 1);
+    assert_eq!(decision, bench.later(looked_at + LAG_INTERVAL));
+}
+
+#[test]
 fn what_the_object_shows_already_is_not_written_again() {
     let mut bench = Bench::new();
     let done = summary(1, 1, MS * 4);
@@ -225,7 +239,14 @@ fn a_lag_that_flickers_is_no_reason_to_write_unless_a_proxy_stays_behind() {
     assert_eq!(decision, Decision::Write);
     let lagging = |since: Duration| summary(0, 1, PATIENCE + since);
     bench.now += WRITE_INTERVAL;
-    assert_eq!(bench.change(&lagging(MS * 1_000), 1).1, bench.later(stuck_at + LAG_INTERVAL));
+    let is_behind_at = stuck_at + PROXY_BEHIND_AFTER - PATIENCE + EVALUATE_INTERVAL;
+    assert_eq!(
+        bench.change(&lagging(MS * 1_000), 1).1,
+        bench.later(is_behind_at),
+        "there may be more to say"
+    );
+    let looked = bench.look(&lagging(is_behind_at - stuck_at), 1);
+    assert_eq!(looked, (is_behind_at, bench.later(stuck_at + LAG_INTERVAL)), "only the lag differs");
     assert_eq!(bench.look(&lagging(LAG_INTERVAL), 1), (stuck_at + LAG_INTERVAL, Decision::Write));
 }
 

@@ -241,6 +241,34 @@ fn a_proxy_that_is_behind_makes_it_pending() {
 }
 
 #[test]
+fn a_proxy_that_stays_behind_is_named_and_degrades_the_pool() {
+    let behind = |lag: Duration, summary: PoolSummary| {
+        let summary = PoolSummary { oldest_lag: Some(lag), slowest: Some("edge/proxy-7".into()), ..summary };
+        of(&accepted_with(endpoints(2, 0)), &summary)
+    };
+    let at = behind(PROXY_BEHIND_AFTER, fleet(11, 12));
+    assert_eq!(words(&at)[3..], ["False/Pending", "False/AsSpecified", "Pending"]);
+    let past = behind(PROXY_BEHIND_AFTER + Duration::from_millis(1), fleet(11, 12));
+    assert_eq!(words(&past)[3..], ["False/Pending", "True/ProxyBehind", "ProxyBehind"]);
+    let expected =
+        "1 of 12 proxies are behind and serve what the pool said before, edge/proxy-7 for 5s100ms: ";
+    let message = told(&past, DEGRADED).2;
+    assert!(message.starts_with(expected), "{message}");
+    let column = past.summary.as_ref().and_then(|summary| summary.message.as_deref());
+    assert_eq!(column, Some(message));
+
+    let long = Duration::from_secs(60);
+    let history = behind(long, fleet(12, 12));
+    assert_eq!(
+        words(&history)[3..],
+        ["True/Programmed", "False/AsSpecified", "Programmed"],
+        "it took that long"
+    );
+    let refused = behind(long, refusing(1, 12));
+    assert_eq!(words(&refused)[3..], ["False/Nacked", "True/Nacked", "Nacked"], "that is why");
+}
+
+#[test]
 fn acknowledgements_of_another_configuration_do_not_count() {
     let summary = PoolSummary { config_digest: 1, ..fleet(12, 12) };
     let status = of(&accepted_with(endpoints(2, 0)), &summary);
@@ -322,9 +350,8 @@ fn many_unhealthy_backends_fit_the_message_and_say_that_there_may_be_more() {
     let down: Vec<_> = ids.iter().map(|id| ("web", *id, 1)).collect();
     let status = of(&served(&[("web", &ids)], &[&["web"]]), &found(2, &down));
     let message = told(&status, DEGRADED).2;
-    assert!(
-        message.starts_with("At least 256 of 256 backends take no requests at some proxy: web/10.0.0.0:8080")
-    );
+    let expected = "At least 256 of 256 backends take no requests at some proxy (256 of a pool are named): web/10.0.0.0:8080";
+    assert!(message.starts_with(expected), "{message}");
     assert!(message.len() <= CONDITION_MESSAGE_BYTES_MAX && message.ends_with(" more"), "{message}");
 }
 
@@ -390,8 +417,9 @@ fn messages_stay_within_their_limits() {
 #[test]
 fn every_reason_that_a_status_can_have_is_in_the_list() {
     let reasons = reason::all();
-    let rejections =
-        [Vec::new(), vec![said("f", "", "r", Reason::Invalid)], vec![said("f", "", "r", Reason::Conflicted)]];
+    let rejected = [Reason::Invalid, Reason::Conflicted, Reason::LimitReached];
+    let rejections = rejected.map(|reason| vec![said("f", "", "r", reason)]);
+    let rejections = [Vec::new()].into_iter().chain(rejections).collect::<Vec<_>>();
     // A pool is rejected for the other two.
     let warned = |reason: &Reason| ![Reason::Invalid, Reason::Conflicted].contains(reason);
     let warnings = Reason::ALL.into_iter().filter(warned).map(|reason| vec![said("f", "", "r", reason)]);
@@ -400,7 +428,8 @@ fn every_reason_that_a_status_can_have_is_in_the_list() {
     starved.starved = ["web".to_owned()].into();
     let servings = [Some(endpoints(2, 0)), Some(endpoints(0, 0)), Some(starved), None];
     let too_large = PoolSummary { too_large_bytes: Some(1), ..fleet(0, 1) };
-    let fleets = [fleet(1, 1), fleet(0, 1), fleet(0, 0), refusing(1, 1), too_large];
+    let behind = PoolSummary { oldest_lag: Some(PROXY_BEHIND_AFTER * 2), ..fleet(0, 1) };
+    let fleets = [fleet(1, 1), fleet(0, 1), fleet(0, 0), refusing(1, 1), too_large, behind];
     let mut seen = std::collections::BTreeSet::new();
     let sick = served(&[("web", &["a", "b"])], &[&["web"]]);
     for unhealthy in [&[("web", "a", 1)][..], &[("web", "a", 1), ("web", "b", 1)]] {

@@ -16,10 +16,12 @@ pub struct PoolSummary {
     /// Those of them that acknowledged its newest version with its configuration in force and refused nothing of it;
     /// at most `proxies`.
     pub current: u32,
-    /// While some proxy is not current, the age of the oldest change that one has not acknowledged. When all are, how
-    /// long the newest change took to the last acknowledgement; a proxy that came later counts from its coming.
+    /// While some proxy is not current, how long ago the oldest change was seen that one has not acknowledged. When all
+    /// are, how long the newest change took from there to the last acknowledgement; a proxy that came later counts from its coming.
     /// `None` without proxies.
     pub oldest_lag: Option<Duration>,
+    /// Whose lag that is, while some proxy is not current.
+    pub slowest: Option<Arc<str>>,
     /// Proxies that refuse the configuration; at most `proxies` less `current`.
     pub refused: u32,
     /// The first [`REFUSALS_MAX`] of them by the proxy's id.
@@ -62,11 +64,18 @@ impl PoolSummary {
         let is_same = self.config_digest == other.config_digest;
         let current = if is_same { other.current } else { 0 };
         let is_behind = current < other.proxies;
-        self.oldest_lag = match (self.is_behind(), is_behind) {
-            (true, false) => self.oldest_lag,
-            (false, true) => other.oldest_lag,
-            (true, true) | (false, false) => self.oldest_lag.max(other.oldest_lag),
+        let takes_other = match (self.is_behind(), is_behind) {
+            (true, false) => false,
+            (false, true) => true,
+            // The name decides between two that are equal, so that the order of merging does not.
+            (true, true) | (false, false) => {
+                (other.oldest_lag, &other.slowest) > (self.oldest_lag, &self.slowest)
+            }
         };
+        if takes_other {
+            self.oldest_lag = other.oldest_lag;
+            self.slowest.clone_from(&other.slowest);
+        }
         self.proxies = self.proxies.saturating_add(other.proxies);
         self.current = self.current.saturating_add(current);
         health::merge(&mut self.unhealthy, &other.unhealthy);

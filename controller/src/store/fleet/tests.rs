@@ -1,6 +1,11 @@
+mod propagation;
+
+use super::expected::count;
 use super::*;
+use crate::store::Contents;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -21,12 +26,28 @@ impl Bench {
     }
 
     fn make(&self, pool: &str, sequence: u64, config: u64) {
-        self.record.made(&pool.into(), version(sequence), config, self.now);
+        self.make_at(pool, sequence, config, self.now);
+    }
+
+    fn make_at(&self, pool: &str, sequence: u64, config: u64, seen: Instant) {
+        self.record.made(&Pool {
+            name: pool.into(),
+            version: version(sequence),
+            takes_away: sequence,
+            empty_from_start: BTreeSet::new(),
+            contents: Contents { config_digest: config, ..Contents::default() },
+            seen,
+        });
+    }
+
+    fn begin(&self, proxy: &str) -> StreamId {
+        let peer = Peer { proxy: proxy.into(), identity: "test".into() };
+        self.record.begin(peer, self.now).0
     }
 
     fn join(&self, proxy: &str, pool: &str) -> StreamId {
-        let stream = self.record.begin(proxy.into());
-        self.record.expect(stream, &pool.into(), self.now);
+        let stream = self.begin(proxy);
+        self.record.expect(stream, &pool.into());
         stream
     }
 
@@ -37,7 +58,7 @@ impl Bench {
     fn refuse(&self, stream: StreamId, pool: &str, sequence: u64) {
         let field = "spec.listeners[0].port".into();
         let refusal = Refusal { version: Some(version(sequence)), field, reason: "taken".into() };
-        self.record.refused(stream, &pool.into(), refusal);
+        self.record.refused(stream, &pool.into(), refusal, self.now);
     }
 
     /// `reason` is `None` where it takes requests.
@@ -183,7 +204,7 @@ fn a_word_after_its_pool_is_gone_brings_nothing_back() {
     bench.record.forget_pool("ns/p");
     bench.ack(stream, "ns/p", 2, 1);
     bench.refuse(stream, "ns/p", 2);
-    bench.record.expect(stream, &"ns/p".into(), bench.now);
+    bench.record.expect(stream, &"ns/p".into());
     assert_eq!(bench.summary("ns/p"), PoolSummary::default());
     assert_eq!(bench.record.view().pools, BTreeMap::new());
     bench.make("ns/p", 4, 1);
@@ -265,12 +286,12 @@ fn what_a_stream_found_of_a_backend_counts_until_it_ends_or_has_the_pool_no_more
     bench.record.release(two, &"ns/p".into());
     bench.find(two, "ns/p", "a", Some("late"));
     assert_eq!(unhealthy(&bench.summary("ns/p")), []);
-    bench.record.expect(two, &"ns/p".into(), bench.now);
+    bench.record.expect(two, &"ns/p".into());
     assert_eq!(unhealthy(&bench.summary("ns/p")), [], "it says everything again");
     bench.find(two, "ns/p", "a", Some("again"));
     bench.record.forget_pool("ns/p");
     bench.make("ns/p", 6, 1);
-    bench.record.expect(two, &"ns/p".into(), bench.now);
+    bench.record.expect(two, &"ns/p".into());
     assert_eq!(unhealthy(&bench.summary("ns/p")), [], "it is another pool");
 }
 
@@ -446,7 +467,7 @@ impl Model {
                 bench.record.forget_pool(POOLS[pool]);
             }
             Step::Begin { proxy } => {
-                let stream = bench.record.begin(format!("proxy-{proxy}").into());
+                let stream = bench.begin(&format!("proxy-{proxy}"));
                 self.streams.entry(proxy).or_default().push((stream, Serves::new()));
             }
             Step::End { proxy } => {
@@ -458,7 +479,7 @@ impl Model {
             Step::Expect { proxy, pool } => {
                 let is_there = self.pools.contains_key(&pool);
                 if let Some((stream, serves)) = self.newest(proxy) {
-                    bench.record.expect(*stream, &POOLS[pool].into(), bench.now);
+                    bench.record.expect(*stream, &POOLS[pool].into());
                     if is_there {
                         serves.entry(pool).or_default();
                     }

@@ -122,6 +122,11 @@ impl Follower {
         }
     }
 
+    /// Hands what changed over to the writer, which has asked for it.
+    pub fn hand_over(&mut self) {
+        self.on_due(Due::HandOver);
+    }
+
     pub(super) fn on_due(&mut self, due: Due) {
         match due {
             Due::HandOver => {

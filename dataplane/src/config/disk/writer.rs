@@ -161,6 +161,14 @@ impl Writer {
         }
     }
 
+    /// Writes what was handed over, if anything was, at once and on this thread: for who has no task for it.
+    pub fn write(&mut self) {
+        while let Ok(batch) = self.batches.try_recv() {
+            self.take(batch);
+        }
+        self.save();
+    }
+
     pub(super) fn take(&mut self, batch: Batch) {
         for (name, kept) in batch.pools {
             let Some(kept) = kept else {

@@ -13,14 +13,14 @@ use weir_tests::harness::{client, ports, wait};
 const SLICE_ENDPOINTS_MAX: usize = 100;
 
 /// A namespace with a controller of its own and a proxy.
-struct Site<'a> {
-    namespace: Namespace<'a>,
+pub(super) struct Site<'a> {
+    pub(super) namespace: Namespace<'a>,
     _controller: Controller,
     proxy: Service,
 }
 
 impl<'a> Site<'a> {
-    fn new(cluster: &'a Visit) -> Self {
+    pub(super) fn new(cluster: &'a Visit) -> Self {
         let namespace = cluster.namespace("slices");
         let kubeconfig = namespace.install_weir();
         let command = ControllerCommand::of_cluster(&kubeconfig);
@@ -36,14 +36,14 @@ impl<'a> Site<'a> {
         pods
     }
 
-    fn pod(&self, name: &str, port: u16) -> PodText {
+    pub(super) fn pod(&self, name: &str, port: u16) -> PodText {
         let address = self.namespace.cluster().pod_address().into();
         let [name, app, port_name] = [name, "web", "http"].map(str::to_owned);
         PodText { name, app, port_name, port, addresses: vec![address] }
     }
 
     /// A Service, and a pool of its name in front of it on this port.
-    fn serve(&self, name: &str, spec: &str) -> u16 {
+    pub(super) fn serve(&self, name: &str, spec: &str) -> u16 {
         let port = ports::free();
         let service =
             format!("apiVersion: v1\nkind: Service\nmetadata: {{ name: {name} }}\nspec: {{ {spec} }}\n");
@@ -65,7 +65,7 @@ impl<'a> Site<'a> {
     }
 
     /// Waits until the proxy has exactly these backends in a pool.
-    fn wait_for_backends(&self, pool: &str, expected: &[(SocketAddr, &str)]) {
+    pub(super) fn wait_for_backends(&self, pool: &str, expected: &[(SocketAddr, &str)]) {
         let wanted: BTreeMap<_, _> =
             expected.iter().map(|&(address, state)| (address, state.to_owned())).collect();
         wait::patiently(&format!("{pool} should have {expected:?}"), || {
@@ -93,19 +93,19 @@ fn size(slice: &serde_json::Value) -> usize {
     slice["endpoints"].as_array().map_or(0, Vec::len)
 }
 
-fn at(pod: &PodText) -> SocketAddr {
+pub(super) fn at(pod: &PodText) -> SocketAddr {
     SocketAddr::new(pod.addresses[0], pod.port)
 }
 
 /// Who answers requests on a port, once each of them has.
-fn wait_for_all(port: u16, names: &[&str]) {
+pub(super) fn wait_for_all(port: u16, names: &[&str]) {
     for name in names {
         wait_for_backend(port, "/", name);
     }
 }
 
 /// Waits until the last few requests were answered by this backend alone.
-fn wait_for_only(port: u16, name: &str) {
+pub(super) fn wait_for_only(port: u16, name: &str) {
     wait::until(&format!("{name} should answer alone"), || {
         let answers = (0..6).map(|_| client::fetch(port, "/").ok().filter(|answer| answer.status == 200));
         let names: Option<BTreeSet<_>> =

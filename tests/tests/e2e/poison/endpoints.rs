@@ -59,7 +59,7 @@ fn a_service_of_as_many_endpoints_as_there_may_be_is_served_and_one_more_is_left
     ward.api.create(Resource::Slice, &of("large-more", BACKENDS_PER_SET_MAX..BACKENDS_PER_SET_MAX + 1));
     let past = format!("{} endpoints, more than the {BACKENDS_PER_SET_MAX}", BACKENDS_PER_SET_MAX + 1);
     let field = "spec.backendSets[0].service.name";
-    ward.wait_for_condition("large", "ResolvedRefs", "InvalidEndpoints", &[field, &past]);
+    ward.wait_for_condition("large", "ResolvedRefs", "LimitReached", &[field, &past]);
     ward.assert_others_go_on();
     wait_for_count(&ward, BACKENDS_PER_SET_MAX);
     wait_for_status(port, "/", 200);

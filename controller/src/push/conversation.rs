@@ -1,0 +1,232 @@
+//! One stream's [`Session`] with what it draws on and whom it tells: pools, keys and what other proxies found come in
+//! from the store and the relay; what the proxy says goes to the fleet view.
+//!
+//! No I/O, and no time but what is passed in: whoever drives it moves messages, and asks for the next one only when the
+//! stream has room for it.
+
+use super::relay::{Relay, Seat};
+use super::{Breach, Report, Security, Session};
+use crate::identity::Identity;
+use crate::keys::{self, Ring};
+use crate::store::{Peer, Pool, Resend, Store, StreamId, Subscription};
+use prost::Message as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+use tokio::sync::watch;
+use weir_proto::push::{BackendHealth, ControllerMessage, ProxyMessage, controller_message};
+
+/// One stream, from when its proxy is known. The fleet view forgets it when it drops.
+pub struct Conversation {
+    session: Session,
+    store: Arc<Store>,
+    identity: Identity,
+    security: Security,
+    record: FleetEntry,
+    subscription: Subscription,
+    ring: watch::Receiver<Option<Arc<Ring>>>,
+}
+
+impl Conversation {
+    /// With the proxy of this session, whose identity is proven, over a store that has loaded.
+    #[must_use]
+    pub fn begin(
+        session: Session,
+        store: &Arc<Store>,
+        relay: &Arc<Relay>,
+        identity: Identity,
+        security: &Security,
+        now: Instant,
+    ) -> Self {
+        let seat = session.health_id().and_then(|id| relay.join(keys::scope(&identity), id));
+        let record = FleetEntry::begin(store, name(&identity, &session), &identity, seat, now);
+        let mut ring = store.ring();
+        // As if it had changed: what there is, is news to this stream.
+        ring.mark_changed();
+        let (subscription, security) = (store.subscribe(), security.clone());
+        Self { session, store: Arc::clone(store), identity, security, record, subscription, ring }
+    }
+
+    /// As the fleet view and the log call it.
+    #[must_use]
+    pub fn proxy(&self) -> &Arc<str> {
+        &self.record.proxy
+    }
+
+    /// The message to send next, decided from the newest state; `None` when there is nothing, or nothing that the window
+    /// has room for.
+    pub fn next(&mut self, now: Instant) -> Option<ControllerMessage> {
+        self.session.knows(self.store.knowledge());
+        self.hear_pools();
+        self.hear_keys();
+        // What others found of backends comes after all that must be served.
+        let message = self.session.next(now).or_else(|| self.record.news(now));
+        let message = message.map(|message| self.record.counted(message));
+        self.session.take_too_large().into_iter().for_each(|report| self.record.report(report, now));
+        message
+    }
+
+    /// Takes a message of the proxy in.
+    ///
+    /// # Errors
+    /// [`Breach`]: the stream must be closed with it.
+    pub fn hear(&mut self, now: Instant, message: ProxyMessage) -> Result<(), Breach> {
+        if let Some(report) = self.session.on_message(now, message)? {
+            self.record.report(report, now);
+        }
+        Ok(())
+    }
+
+    /// Returns when there may be something to send, though the proxy said nothing; may return without. Cancellation safe.
+    pub async fn changed(&mut self) {
+        tokio::select! {
+            () = self.subscription.changed() => {}
+            () = self.record.news_changed() => {}
+            Ok(()) = self.ring.changed() => {
+                // It counts as news no more, or this would return at once for ever.
+                self.ring.mark_changed();
+                self.hear_keys();
+            }
+        }
+    }
+
+    /// When the stream counts as stuck, unless an acknowledgement comes first.
+    #[must_use]
+    pub fn stuck_at(&self) -> Option<Instant> {
+        self.session.stuck_at()
+    }
+
+    /// When [`Self::next`] has something to send though nothing happens meanwhile.
+    #[must_use]
+    pub fn due(&self) -> Option<Instant> {
+        self.session.due()
+    }
+
+    /// A pool that the stream's proxy does not serve is gone for it.
+    fn hear_pools(&mut self) {
+        let serves = |pool: &Arc<Pool>| {
+            pool.contents.data_plane.is_served_by(&self.identity, self.security.gateway_namespaces())
+        };
+        for (name, pool) in self.subscription.take() {
+            let pool = pool.filter(serves);
+            match pool {
+                Some(_) => self.record.expect(&name),
+                None => self.record.release(&name),
+            }
+            self.session.changed(&name, pool);
+        }
+    }
+
+    fn hear_keys(&mut self) {
+        // An error would mean that the sender is gone, and it lives in the store.
+        if self.ring.has_changed().unwrap_or(false)
+            && let Some(ring) = &*self.ring.borrow_and_update()
+        {
+            self.session.keys(ring.for_scope(&keys::scope(&self.identity)));
+        }
+    }
+}
+
+/// What the fleet view and the log call the proxy: what it says in Hello is believed only where nothing is proven.
+fn name(identity: &Identity, session: &Session) -> Arc<str> {
+    match identity {
+        Identity::Trusted => Arc::clone(session.proxy()),
+        Identity::Pod(pod) => format!("{}/{}", pod.namespace, pod.name).into(),
+    }
+}
+
+/// A stream's place in the fleet view; leaves it when dropped.
+struct FleetEntry {
+    store: Arc<Store>,
+    stream: StreamId,
+    proxy: Arc<str>,
+    /// Among the proxies that share health checks; `None` for one that does not.
+    seat: Option<Seat>,
+    sent_bytes: Arc<AtomicU64>,
+}
+
+impl FleetEntry {
+    fn begin(
+        store: &Arc<Store>,
+        proxy: Arc<str>,
+        identity: &Identity,
+        seat: Option<Seat>,
+        now: Instant,
+    ) -> Self {
+        let peer = Peer { proxy: Arc::clone(&proxy), identity: identity.to_string().into() };
+        let (stream, sent_bytes) = store.fleet_record().begin(peer, now);
+        Self { store: Arc::clone(store), stream, proxy, seat, sent_bytes }
+    }
+
+    /// The message on its way out.
+    fn counted(&self, message: ControllerMessage) -> ControllerMessage {
+        let bytes = u64::try_from(message.encoded_len()).unwrap_or(u64::MAX);
+        self.sent_bytes.fetch_add(bytes, Ordering::Relaxed);
+        message
+    }
+
+    /// What other proxies said that this one has not been told.
+    fn news(&self, now: Instant) -> Option<ControllerMessage> {
+        let news = self.seat.as_ref()?.next(now)?;
+        Some(ControllerMessage { body: Some(controller_message::Body::HealthNews(news)) })
+    }
+
+    /// Returns when there may be some. Cancellation safe.
+    async fn news_changed(&self) {
+        match &self.seat {
+            Some(seat) => seat.changed().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn expect(&self, pool: &Arc<str>) {
+        self.store.fleet_record().expect(self.stream, pool);
+    }
+
+    fn release(&self, pool: &Arc<str>) {
+        self.store.fleet_record().release(self.stream, pool);
+    }
+
+    fn report(&self, report: Report, now: Instant) {
+        let proxy = &self.proxy;
+        match report {
+            Report::Acked { pool, version, config_digest, .. } => {
+                tracing::debug!(%proxy, %pool, sequence = version.sequence, "applied");
+                self.store.fleet_record().acked(self.stream, &pool, version, config_digest, now);
+            }
+            Report::Refused { pool, refusal } => {
+                let (field, reason) = (&refusal.field, &refusal.reason);
+                tracing::warn!(%proxy, %pool, %field, %reason, "a proxy refused a pool; it serves its last good configuration");
+                self.store.fleet_record().refused(self.stream, &pool, refusal, now);
+            }
+            Report::SnapshotRequested { pool, reason } => {
+                self.store.fleet_record().resent(self.stream, &pool, Resend::Requested);
+                tracing::warn!(%proxy, %pool, %reason, "a proxy is out of step and gets the whole pool");
+            }
+            Report::Diverged { pool, what } => {
+                self.store.fleet_record().resent(self.stream, &pool, Resend::Diverged);
+                tracing::warn!(%proxy, %pool, %what, "a proxy's digests differ from what it was sent; it gets the whole pool");
+            }
+            Report::TooLarge { pool, bytes } => {
+                self.store.fleet_record().too_large(self.stream, &pool, bytes);
+                tracing::error!(%proxy, %pool, bytes, "a pool is too large to be sent: split it into several");
+            }
+            Report::Backend(health) => {
+                let BackendHealth { pool, set, backend, available, reason } = &health;
+                tracing::debug!(%proxy, %pool, %set, %backend, available, %reason, "health of a backend");
+                self.store.fleet_record().found(self.stream, &health);
+            }
+            Report::Health(said) => {
+                if let Some(seat) = &self.seat {
+                    seat.say(said, now);
+                }
+            }
+        }
+    }
+}
+
+impl Drop for FleetEntry {
+    fn drop(&mut self) {
+        self.store.fleet_record().end(self.stream);
+    }
+}
