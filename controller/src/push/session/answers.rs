@@ -39,10 +39,9 @@ impl Session {
     }
 
     pub(super) fn on_chunk_received(&mut self, received: ChunkReceived) -> Result<(), Breach> {
-        if self.chunks.front() != Some(&received) {
+        if !self.chunks.arrived(&received) {
             return Err(Breach::ChunkOutOfOrder { pool: received.pool, index: received.index });
         }
-        self.chunks.pop_front();
         Ok(())
     }
 
