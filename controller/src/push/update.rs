@@ -99,6 +99,17 @@ impl Sent {
         }
     }
 
+    /// Of a pool that is gone and that the proxy has nevertheless, at this version: of no configuration that there is, so
+    /// that it is sent whole if it comes back.
+    pub(crate) fn stray(version: Version) -> Self {
+        Self { version: Some(version), config_digest: 0, config: None, sets: Sets::Each(BTreeMap::new()) }
+    }
+
+    /// Whether nothing is known of it but its version.
+    pub(crate) fn is_stray(&self) -> bool {
+        self.version.is_some() && self.config.is_none()
+    }
+
     pub(crate) fn is_current(&self, target: &Pool) -> bool {
         self.version == Some(target.version) && is_complete(self, target)
     }

@@ -50,6 +50,10 @@ impl Session {
             return self.remove_again(report);
         };
         let sent = lane.sent.as_ref()?;
+        if sent.is_stray() {
+            // It is to be removed, or sent whole.
+            return None;
+        }
         if lane.update.is_some() || self.awaiting.contains_key(pool) || sent.version != report.version {
             return None;
         }
