@@ -5,7 +5,7 @@
 
 mod overview;
 
-pub use overview::{Overview, POOLS_LISTED_MAX};
+pub use overview::{Overview, POOLS, POOLS_LISTED_MAX, PROXIES};
 
 use crate::metrics::{self, Metrics};
 use crate::readiness::Readiness;

@@ -154,8 +154,8 @@ impl Metrics {
     /// Never but for a mistake in a metric's encoding.
     pub fn text(&self) -> Result<String, fmt::Error> {
         self.ready.set(i64::from(self.readiness.reason().is_none()));
-        self.proxies.set(gauge(self.store.fleet().proxies.len()));
-        self.pools.set(gauge(self.store.pools().len()));
+        self.proxies.set(gauge(self.store.proxy_count()));
+        self.pools.set(gauge(self.store.pool_count()));
         self.unhealthy.set(gauge(self.store.unhealthy_count()));
         let counts = self.store.fleet_counts();
         for (counter, (_, _, of)) in self.counts.iter().zip(COUNTS) {

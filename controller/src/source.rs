@@ -43,7 +43,9 @@ impl Loaded {
         insert(&mut self.objects, key.clone(), &manifest.object);
         match &manifest.object {
             Object::LoadBalancerPool(pool) => {
-                selectors_of(pool).iter().for_each(|selector| self.select(selector));
+                let selectors = selectors_of(pool);
+                let new = selectors.iter().filter(|selector| !self.objects.pods.is_known(selector));
+                new.cloned().collect::<Vec<_>>().iter().for_each(|selector| self.select(selector));
             }
             Object::Pod(pod) => self.add_pod(key, pod),
             _ => {}

@@ -7,6 +7,7 @@
 mod fleet;
 mod knowledge;
 mod loss;
+mod pool;
 
 pub use fleet::{
     Applied, BackendName, CHANGES_REMEMBERED_MAX, Fleet, FleetCounts, FleetObserver, HEALTH_NAME_BYTES_MAX,
@@ -15,10 +16,10 @@ pub use fleet::{
     Unhealthy, UnhealthyBackends,
 };
 pub use knowledge::{Completeness, Knowledge};
+pub use pool::{Contents, Pool};
 
-use crate::compile::{BackendSetContent, CompiledPool, DataPlane, ObjectKey, World};
+use crate::compile::{ObjectKey, World};
 use crate::keys::Ring;
-use bytes::Bytes;
 pub(crate) use fleet::{FleetRecord, Peer, RemoteId, Resend, StreamId, reason_within_limit};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
@@ -27,40 +28,7 @@ use std::hash::{BuildHasher as _, Hasher as _};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 use tokio::sync::{Notify, watch};
-use weir_proto::push::{PoolConfig, Version};
-
-/// A pool at one version.
-#[derive(Debug)]
-pub struct Pool {
-    /// `namespace/name`.
-    pub name: Arc<str>,
-    /// Of this store's epoch. The sequence is even and grows with each version.
-    pub version: Version,
-    /// Sequence of the newest version that took a backend away, or the readiness of one, or that may have: such a change
-    /// is never held back.
-    pub takes_away: u64,
-    /// Sets that had no backends when the store was loaded, and have had none since.
-    pub empty_from_start: BTreeSet<String>,
-    /// What it serves.
-    pub contents: Contents,
-    /// When the oldest event was seen that made this version differ from the one before.
-    pub seen: Instant,
-    /// All of it for a proxy that has nothing, encoded once for all of them.
-    pub(crate) whole: OnceLock<Bytes>,
-}
-
-/// What a pool serves.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Contents {
-    /// For the wire.
-    pub config: Arc<PoolConfig>,
-    /// Of `config`.
-    pub config_digest: u64,
-    /// Which proxies serve it. A changed one makes a new version, though no proxy sees it.
-    pub data_plane: Arc<DataPlane>,
-    /// Who is in each set of `config`. Two versions share what is equal.
-    pub sets: BTreeMap<String, Arc<BackendSetContent>>,
-}
+use weir_proto::push::Version;
 
 /// All pools in force.
 #[derive(Debug)]
@@ -68,11 +36,15 @@ pub struct Store {
     epoch: u64,
     state: Mutex<State>,
     /// `None` before the first [`Store::apply`].
-    loaded: watch::Sender<Option<Knowledge>>,
-    /// When that was.
-    loaded_at: OnceLock<Instant>,
+    loaded: watch::Sender<Option<Loaded>>,
     ring: watch::Sender<Option<Arc<Ring>>>,
     fleet: FleetRecord,
+}
+
+#[derive(Debug)]
+struct Loaded {
+    at: Instant,
+    knowledge: Knowledge,
 }
 
 #[derive(Debug, Default)]
@@ -80,7 +52,6 @@ struct State {
     /// Of the last change, even. One counter for all pools, so that a pool that comes back is newer than it was and
     /// nothing needs to be kept of those that are gone.
     sequence: u64,
-    is_loaded: bool,
     pools: BTreeMap<Arc<str>, Arc<Pool>>,
     subscribers: BTreeMap<u64, Arc<Mailbox>>,
     subscribed: u64,
@@ -122,7 +93,6 @@ impl Store {
             epoch,
             state: Mutex::default(),
             loaded: watch::Sender::new(None),
-            loaded_at: OnceLock::new(),
             ring: watch::Sender::new(None),
             fleet: FleetRecord::default(),
         })
@@ -222,18 +192,26 @@ impl Store {
             self.fleet.forget_pool(&name);
             outcome.removed += 1;
         }
-        state.is_loaded = true;
         drop(state);
-        self.loaded_at.get_or_init(now);
         self.know(knowledge);
         outcome
     }
 
     fn know(&self, knowledge: Knowledge) {
-        if self.loaded.borrow().as_ref() == Some(&knowledge) {
+        let is_news = self.loaded.send_if_modified(|loaded| match loaded {
+            Some(loaded) if loaded.knowledge == knowledge => false,
+            Some(loaded) => {
+                loaded.knowledge = knowledge;
+                true
+            }
+            None => {
+                *loaded = Some(Loaded { at: now(), knowledge });
+                true
+            }
+        });
+        if !is_news {
             return;
         }
-        self.loaded.send_replace(Some(knowledge));
         // What streams left alone may have to go now.
         let subscribers: Vec<_> = self.state().subscribers.values().cloned().collect();
         subscribers.iter().for_each(|mailbox| mailbox.notify.notify_one());
@@ -253,9 +231,9 @@ impl Store {
 
     /// Returns when the first world has been applied, with the moment of that; at once ever after. Cancellation safe.
     pub async fn loaded(&self) -> Instant {
-        // An error would mean that the sender is gone, and it lives in `self`.
-        let _ = self.loaded.subscribe().wait_for(Option::is_some).await;
-        *self.loaded_at.get().expect("it is set before what was waited for")
+        let mut loaded = self.loaded.subscribe();
+        let loaded = loaded.wait_for(Option::is_some).await.expect("the sender lives in `self`");
+        loaded.as_ref().expect("it was waited for").at
     }
 
     /// From now on proxies share these keys.
@@ -272,7 +250,19 @@ impl Store {
     /// How much is known since the last [`Self::apply`].
     #[must_use]
     pub fn knowledge(&self) -> Knowledge {
-        self.loaded.borrow().clone().unwrap_or_else(Knowledge::part)
+        self.loaded.borrow().as_ref().map_or_else(Knowledge::part, |loaded| loaded.knowledge.clone())
+    }
+
+    /// How many pools there are.
+    #[must_use]
+    pub fn pool_count(&self) -> usize {
+        self.state().pools.len()
+    }
+
+    /// How many proxies have a stream to this process.
+    #[must_use]
+    pub fn proxy_count(&self) -> usize {
+        self.fleet.stream_count()
     }
 
     /// What the proxies of this process reported, one by one.
@@ -335,7 +325,9 @@ impl Store {
 
     /// False when it is equal to what is there.
     fn put(&self, state: &mut State, name: &str, contents: Contents, seen: Instant) -> bool {
-        let Some(pool) = state.put(self.epoch, name, contents, seen) else { return false };
+        let is_first = self.loaded.borrow().is_none();
+        let empty = if is_first { contents.empty_sets() } else { BTreeSet::new() };
+        let Some(pool) = state.put(self.epoch, name, contents, empty, seen) else { return false };
         self.fleet.made(&pool);
         true
     }
@@ -353,10 +345,18 @@ fn now() -> Instant {
 
 impl State {
     /// `None` when it is equal to what is there.
-    fn put(&mut self, epoch: u64, name: &str, mut contents: Contents, seen: Instant) -> Option<Arc<Pool>> {
+    /// `empty` are the sets that a pool which is new has had empty from the start.
+    fn put(
+        &mut self,
+        epoch: u64,
+        name: &str,
+        mut contents: Contents,
+        empty: BTreeSet<String>,
+        seen: Instant,
+    ) -> Option<Arc<Pool>> {
         let known = self.pools.get_key_value(name);
         let sequence = self.sequence + 2;
-        let (mut takes_away, mut empty_from_start) = (sequence, BTreeSet::new());
+        let (mut takes_away, mut empty_from_start) = (sequence, empty);
         if let Some((_, before)) = known {
             if before.contents.is_equal(&contents) {
                 return None;
@@ -365,10 +365,8 @@ impl State {
             if !loss::takes_away(&before.contents, &contents) {
                 takes_away = before.takes_away;
             }
-            empty_from_start =
-                before.empty_from_start.intersection(&contents.empty_sets()).cloned().collect();
-        } else if !self.is_loaded {
-            empty_from_start = contents.empty_sets();
+            let is_empty = |set: &&String| contents.sets.get(*set).is_some_and(|set| set.backends.is_empty());
+            empty_from_start = before.empty_from_start.iter().filter(is_empty).cloned().collect();
         }
         let name = known.map_or_else(|| Arc::from(name), |(name, _)| Arc::clone(name));
         self.sequence = sequence;
@@ -397,61 +395,6 @@ impl State {
         for mailbox in self.subscribers.values() {
             mailbox.changed().insert(Arc::clone(name));
             mailbox.notify.notify_one();
-        }
-    }
-}
-
-impl Pool {
-    /// The version of a proxy that has this one's backends and not yet its configuration: higher than every version
-    /// before, lower than this one.
-    pub(crate) fn version_ahead(&self) -> Version {
-        Version { sequence: self.version.sequence - 1, ..self.version }
-    }
-}
-
-impl From<&CompiledPool> for Contents {
-    fn from(pool: &CompiledPool) -> Self {
-        let sets = pool.sets.iter().map(|(name, set)| (name.clone(), Arc::clone(&set.content)));
-        Self {
-            config: Arc::clone(&pool.config),
-            config_digest: pool.config_digest,
-            data_plane: Arc::clone(&pool.data_plane),
-            sets: sets.collect(),
-        }
-    }
-}
-
-impl Contents {
-    fn is_equal(&self, other: &Self) -> bool {
-        self.config_digest == other.config_digest
-            && self.data_plane == other.data_plane
-            && self.sets.len() == other.sets.len()
-            && self
-                .sets
-                .iter()
-                .zip(&other.sets)
-                .all(|((a, old), (b, new))| a == b && old.digest == new.digest)
-    }
-
-    fn empty_sets(&self) -> BTreeSet<String> {
-        let empty = self.sets.iter().filter(|(_, set)| set.backends.is_empty());
-        empty.map(|(name, _)| name.clone()).collect()
-    }
-
-    /// Takes what is equal from the version before, so that old versions that streams still hold share it.
-    fn reuse(&mut self, before: &Self) {
-        if before.config_digest == self.config_digest {
-            self.config = Arc::clone(&before.config);
-        }
-        if before.data_plane == self.data_plane {
-            self.data_plane = Arc::clone(&before.data_plane);
-        }
-        for (name, set) in &mut self.sets {
-            if let Some(old) = before.sets.get(name)
-                && old.digest == set.digest
-            {
-                *set = Arc::clone(old);
-            }
         }
     }
 }
@@ -500,6 +443,7 @@ impl Drop for Subscription {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::compile::{BackendSetContent, DataPlane};
     use weir_proto::push::Backend;
 
     fn contents(config_digest: u64, backends: &[&str]) -> Contents {
@@ -581,7 +525,7 @@ mod tests {
         let (store, world) = (Store::new(1), World::default());
         let key = ObjectKey::new("ns", "a");
         assert_eq!(store.apply_pools(&world, [&key], now()), Outcome::default());
-        assert_eq!(*store.loaded.borrow(), None);
+        assert!(store.loaded.borrow().is_none());
         put(&store, &[("ns/a", contents(1, &[])), ("ns/b", contents(1, &[]))]);
         assert_eq!(store.apply_pools(&world, [&key], now()), Outcome { changed: 0, removed: 1 });
         assert!(store.pool("ns/b").is_some(), "others are not looked at");

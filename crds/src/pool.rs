@@ -437,3 +437,12 @@ pub enum PathMatchType {
 fn one() -> i32 {
     1
 }
+
+/// The schema of a TCP port by number, or by a name.
+fn port_by_number_or_name(schema: &mut schemars::Schema) {
+    schema.insert("minimum".into(), 1.into());
+    schema.insert("maximum".into(), 65_535.into());
+    schema.insert("minLength".into(), 1.into());
+    schema.insert("maxLength".into(), NAME_BYTES_MAX.into());
+    schema.insert("pattern".into(), NAME_PATTERN.into());
+}

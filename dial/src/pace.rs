@@ -21,8 +21,9 @@ impl Default for Random {
 }
 
 impl Random {
-    #[cfg(test)]
-    pub(crate) fn of(seed: u64) -> Self {
+    /// The same seed gives the same numbers.
+    #[must_use]
+    pub fn of(seed: u64) -> Self {
         Self(seed)
     }
 

@@ -1,6 +1,7 @@
 //! Limits of the push protocol. Both ends enforce each of them, so that a breach is an error with a name and
 //! never an allocation.
 
+use crate::hosts::covers;
 use std::time::Duration;
 
 /// Largest encoded message in either direction, in bytes. Chunks keep messages far below it.
@@ -111,9 +112,6 @@ pub fn routes(listeners: &[&[String]], rules: &[(&[String], usize)]) -> usize {
 
 /// Whether a host is there that both stand for.
 fn have_common(a: &str, b: &str) -> bool {
-    let covers = |wide: &str, narrow: &str| {
-        wide.strip_prefix('*').is_some_and(|suffix| narrow.len() > suffix.len() && narrow.ends_with(suffix))
-    };
     a == b || covers(a, b) || covers(b, a)
 }
 

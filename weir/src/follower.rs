@@ -4,13 +4,13 @@
 use crate::findings::{self, Finding, Severity};
 use crate::logging;
 use crate::run::samples::Samples;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::mpsc;
 use weir_controller::compile::{ObjectKey, Objects, Origin, Touched, World, world};
-use weir_controller::dns::{Answered, Client, Lookup, Resolution, Wanted};
+use weir_controller::dns::{Answered, Client, Wanted};
 use weir_controller::folder::FolderSource;
 use weir_controller::source::Loaded;
 use weir_controller::status::{Board, Verdict};
@@ -31,8 +31,6 @@ pub struct Follower {
     samples: Option<Samples>,
     /// With what it was compiled from.
     compiled: Option<(Loaded, World)>,
-    /// What is known of names, which no file says.
-    names: BTreeMap<Lookup, Arc<Resolution>>,
     /// The first state and when it was seen, while names of it wait for their first answers.
     waiting: Option<(Loaded, Wanted, Instant)>,
     /// What was said about the state before, so that a change says what is new and not everything again.
@@ -45,8 +43,8 @@ impl Follower {
     /// error.
     #[must_use]
     pub fn new(store: Arc<Store>, board: Arc<Board>, format: logging::Format) -> Self {
-        let (names, waiting) = (BTreeMap::new(), None);
-        Self { store, board, samples: None, compiled: None, names, waiting, said: BTreeSet::new(), format }
+        let said = BTreeSet::new();
+        Self { store, board, samples: None, compiled: None, waiting: None, said, format }
     }
 
     /// The same, with the samples that manifests ask for.
@@ -100,57 +98,54 @@ impl Follower {
         if let Some(samples) = &mut self.samples {
             samples.supply(&mut loaded.objects);
         }
-        loaded.objects.names.clone_from(&self.names);
-        if self.compiled.is_some() {
-            self.serve(loaded, seen);
-        } else {
-            self.wait(loaded, seen);
+        // No file says what is known of names.
+        let before = self.compiled.as_ref().map(|(loaded, _)| loaded);
+        if let Some(before) = before.or(self.waiting.as_ref().map(|(loaded, ..)| loaded)) {
+            loaded.objects.names.clone_from(&before.objects.names);
         }
-    }
-
-    /// Nothing is served before it is known to whom: the first requests would find empty sets.
-    fn wait(&mut self, loaded: Loaded, seen: Instant) {
-        let wanted = match self.waiting.take() {
-            Some((_, wanted, _)) if loaded.objects.are_known(&wanted) => wanted,
-            _ => Arc::clone(world(&loaded.objects, None).names()),
-        };
-        if loaded.objects.are_known(&wanted) {
-            self.serve(loaded, seen);
+        if self.compiled.is_some() {
+            return self.serve(loaded, None, seen);
+        }
+        // Nothing is served before it is known to whom: the first requests would find empty sets.
+        let first = world(&loaded.objects, None);
+        if loaded.objects.are_known(first.names()) {
+            self.waiting = None;
+            self.serve(loaded, Some(first), seen);
         } else {
-            self.waiting = Some((loaded, wanted, seen));
+            self.waiting = Some((loaded, Arc::clone(first.names()), seen));
         }
     }
 
     /// Takes in what became known of names, at the cost of the sets that follow them.
     fn learn(&mut self, news: Vec<Answered>, seen: Instant) {
-        let origins = news.iter().map(|(lookup, _)| Origin::Name(lookup.clone())).collect();
-        for (lookup, resolution) in news {
-            match resolution {
-                Some(resolution) => self.names.insert(lookup, resolution),
-                None => self.names.remove(&lookup),
-            };
-        }
         if let Some((mut loaded, wanted, seen)) = self.waiting.take() {
-            loaded.objects.names.clone_from(&self.names);
-            self.waiting = Some((loaded.clone(), wanted, seen));
-            self.wait(loaded, seen);
+            news.into_iter().for_each(|answered| loaded.objects.learn(answered));
+            if loaded.objects.are_known(&wanted) {
+                self.serve(loaded, None, seen);
+            } else {
+                self.waiting = Some((loaded, wanted, seen));
+            }
         } else if let Some((mut loaded, mut world)) = self.compiled.take() {
-            loaded.objects.names.clone_from(&self.names);
+            let origins = news.iter().map(|(lookup, _)| Origin::Name(lookup.clone())).collect();
+            news.into_iter().for_each(|answered| loaded.objects.learn(answered));
             let touched = Touched { origins, ..Touched::default() };
             let looked_at = world.update(&loaded.objects, &touched);
             let outcome = self.store.apply_update(&world, &looked_at, completeness(&loaded), seen);
-            self.judge(looked_at, &loaded.objects, &world);
             tracing::debug!(changed = outcome.changed, "names resolved");
-            self.say(findings::all(&loaded, &world));
+            if !looked_at.is_empty() {
+                self.judge(looked_at, &loaded.objects, &world);
+                self.say(findings::all(&loaded, &world));
+            }
             self.compiled = Some((loaded, world));
         }
     }
 
-    fn serve(&mut self, loaded: Loaded, seen: Instant) {
+    /// `first` is what it compiles to, where that is known.
+    fn serve(&mut self, loaded: Loaded, first: Option<World>, seen: Instant) {
         let completeness = completeness(&loaded);
         let (world, outcome, looked_at) = match self.compiled.take() {
             None => {
-                let world = world(&loaded.objects, None);
+                let world = first.unwrap_or_else(|| world(&loaded.objects, None));
                 let outcome = self.store.apply(&world, completeness, seen);
                 (world, outcome, loaded.objects.pools.keys().cloned().collect())
             }

@@ -16,8 +16,10 @@ pub const POOLS_LISTED_MAX: usize = 500;
 /// Pools that are summed up before others may run.
 const POOLS_AT_ONCE: usize = 32;
 
-const POOLS: &str = "/api/v1/pools";
-const PROXIES: &str = "/api/v1/proxies";
+/// Path of the pools.
+pub const POOLS: &str = "/api/v1/pools";
+/// Path of the proxies.
+pub const PROXIES: &str = "/api/v1/proxies";
 
 /// What the pages are made of.
 #[derive(Debug)]

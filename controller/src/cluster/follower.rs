@@ -133,14 +133,12 @@ impl Follower {
         self.refresh(&changes.touched.origins, now);
     }
 
-    /// Takes in what became known of names then, and puts it in force.
+    /// Takes in what became known of names then, and puts it in force; a first world that waited for it is compiled by
+    /// [`Self::take`], which must follow.
     pub(super) fn learn(&mut self, news: Vec<Answered>, seen: Instant) {
         let mut changes = Changes::default();
         self.cache.learn(news, &mut changes);
         self.refresh(&changes.touched.origins, seen);
-        if self.cache.is_settled() {
-            self.compile();
-        }
         // Proxies that kept a set for want of an answer are to have it now.
         if let Some(world) = &self.world {
             self.store.apply_update(world, [], completeness(&self.cache, world), seen);

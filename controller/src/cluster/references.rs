@@ -1,6 +1,6 @@
 //! The Secrets that pools name and may use, kept up to date pool by pool.
 
-use crate::compile::{ObjectKey, Objects, Touched, secret_namespaces, secret_references};
+use crate::compile::{ObjectKey, Objects, Touched, secret_namespaces, secret_references, take};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Who names what. Nothing that nobody names is kept.
@@ -70,12 +70,7 @@ impl References {
         let still = self.by_pool.get(pool).map(|now| &now.namespaces);
         let left = |namespace: &&String| still.is_none_or(|still| !still.contains(*namespace));
         for namespace in named.namespaces.iter().filter(left) {
-            if let Some(pools) = self.abroad.get_mut(namespace) {
-                pools.remove(pool);
-                if pools.is_empty() {
-                    self.abroad.remove(namespace);
-                }
-            }
+            take(&mut self.abroad, namespace, pool);
         }
     }
 }

@@ -238,7 +238,8 @@ fn origins_of<'a>(pool: &'a ObjectKey, serving: &'a CompiledPool) -> impl Iterat
     })
 }
 
-fn take<K: Ord, V: Ord>(of: &mut BTreeMap<K, BTreeSet<V>>, key: &K, value: &V) {
+/// Takes one value away, and the key with its last one.
+pub(crate) fn take<K: Ord, V: Ord>(of: &mut BTreeMap<K, BTreeSet<V>>, key: &K, value: &V) {
     let Some(values) = of.get_mut(key) else { return };
     values.remove(value);
     if values.is_empty() {

@@ -40,6 +40,7 @@ mod world;
 
 pub(crate) use check::is_object_name;
 pub use data_plane::DataPlane;
+pub(crate) use index::take;
 pub use objects::{ObjectKey, Objects, SECRETS_MAX, Unread};
 pub use pods::{PodState, Pods, SelectedPod};
 pub use references::{

@@ -1,6 +1,6 @@
 //! What the compile step reads: objects by name, and EndpointSlices by their Service.
 
-use super::{Pods, ReferenceGrant};
+use super::{Pods, ReferenceGrant, take};
 use crate::dns::{Answered, Lookup, Resolution};
 use k8s_openapi::api::core::v1::{Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -104,12 +104,7 @@ impl Objects {
     pub fn remove_slice(&mut self, key: &ObjectKey) -> Option<ObjectKey> {
         let slice = self.slices.remove(key)?;
         let service = service_of(key, &slice)?;
-        if let Some(names) = self.slices_by_service.get_mut(&service) {
-            names.remove(&key.name);
-            if names.is_empty() {
-                self.slices_by_service.remove(&service);
-            }
-        }
+        take(&mut self.slices_by_service, &service, &key.name);
         Some(service)
     }
 

@@ -10,6 +10,7 @@ use prost::Message as _;
 use std::collections::{BTreeMap, BTreeSet};
 use weir_crds::pool as spec;
 use weir_crds::{LoadBalancerPool, LoadBalancerPoolSpec};
+use weir_proto::hosts::covers;
 use weir_proto::limits::POOL_UPDATE_BYTES_MAX;
 use weir_proto::push::{self, PoolConfig};
 
@@ -158,18 +159,13 @@ fn claims_of(field: &str, listener: &spec::Listener, port: u16, rules: &[spec::R
     let mut claimed: BTreeSet<&str> = hosts.iter().map(String::as_str).collect();
     for (index, rule) in rules.iter().enumerate() {
         for host in &rule.hostnames {
-            let is_served = hosts.is_empty() || hosts.iter().any(|listener| is_below(host, listener));
+            let is_served = hosts.is_empty() || hosts.iter().any(|listener| covers(listener, host));
             if is_served && claimed.insert(host) {
                 claims.push(claim(&format!("spec.rules[{index}]"), Some(host)));
             }
         }
     }
     claims
-}
-
-/// Whether a wildcard stands for a host, or for all that another wildcard stands for.
-fn is_below(host: &str, wildcard: &str) -> bool {
-    wildcard.strip_prefix('*').is_some_and(|suffix| host.len() > suffix.len() && host.ends_with(suffix))
 }
 
 /// `None` where protocol HTTPS is left without a certificate.

@@ -49,8 +49,8 @@ impl Selector {
         (check.refused() == before).then(|| Self::of(namespace, selector))
     }
 
-    /// What a selector means that was found right.
-    fn of(namespace: &str, selector: &spec::EndpointSelector) -> Self {
+    /// What a selector means that is right.
+    pub(super) fn of(namespace: &str, selector: &spec::EndpointSelector) -> Self {
         let labels = selector.match_labels.iter();
         let labels = labels.map(|(name, value)| Requirement::In(name.clone(), [value.clone()].into()));
         let expressions = selector.match_expressions.iter().map(|expression| {

@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
+use weir_dial::Random;
 
 /// Lookups that are under way at a time.
 pub const LOOKUPS_MAX: usize = 32;
@@ -68,7 +69,7 @@ pub enum Output {
 #[derive(Debug)]
 pub struct Names {
     reach: Reach,
-    random: u64,
+    random: Random,
     /// When this began, by two clocks.
     began: (Instant, SystemTime),
     entries: BTreeMap<Lookup, Entry>,
@@ -115,7 +116,7 @@ impl Names {
     pub fn new(reach: Reach, seed: u64, now: Instant, wall: SystemTime) -> Self {
         Self {
             reach,
-            random: seed,
+            random: Random::of(seed),
             began: (now, wall),
             entries: BTreeMap::new(),
             past: BTreeSet::new(),
@@ -265,13 +266,9 @@ impl Names {
         whole_seconds(self.began.1 + now.duration_since(self.began.0))
     }
 
-    /// From 0 to below 1. SplitMix64.
+    /// From 0 to below 1.
     fn roll(&mut self) -> f64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.random;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        let bits = u32::try_from((z ^ (z >> 31)) >> 32).unwrap_or_default();
+        let bits = u32::try_from(self.random.number() >> 32).unwrap_or_default();
         f64::from(bits) / (f64::from(u32::MAX) + 1.0)
     }
 }

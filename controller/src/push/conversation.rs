@@ -22,7 +22,11 @@ pub struct Conversation {
     store: Arc<Store>,
     identity: Identity,
     security: Security,
-    record: FleetEntry,
+    stream: StreamId,
+    proxy: Arc<str>,
+    sent_bytes: Arc<AtomicU64>,
+    /// Among the proxies that share health checks; `None` for one that does not.
+    seat: Option<Seat>,
     subscription: Subscription,
     ring: watch::Receiver<Option<Arc<Ring>>>,
 }
@@ -39,18 +43,21 @@ impl Conversation {
         now: Instant,
     ) -> Self {
         let seat = session.health_id().and_then(|id| relay.join(keys::scope(&identity), id));
-        let record = FleetEntry::begin(store, name(&identity, &session), &identity, seat, now);
+        let proxy = name(&identity, &session);
+        let peer = Peer { proxy: Arc::clone(&proxy), identity: identity.to_string().into() };
+        let (stream, sent_bytes) = store.fleet_record().begin(peer, now);
         let mut ring = store.ring();
         // As if it had changed: what there is, is news to this stream.
         ring.mark_changed();
         let (subscription, security) = (store.subscribe(), security.clone());
-        Self { session, store: Arc::clone(store), identity, security, record, subscription, ring }
+        let store = Arc::clone(store);
+        Self { session, store, identity, security, stream, proxy, sent_bytes, seat, subscription, ring }
     }
 
     /// As the fleet view and the log call it.
     #[must_use]
     pub fn proxy(&self) -> &Arc<str> {
-        &self.record.proxy
+        &self.proxy
     }
 
     /// The message to send next, decided from the newest state; `None` when there is nothing, or nothing that the window
@@ -60,9 +67,10 @@ impl Conversation {
         self.hear_pools();
         self.hear_keys();
         // What others found of backends comes after all that must be served.
-        let message = self.session.next(now).or_else(|| self.record.news(now));
-        let message = message.map(|message| self.record.counted(message));
-        self.session.take_too_large().into_iter().for_each(|report| self.record.report(report, now));
+        let message = self.session.next(now).or_else(|| self.news(now));
+        self.session.take_too_large().into_iter().for_each(|report| self.report(report, now));
+        let bytes = message.as_ref().map_or(0, ControllerMessage::encoded_len);
+        self.sent_bytes.fetch_add(u64::try_from(bytes).unwrap_or(u64::MAX), Ordering::Relaxed);
         message
     }
 
@@ -72,7 +80,7 @@ impl Conversation {
     /// [`Breach`]: the stream must be closed with it.
     pub fn hear(&mut self, now: Instant, message: ProxyMessage) -> Result<(), Breach> {
         if let Some(report) = self.session.on_message(now, message)? {
-            self.record.report(report, now);
+            self.report(report, now);
         }
         Ok(())
     }
@@ -81,7 +89,7 @@ impl Conversation {
     pub async fn changed(&mut self) {
         tokio::select! {
             () = self.subscription.changed() => {}
-            () = self.record.news_changed() => {}
+            () = news_changed(self.seat.as_ref()) => {}
             Ok(()) = self.ring.changed() => {
                 // It counts as news no more, or this would return at once for ever.
                 self.ring.mark_changed();
@@ -110,8 +118,8 @@ impl Conversation {
         for (name, pool) in self.subscription.take() {
             let pool = pool.filter(serves);
             match pool {
-                Some(_) => self.record.expect(&name),
-                None => self.record.release(&name),
+                Some(_) => self.store.fleet_record().expect(self.stream, &name),
+                None => self.store.fleet_record().release(self.stream, &name),
             }
             self.session.changed(&name, pool);
         }
@@ -125,45 +133,6 @@ impl Conversation {
             self.session.keys(ring.for_scope(&keys::scope(&self.identity)));
         }
     }
-}
-
-/// What the fleet view and the log call the proxy: what it says in Hello is believed only where nothing is proven.
-fn name(identity: &Identity, session: &Session) -> Arc<str> {
-    match identity {
-        Identity::Trusted => Arc::clone(session.proxy()),
-        Identity::Pod(pod) => format!("{}/{}", pod.namespace, pod.name).into(),
-    }
-}
-
-/// A stream's place in the fleet view; leaves it when dropped.
-struct FleetEntry {
-    store: Arc<Store>,
-    stream: StreamId,
-    proxy: Arc<str>,
-    /// Among the proxies that share health checks; `None` for one that does not.
-    seat: Option<Seat>,
-    sent_bytes: Arc<AtomicU64>,
-}
-
-impl FleetEntry {
-    fn begin(
-        store: &Arc<Store>,
-        proxy: Arc<str>,
-        identity: &Identity,
-        seat: Option<Seat>,
-        now: Instant,
-    ) -> Self {
-        let peer = Peer { proxy: Arc::clone(&proxy), identity: identity.to_string().into() };
-        let (stream, sent_bytes) = store.fleet_record().begin(peer, now);
-        Self { store: Arc::clone(store), stream, proxy, seat, sent_bytes }
-    }
-
-    /// The message on its way out.
-    fn counted(&self, message: ControllerMessage) -> ControllerMessage {
-        let bytes = u64::try_from(message.encoded_len()).unwrap_or(u64::MAX);
-        self.sent_bytes.fetch_add(bytes, Ordering::Relaxed);
-        message
-    }
 
     /// What other proxies said that this one has not been told.
     fn news(&self, now: Instant) -> Option<ControllerMessage> {
@@ -171,50 +140,34 @@ impl FleetEntry {
         Some(ControllerMessage { body: Some(controller_message::Body::HealthNews(news)) })
     }
 
-    /// Returns when there may be some. Cancellation safe.
-    async fn news_changed(&self) {
-        match &self.seat {
-            Some(seat) => seat.changed().await,
-            None => std::future::pending().await,
-        }
-    }
-
-    fn expect(&self, pool: &Arc<str>) {
-        self.store.fleet_record().expect(self.stream, pool);
-    }
-
-    fn release(&self, pool: &Arc<str>) {
-        self.store.fleet_record().release(self.stream, pool);
-    }
-
     fn report(&self, report: Report, now: Instant) {
-        let proxy = &self.proxy;
+        let (proxy, fleet) = (&self.proxy, self.store.fleet_record());
         match report {
             Report::Acked { pool, version, config_digest, .. } => {
                 tracing::debug!(%proxy, %pool, sequence = version.sequence, "applied");
-                self.store.fleet_record().acked(self.stream, &pool, version, config_digest, now);
+                fleet.acked(self.stream, &pool, version, config_digest, now);
             }
             Report::Refused { pool, refusal } => {
                 let (field, reason) = (&refusal.field, &refusal.reason);
                 tracing::warn!(%proxy, %pool, %field, %reason, "a proxy refused a pool; it serves its last good configuration");
-                self.store.fleet_record().refused(self.stream, &pool, refusal, now);
+                fleet.refused(self.stream, &pool, refusal, now);
             }
             Report::SnapshotRequested { pool, reason } => {
-                self.store.fleet_record().resent(self.stream, &pool, Resend::Requested);
+                fleet.resent(self.stream, &pool, Resend::Requested);
                 tracing::warn!(%proxy, %pool, %reason, "a proxy is out of step and gets the whole pool");
             }
             Report::Diverged { pool, what } => {
-                self.store.fleet_record().resent(self.stream, &pool, Resend::Diverged);
+                fleet.resent(self.stream, &pool, Resend::Diverged);
                 tracing::warn!(%proxy, %pool, %what, "a proxy's digests differ from what it was sent; it gets the whole pool");
             }
             Report::TooLarge { pool, bytes } => {
-                self.store.fleet_record().too_large(self.stream, &pool, bytes);
+                fleet.too_large(self.stream, &pool, bytes);
                 tracing::error!(%proxy, %pool, bytes, "a pool is too large to be sent: split it into several");
             }
             Report::Backend(health) => {
                 let BackendHealth { pool, set, backend, available, reason } = &health;
                 tracing::debug!(%proxy, %pool, %set, %backend, available, %reason, "health of a backend");
-                self.store.fleet_record().found(self.stream, &health);
+                fleet.found(self.stream, &health);
             }
             Report::Health(said) => {
                 if let Some(seat) = &self.seat {
@@ -225,8 +178,24 @@ impl FleetEntry {
     }
 }
 
-impl Drop for FleetEntry {
+impl Drop for Conversation {
     fn drop(&mut self) {
         self.store.fleet_record().end(self.stream);
+    }
+}
+
+/// Returns when other proxies may have said something. Cancellation safe.
+async fn news_changed(seat: Option<&Seat>) {
+    match seat {
+        Some(seat) => seat.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What the fleet view and the log call the proxy: what it says in Hello is believed only where nothing is proven.
+fn name(identity: &Identity, session: &Session) -> Arc<str> {
+    match identity {
+        Identity::Trusted => Arc::clone(session.proxy()),
+        Identity::Pod(pod) => format!("{}/{}", pod.namespace, pod.name).into(),
     }
 }

@@ -105,11 +105,6 @@ impl Sent {
         Self { version: Some(version), config_digest: 0, config: None, sets: Sets::Each(BTreeMap::new()) }
     }
 
-    /// Whether nothing is known of it but its version.
-    pub(crate) fn is_stray(&self) -> bool {
-        self.version.is_some() && self.config.is_none()
-    }
-
     pub(crate) fn is_current(&self, target: &Pool) -> bool {
         self.version == Some(target.version) && is_complete(self, target)
     }

@@ -56,8 +56,6 @@ pub struct Applied {
     pub config_digest: u64,
     /// What it refused since.
     pub refusal: Option<Refusal>,
-    /// Times that the proxy was out of step on this stream and was sent the whole pool.
-    pub resent: u64,
 }
 
 /// What happened since the process began; only grows.
@@ -228,14 +226,9 @@ impl FleetRecord {
 
     /// The proxy was out of step and gets the whole pool.
     pub(crate) fn resent(&self, stream: StreamId, pool: &Arc<str>, why: Resend) {
-        self.update(stream, pool, |expected, _| {
-            if let Some(standing) = expected.streams.get_mut(&stream) {
-                standing.applied.resent += 1;
-            }
-            match why {
-                Resend::Requested => FleetCounts { snapshot_requests: 1, ..FleetCounts::default() },
-                Resend::Diverged => FleetCounts { divergences: 1, ..FleetCounts::default() },
-            }
+        self.update(stream, pool, |_, _| match why {
+            Resend::Requested => FleetCounts { snapshot_requests: 1, ..FleetCounts::default() },
+            Resend::Diverged => FleetCounts { divergences: 1, ..FleetCounts::default() },
         });
     }
 
@@ -327,6 +320,10 @@ impl FleetRecord {
             told.for_each(|(remote, at)| summary.merge(&remote.aged(now.saturating_duration_since(*at))));
         }
         summary
+    }
+
+    pub(crate) fn stream_count(&self) -> usize {
+        self.state().streams.len()
     }
 
     pub(crate) fn view(&self) -> Fleet {

@@ -92,13 +92,7 @@ pub struct ServiceSource {
     pub name: String,
 
     /// Port of the Service (not of its pods), by number (1 to 65535) or by name.
-    #[schemars(extend(
-        "minimum" = 1,
-        "maximum" = 65_535,
-        "minLength" = 1,
-        "maxLength" = NAME_BYTES_MAX,
-        "pattern" = NAME_PATTERN
-    ))]
+    #[schemars(transform = super::port_by_number_or_name)]
     pub port: IntOrString,
 }
 

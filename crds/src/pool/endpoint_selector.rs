@@ -1,6 +1,6 @@
 //! Backends straight from pods.
 
-use super::{LABEL_BYTES_MAX, LABEL_VALUE_PATTERN, NAME_BYTES_MAX, NAME_PATTERN};
+use super::{LABEL_BYTES_MAX, LABEL_VALUE_PATTERN};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -49,13 +49,7 @@ pub struct EndpointSelector {
 
     /// TCP port of the pods, by number (1 to 65535), or by the name that a port of one of their containers has; pods may
     /// give one name several numbers.
-    #[schemars(extend(
-        "minimum" = 1,
-        "maximum" = 65_535,
-        "minLength" = 1,
-        "maxLength" = NAME_BYTES_MAX,
-        "pattern" = NAME_PATTERN
-    ))]
+    #[schemars(transform = super::port_by_number_or_name)]
     pub port: IntOrString,
 }
 

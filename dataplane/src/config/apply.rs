@@ -284,9 +284,9 @@ impl Applier {
     }
 
     fn swap(&mut self, listeners: BTreeMap<u16, Arc<Listener>>) {
-        let version = self.current.load().version + 1;
-        let ports = listeners.keys().copied().collect();
         let before = self.current.load_full();
+        let version = before.version + 1;
+        let ports = listeners.keys().copied().collect();
         let is_same = |(port, listener): (&u16, &Arc<Listener>)| {
             before.listeners.get(port).is_some_and(|before| Arc::ptr_eq(&before.sets, &listener.sets))
         };

@@ -122,6 +122,8 @@ pub struct Follower {
     begins_sharing: bool,
     /// For the controller of this stream, one chunk given back stands for all before it.
     gives_back_together: bool,
+    /// The newest chunk that is to be given back so.
+    received: Option<ToController>,
     /// What others found, in this batch.
     heard: Vec<HealthNews>,
     readiness: Arc<Readiness>,
@@ -145,7 +147,6 @@ pub struct Follower {
 
 impl Follower {
     async fn follow(&mut self, dialer: &mut Dialer, proxy_id: &str, random: &mut Random) -> End {
-        self.is_stream_synced = false;
         let link = match Box::pin(self.beside(dialer.dial(random))).await {
             Ok(link) => link,
             Err(error) => return error.into(),
@@ -205,14 +206,9 @@ impl Follower {
     ) -> Result<(), End> {
         let mut next = Some(first);
         let mut taken = 0;
-        let mut received = None;
         while let Some(message) = next.take() {
             for reply in self.take_in(message)? {
-                match reply {
-                    // The last one says that those before it have arrived too.
-                    ToController::ChunkReceived(_) if self.gives_back_together => received = Some(reply),
-                    reply => send(outbound, reply).await?,
-                }
+                send(outbound, reply).await?;
             }
             taken += 1;
             if taken < BATCH_MESSAGES_MAX {
@@ -223,7 +219,7 @@ impl Follower {
                 };
             }
         }
-        if let Some(received) = received {
+        if let Some(received) = self.received() {
             send(outbound, received).await?;
         }
         self.flush(outbound).await
@@ -236,7 +232,18 @@ impl Follower {
     /// [`Breach`]: the stream must be closed. The pools stay as they are.
     pub fn take_in(&mut self, message: ControllerMessage) -> Result<Vec<ToController>, Breach> {
         let events = self.replica.on_message(message)?;
-        Ok(events.into_iter().filter_map(|event| self.on_event(event)).collect())
+        let mut replies: Vec<_> = events.into_iter().filter_map(|event| self.on_event(event)).collect();
+        if self.gives_back_together {
+            let received = replies.extract_if(.., |reply| matches!(reply, ToController::ChunkReceived(_)));
+            self.received = received.last().or(self.received.take());
+        }
+        Ok(replies)
+    }
+
+    /// The reply that gives back all chunks that were taken in since the last call, if it was not among the others. To be
+    /// sent when nothing more has arrived.
+    pub fn received(&mut self) -> Option<ToController> {
+        self.received.take()
     }
 
     async fn flush(&mut self, outbound: &mpsc::Sender<ProxyMessage>) -> Result<(), End> {

@@ -12,6 +12,8 @@ pub(super) fn claimed<'a>(
     rules.flat_map(|rule| common(listener, rule)).chain(own).collect()
 }
 
+use weir_proto::hosts::covers;
+
 /// Hosts that both a listener and a rule accept, the narrower of each pair (Gateway API, HTTPRoute hostnames);
 /// `None` stands for every host.
 pub(super) fn common<'a>(listener: &'a [String], rule: &'a [String]) -> Vec<Option<&'a str>> {
@@ -27,9 +29,6 @@ pub(super) fn common<'a>(listener: &'a [String], rule: &'a [String]) -> Vec<Opti
 }
 
 fn narrower<'a>(a: &'a str, b: &'a str) -> Option<&'a str> {
-    let covers = |wide: &str, narrow: &str| {
-        wide.strip_prefix('*').is_some_and(|suffix| narrow.len() > suffix.len() && narrow.ends_with(suffix))
-    };
     match () {
         () if a == b || covers(a, b) => Some(b),
         () if covers(b, a) => Some(a),

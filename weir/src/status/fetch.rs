@@ -13,6 +13,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 use tokio::net::TcpStream;
+use weir_controller::admin::{POOLS, PROXIES};
 
 /// Longest wait for one page.
 pub(super) const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
@@ -26,13 +27,6 @@ const PAGES_MAX: usize = 64;
 pub(super) struct Admin {
     /// `HOST:PORT`.
     authority: String,
-}
-
-/// What one replica told.
-#[derive(Debug)]
-pub(super) struct Told {
-    pub(super) pools: Vec<Pool>,
-    pub(super) proxies: Vec<Proxy>,
 }
 
 /// Why a replica told nothing; who asks can fix it.
@@ -84,7 +78,7 @@ trait Page: DeserializeOwned {
 }
 
 impl Page for PoolPage {
-    const PATH: &'static str = "/api/v1/pools";
+    const PATH: &'static str = POOLS;
     type Row = Pool;
     fn split(self) -> (Vec<Pool>, Option<String>) {
         (self.pools, self.next)
@@ -92,7 +86,7 @@ impl Page for PoolPage {
 }
 
 impl Page for ProxyPage {
-    const PATH: &'static str = "/api/v1/proxies";
+    const PATH: &'static str = PROXIES;
     type Row = Proxy;
     fn split(self) -> (Vec<Proxy>, Option<String>) {
         let rows = self.proxies.into_iter().map(|proxy| Proxy { replica: self.replica.clone(), ..proxy });
@@ -101,9 +95,14 @@ impl Page for ProxyPage {
 }
 
 impl Admin {
-    /// Everything that this replica tells.
-    pub(super) async fn ask(&self) -> Result<Told, FetchError> {
-        Ok(Told { pools: self.all::<PoolPage>().await?, proxies: self.all::<ProxyPage>().await? })
+    /// Every pool that this replica has.
+    pub(super) async fn pools(&self) -> Result<Vec<Pool>, FetchError> {
+        self.all::<PoolPage>().await
+    }
+
+    /// Every proxy that has its stream to this replica.
+    pub(super) async fn proxies(&self) -> Result<Vec<Proxy>, FetchError> {
+        self.all::<ProxyPage>().await
     }
 
     async fn all<P: Page>(&self) -> Result<Vec<P::Row>, FetchError> {
@@ -227,9 +226,10 @@ mod tests {
             (200, r#"{"replica":"r","proxies":[{"proxy":"p","unheard":1}],"next":null}"#.to_owned());
         let answers = vec![pools("a", r#""ns/a""#), pools("b", "null"), proxies];
         let (admin, task) = replica(answers).await;
-        let told = admin.ask().await.expect("all pages");
-        assert_eq!(told.pools.iter().map(|pool| &*pool.name).collect::<Vec<_>>(), ["a", "b"]);
-        assert_eq!((&*told.proxies[0].proxy, &*told.proxies[0].replica), ("p", "r"));
+        let (pools, proxies) =
+            (admin.pools().await.expect("all pages"), admin.proxies().await.expect("all pages"));
+        assert_eq!(pools.iter().map(|pool| &*pool.name).collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!((&*proxies[0].proxy, &*proxies[0].replica), ("p", "r"));
         let lines = task.await.expect("it ends");
         assert_eq!(lines[1], "GET /api/v1/pools?after=ns%2Fa HTTP/1.1");
     }
@@ -238,19 +238,19 @@ mod tests {
     async fn whatever_is_wrong_is_said_in_a_sentence_that_names_the_address() {
         let gone = TcpListener::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("bound");
         let gone: Admin = gone.to_string().parse().expect("an address");
-        let said = gone.ask().await.expect_err("nobody is there").to_string();
+        let said = gone.pools().await.expect_err("nobody is there").to_string();
         assert!(said.starts_with(&format!("nothing answers at {gone}: is the controller")), "{said}");
         for (status, body, expected) in [
             (404, "{}", "has no /api/v1/pools (it answers 404 Not Found)"),
             (200, "[]", "answers with something else than /api/v1/pools"),
         ] {
             let (admin, _task) = replica(vec![(status, body.to_owned())]).await;
-            let said = admin.ask().await.expect_err("no page").to_string();
+            let said = admin.pools().await.expect_err("no page").to_string();
             assert!(said.starts_with(&admin.to_string()) && said.contains(expected), "{said}");
         }
         let endless = (0..=PAGES_MAX).map(|_| (200, r#"{"pools":[],"next":"a"}"#.to_owned()));
         let (admin, _task) = replica(endless.collect()).await;
-        assert!(matches!(admin.ask().await, Err(FetchError::TooMuch(..))));
+        assert!(matches!(admin.pools().await, Err(FetchError::TooMuch(..))));
     }
 
     #[test]

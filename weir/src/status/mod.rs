@@ -174,9 +174,10 @@ impl Args {
     ) -> Result<Report, Failure> {
         let (mut pools, mut proxies) = (Vec::new(), Vec::new());
         for admin in &self.admin {
-            let told = admin.ask().await.map_err(unusable)?;
-            pools.extend(told.pools);
-            proxies.extend(told.proxies);
+            if cluster.is_none() {
+                pools.extend(admin.pools().await.map_err(unusable)?);
+            }
+            proxies.extend(admin.proxies().await.map_err(unusable)?);
         }
         let mut namespace = self.namespace.clone();
         if let Some(cluster) = cluster {

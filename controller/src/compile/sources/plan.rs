@@ -123,8 +123,8 @@ pub(in crate::compile) fn named(key: &ObjectKey, set: &spec::BackendSet) -> Stri
     match (&set.service, &set.endpoint_selector, &set.static_backends, &set.dns) {
         (Some(service), ..) => format!("service {}:{}", service_key(key, service), port(&service.port)),
         (None, Some(selector), ..) => {
-            let query = Selector::read(&key.namespace, "", selector, &mut Check::new(key.clone()));
-            let query = query.map(|selector| selector.query()).unwrap_or_default();
+            // Where it is wrong, so is the pool, and this goes nowhere.
+            let query = Selector::of(&key.namespace, selector).query();
             format!("pods {}:{query}:{}", key.namespace, port(&selector.port))
         }
         (None, None, Some(written), _) => {

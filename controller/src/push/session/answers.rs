@@ -50,11 +50,8 @@ impl Session {
             return self.remove_again(report);
         };
         let sent = lane.sent.as_ref()?;
-        if sent.is_stray() {
-            // It is to be removed, or sent whole.
-            return None;
-        }
-        if lane.update.is_some() || self.awaiting.contains_key(pool) || sent.version != report.version {
+        let is_under_way = self.dirty.contains(pool) || lane.is_queued || self.awaiting.contains_key(pool);
+        if is_under_way || sent.version != report.version {
             return None;
         }
         let what = sent.divergence(report, lane.is_refused)?;

@@ -24,6 +24,7 @@ impl Follower {
             shares_health: false,
             begins_sharing: false,
             gives_back_together: false,
+            received: None,
             heard: Vec::new(),
             readiness,
             answers: Vec::new(),
@@ -53,7 +54,7 @@ impl Follower {
         self.is_stream_synced = false;
         (self.shares_health, self.begins_sharing) = (false, false);
         self.heard.clear();
-        self.gives_back_together = false;
+        (self.gives_back_together, self.received) = (false, None);
         self.replica.begin_stream(proxy_id)
     }
 

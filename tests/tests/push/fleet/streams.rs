@@ -5,13 +5,13 @@ use super::chaos::CONTESTED;
 use super::link::Pipe;
 use super::simulation::{Event, Simulation};
 use super::{CONTROLLERS, HEALED, MILLISECOND, SECOND};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use weir_controller::identity::Identity;
 use weir_controller::push::{Conversation, Security, Session};
-use weir_proto::limits::{CHUNKS_IN_FLIGHT_MAX, MESSAGE_BYTES_MAX};
+use weir_proto::limits::{CHUNK_BYTES_IN_FLIGHT_MAX, CHUNKS_IN_FLIGHT_MAX, MESSAGE_BYTES_MAX};
 use weir_proto::push::controller_message::Body as ToProxy;
 use weir_proto::push::proxy_message::Body as FromProxy;
-use weir_proto::push::{ControllerMessage, ProxyMessage, Version};
+use weir_proto::push::{ChunkReceived, ConfigChunk, ControllerMessage, ProxyMessage, Version};
 
 /// Of digests. In production they come every half minute; here there is less time.
 const DIGESTS_EVERY: u64 = 5 * SECOND;
@@ -35,8 +35,8 @@ pub(super) struct Stream {
     pub(super) wake_at: Option<u64>,
     /// Up to this moment something kept it from carrying what there was.
     pub(super) troubled_until: u64,
-    /// Chunks on the wire, or whose receipt is.
-    pub(super) chunks: usize,
+    /// Chunks on the wire, or whose receipt is, with the bytes of each. Oldest first.
+    chunks: VecDeque<(ChunkReceived, usize)>,
     /// Of each pool: the highest version sent, and that of the update under way.
     versions: BTreeMap<String, (Version, Version)>,
 }
@@ -61,7 +61,7 @@ impl Stream {
             is_cut: false,
             wake_at: None,
             troubled_until: 0,
-            chunks: 0,
+            chunks: VecDeque::new(),
             versions: BTreeMap::new(),
         }
     }
@@ -87,8 +87,12 @@ impl Stream {
                     (*highest, *update) = (version, version);
                 }
                 assert_eq!(*update, version, "a chunk of {} is of another update", chunk.pool);
-                self.chunks += 1;
-                assert!(self.chunks <= CHUNKS_IN_FLIGHT_MAX, "{} chunks are in flight", self.chunks);
+                let ConfigChunk { pool, version, index, payload, .. } = chunk.clone();
+                self.chunks.push_back((ChunkReceived { pool, version, index }, payload.len()));
+                let (count, bytes) =
+                    (self.chunks.len(), self.chunks.iter().map(|(_, bytes)| bytes).sum::<usize>());
+                assert!(count <= CHUNKS_IN_FLIGHT_MAX, "{count} chunks are in flight");
+                assert!(bytes <= CHUNK_BYTES_IN_FLIGHT_MAX, "{bytes} bytes of chunks are in flight");
             }
             Some(ToProxy::PoolRemoved(removed)) => drop(self.versions.remove(&removed.pool)),
             _ => {}
@@ -178,8 +182,9 @@ impl Simulation {
                 break;
             }
             let Some(message) = stream.up.take(self.time) else { break };
-            if matches!(message.body, Some(FromProxy::ChunkReceived(_))) {
-                stream.chunks -= 1;
+            if let Some(FromProxy::ChunkReceived(received)) = &message.body {
+                let at = stream.chunks.iter().position(|(sent, _)| sent == received);
+                stream.chunks.drain(..at.map_or(0, |at| at + 1));
             }
             let controller = &self.controllers[stream.controller];
             let heard = match &mut stream.state {
@@ -248,6 +253,9 @@ impl Simulation {
             }
         }
         if is_any {
+            if let Some(received) = self.proxies[index].follower.received() {
+                self.send_up(id, received);
+            }
             self.settle(index);
             // What was read makes room, which the sender hears of a moment later.
             let delay = self.latency();
