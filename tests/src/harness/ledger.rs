@@ -1,10 +1,14 @@
 //! What backends carried out, by the id that each request has: it tells when one was carried out twice.
 
+use crate::harness::process::Process;
 use crate::harness::scripted::{Asked, Exchange};
+use crate::harness::{binaries, wait};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write as _;
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Header of a request's id.
@@ -51,6 +55,18 @@ impl Ledger {
             *executed.entry(id.to_owned()).or_default() += 1;
         }
         executed
+    }
+
+    /// A well-behaved backend in a process of its own, once it listens.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn start_backend(&self, address: SocketAddr) -> Process {
+        let mut command = Command::new(binaries::path("ledger-backend"));
+        let process = Process::start(command.arg(address.to_string()).arg(&self.path));
+        wait::until("the backend should listen", || TcpStream::connect(address).ok());
+        process
     }
 
     /// A well-behaved backend: enters each request and answers it.

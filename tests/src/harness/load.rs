@@ -78,6 +78,26 @@ impl Load {
         }
         self.seen()
     }
+
+    /// Ends the clients and returns the count of good requests.
+    ///
+    /// # Panics
+    /// When a request failed, or a client panicked.
+    pub fn assert_no_failure(self) -> u64 {
+        let seen = self.stop();
+        seen.assert_no_failure();
+        seen.good
+    }
+}
+
+impl Seen {
+    /// That every request so far was answered 200.
+    ///
+    /// # Panics
+    /// When one was not, with all those and how many were.
+    pub fn assert_no_failure(&self) {
+        assert_eq!(self.failures, Vec::<String>::new(), "with {} good requests", self.good);
+    }
 }
 
 impl Drop for Load {

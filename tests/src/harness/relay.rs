@@ -11,13 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct Relay {
     /// Its port on 127.0.0.1.
     pub port: u16,
-    counts: Arc<Counts>,
-}
-
-#[derive(Debug, Default)]
-struct Counts {
-    accepted: AtomicU64,
-    answered: AtomicU64,
+    answered_bytes: Arc<AtomicU64>,
 }
 
 impl Relay {
@@ -29,40 +23,33 @@ impl Relay {
     pub fn start(to: u16) -> Self {
         let listener = TcpListener::bind(client::local(0)).expect("a free port");
         let port = listener.local_addr().expect("bound").port();
-        let counts = Arc::<Counts>::default();
-        let shared = Arc::clone(&counts);
+        let answered_bytes = Arc::<AtomicU64>::default();
+        let counted = Arc::clone(&answered_bytes);
         std::thread::spawn(move || {
             for near in listener.incoming() {
                 let (Ok(near), Ok(far)) = (near, TcpStream::connect(client::local(to))) else { continue };
-                shared.accepted.fetch_add(1, Ordering::SeqCst);
-                pass(&near, &far, &shared);
+                pass(&near, &far, &counted);
             }
         });
-        Self { port, counts }
-    }
-
-    /// Connections that were passed on.
-    #[must_use]
-    pub fn accepted(&self) -> u64 {
-        self.counts.accepted.load(Ordering::SeqCst)
+        Self { port, answered_bytes }
     }
 
     /// Bytes from who is dialled to who dials, so far.
     #[must_use]
     pub fn answered_bytes(&self) -> u64 {
-        self.counts.answered.load(Ordering::SeqCst)
+        self.answered_bytes.load(Ordering::SeqCst)
     }
 }
 
-fn pass(near: &TcpStream, far: &TcpStream, counts: &Arc<Counts>) {
+fn pass(near: &TcpStream, far: &TcpStream, answered_bytes: &Arc<AtomicU64>) {
     let clone = |stream: &TcpStream| stream.try_clone().expect("a socket");
     let _ = (near.set_nodelay(true), far.set_nodelay(true));
     let (up, down) = ((clone(near), clone(far)), (clone(far), clone(near)));
-    let counts = Arc::clone(counts);
+    let answered_bytes = Arc::clone(answered_bytes);
     std::thread::spawn(move || copy(up.0, up.1, |_| {}));
     std::thread::spawn(move || {
         copy(down.0, down.1, |bytes| {
-            counts.answered.fetch_add(bytes as u64, Ordering::SeqCst);
+            answered_bytes.fetch_add(bytes as u64, Ordering::SeqCst);
         });
     });
 }

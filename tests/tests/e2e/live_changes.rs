@@ -31,8 +31,7 @@ fn move_traffic(moves: usize) -> Vec<Duration> {
             wait::until("the old backend should answer again", || {
                 (load.seen().answers["old"] > before + 20).then_some(())
             });
-            let seen = load.stop();
-            assert_eq!(seen.failures, Vec::<String>::new(), "with {} good requests", seen.good);
+            load.assert_no_failure();
             answered.duration_since(renamed)
         })
         .collect()

@@ -1,5 +1,6 @@
 //! Backends by a name in DNS, from a server that says what the test wants.
 
+use crate::cluster::sample;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -23,11 +24,7 @@ impl Backends {
         let port = ports::free();
         let start = |address: &&str| {
             let listen = SocketAddr::new(address.parse().expect("an address"), port);
-            let mut command = Command::new(binaries::path("weir"));
-            command.args(["demo-backend", "--name", address, "--listen", &listen.to_string()]);
-            let process = Process::start(&mut command);
-            wait::until("the backend should answer", || client::fetch_at(listen, "/health").ok());
-            process
+            sample(address, listen)
         };
         Self { port, _processes: addresses.iter().map(start).collect() }
     }

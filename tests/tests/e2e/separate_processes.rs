@@ -25,8 +25,7 @@ fn no_request_fails_while_the_controller_is_killed_and_changes_flow_once_it_is_b
     folder.write("pool.yaml", &PoolText::new("apart", port, &new.equal()).yaml());
     let _second = controller(folder.path(), push);
     wait::until("the change should arrive", || load.seen().first_answer.get("new").copied());
-    let seen = load.stop();
-    assert_eq!(seen.failures, Vec::<String>::new(), "with {} good requests", seen.good);
+    load.assert_no_failure();
 }
 
 #[test]

@@ -22,6 +22,11 @@ impl Random {
         (z ^ (z >> 31)) % limit
     }
 
+    /// Of one of so many.
+    pub(crate) fn index(&mut self, len: usize) -> usize {
+        usize::try_from(self.below(len as u64)).expect("below a length")
+    }
+
     pub(crate) fn one_in(&mut self, n: u64) -> bool {
         self.below(n) == 0
     }

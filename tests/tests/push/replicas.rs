@@ -2,19 +2,19 @@
 
 use crate::fixtures::{Pool, backend};
 use crate::pair::{Controller, Proxy, any_port, dial, free_port, until};
+use crate::scripted::Scripted;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use weir_controller::lease::{Holder, Leader};
 use weir_controller::replicas::{Peers, Reporter};
 use weir_controller::store::{Completeness, Reach, Store};
 use weir_dial::{Credentials, Dialer, Random};
-use weir_proto::limits::HEALTH_CAPABILITY;
+use weir_proto::push::BackendHealth;
 use weir_proto::push::controller_message::Body as ToProxy;
 use weir_proto::push::proxy_message::Body as FromProxy;
-use weir_proto::push::push_client::PushClient;
-use weir_proto::push::{BackendHealth, ControllerMessage, Hello, ProxyMessage};
+use weir_proxy::config;
 
 /// A replica that serves proxies and reports to whoever leads.
 struct Replica {
@@ -145,39 +145,20 @@ async fn a_refusal_at_one_replica_is_told_to_the_holder() {
 }
 
 /// A proxy that says what the test says, and hears nothing after Welcome.
-struct Voice {
-    says: mpsc::Sender<ProxyMessage>,
-    _hears: tonic::Streaming<ControllerMessage>,
+async fn voice(proxy: &str, controller: SocketAddr) -> Scripted {
+    let link = Dialer::from(dial(controller)).dial(&mut Random::default()).await.expect("it is there");
+    let mut voice = Scripted::dial(link.channel(), proxy, config::replica::Replica::default()).await;
+    let first = voice.hear().await.expect("a message").body;
+    assert!(matches!(first, Some(ToProxy::Welcome(_))), "{first:?}");
+    voice
 }
 
-impl Voice {
-    async fn of(proxy: &str, controller: SocketAddr) -> Self {
-        let link = Dialer::from(dial(controller)).dial(&mut Random::default()).await.expect("it is there");
-        let (says, receiver) = mpsc::channel(8);
-        let hello = Hello {
-            proxy_id: proxy.into(),
-            capabilities: vec![HEALTH_CAPABILITY.into()],
-            ..Hello::default()
-        };
-        says.send(ProxyMessage { body: Some(FromProxy::Hello(hello)) }).await.expect("room");
-        let said = futures_util::stream::unfold(receiver, |mut receiver| async {
-            receiver.recv().await.map(|message| (message, receiver))
-        });
-        let connected = PushClient::new(link.channel()).connect(link.request(said)).await;
-        let mut hears = connected.expect("a stream").into_inner();
-        let first = hears.message().await.expect("a stream").expect("a message").body;
-        assert!(matches!(first, Some(ToProxy::Welcome(_))), "{first:?}");
-        Self { says, _hears: hears }
-    }
-
-    /// Of a backend of set `web` of `ns/shop`.
-    async fn finds(&self, backend: &str, available: bool) {
-        let reason = if available { String::new() } else { "timed out".into() };
-        let (pool, set) = ("ns/shop".into(), "web".into());
-        let health = BackendHealth { pool, set, backend: backend.into(), available, reason };
-        let message = ProxyMessage { body: Some(FromProxy::BackendHealth(health)) };
-        self.says.send(message).await.expect("the stream is open");
-    }
+/// It says this of a backend of set `web` of `ns/shop`.
+async fn finds(voice: &Scripted, backend: &str, available: bool) {
+    let reason = if available { String::new() } else { "timed out".into() };
+    let (pool, set) = ("ns/shop".into(), "web".into());
+    let health = BackendHealth { pool, set, backend: backend.into(), available, reason };
+    voice.say(FromProxy::BackendHealth(health)).await;
 }
 
 /// Unhealthy backends of `ns/shop`, as its status would say, with how many proxies say so.
@@ -195,17 +176,17 @@ async fn what_proxies_of_every_replica_find_of_a_backend_reaches_the_holder_unti
     let replicas = two().await;
     let [a, b] = &replicas;
     put(&replicas, &Pool::new("ns/shop", free_port(), vec![backend("x", 1), backend("y", 2)]));
-    let here = Voice::of("proxy-1", a.controller.address).await;
-    let there = Voice::of("proxy-2", b.controller.address).await;
-    here.finds("x", false).await;
-    there.finds("x", false).await;
-    there.finds("y", false).await;
+    let here = voice("proxy-1", a.controller.address).await;
+    let there = voice("proxy-2", b.controller.address).await;
+    finds(&here, "x", false).await;
+    finds(&there, "x", false).await;
+    finds(&there, "y", false).await;
     shows_unhealthy(a, &[("x", 2), ("y", 1)]).await;
     shows_unhealthy(b, &[("x", 1), ("y", 1)]).await;
     let summary = a.store.summary("ns/shop", Reach::All);
     assert!(summary.unhealthy.iter().all(|(name, of)| &*name.set == "web" && &*of.reason == "timed out"));
-    there.finds("y", true).await;
-    here.finds("x", true).await;
+    finds(&there, "y", true).await;
+    finds(&here, "x", true).await;
     shows_unhealthy(a, &[("x", 1)]).await;
     drop(there);
     shows_unhealthy(a, &[]).await;

@@ -109,7 +109,7 @@ impl Simulation {
                 pool.sets.insert("web".into(), many);
             }
             _ => {
-                let nth = usize::try_from(random.below(pool.sets.len().max(1) as u64)).expect("few");
+                let nth = random.index(pool.sets.len().max(1));
                 if let Some(set) = pool.sets.values_mut().nth(nth) {
                     let id = format!("b{}", random.below(6));
                     let known = set.iter().position(|b| b.id == id);

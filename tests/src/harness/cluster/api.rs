@@ -19,8 +19,6 @@ pub enum Resource {
     Pool,
     /// `EndpointSlice`
     Slice,
-    /// `Secret`
-    Secret,
     /// `ReferenceGrant`, where its definition is installed.
     Grant,
 }
@@ -39,7 +37,6 @@ impl Resource {
         match self {
             Self::Pool => ("/apis/weir.dev/v1alpha1", "loadbalancerpools"),
             Self::Slice => ("/apis/discovery.k8s.io/v1", "endpointslices"),
-            Self::Secret => ("/api/v1", "secrets"),
             Self::Grant => ("/apis/gateway.networking.k8s.io/v1beta1", "referencegrants"),
         }
     }
@@ -49,7 +46,6 @@ impl Resource {
         match self {
             Self::Pool => "weir.dev/loadbalancerpools",
             Self::Slice => "endpointslices",
-            Self::Secret => "secrets",
             Self::Grant => "gateway.networking.k8s.io/referencegrants",
         }
     }

@@ -176,6 +176,18 @@ impl<'a> Namespace<'a> {
         kubeconfig
     }
 
+    /// Lets the controller in namespace `system` read one Secret of this namespace, as deploy/rbac.yaml says.
+    ///
+    /// # Panics
+    /// When it was let read another one before.
+    pub fn let_controller_read(&self, secret: &str, system: &Namespace<'_>) {
+        let name = format!("--resource-name={secret}");
+        let role = ["create", "role", "certificates", "--verb=get,list,watch", "--resource=secrets", &name];
+        self.kubectl(&role);
+        let account = format!("--serviceaccount={}:weir-controller", system.name);
+        self.kubectl(&["create", "rolebinding", "certificates", "--role=certificates", &account]);
+    }
+
     /// The kubeconfig of a ServiceAccount: with it a program may do what its roles allow, and no more.
     ///
     /// # Panics

@@ -1,8 +1,7 @@
 //! What a pool uses of another namespace, while its owner permits it and no longer. Each test has a cluster of its own: the
 //! definition of `ReferenceGrant` is there or is not there for all of it.
 
-use super::{condition, reasons, sample, tls_secret};
-use serde_json::Value;
+use super::{reasons, sample, tls_secret, wait_for_condition};
 use weir_tests::harness::authority::Authority;
 use weir_tests::harness::cluster::{Cluster, Namespace, Visit};
 use weir_tests::harness::controller::{Controller, ControllerCommand};
@@ -104,23 +103,9 @@ spec:
         Self { shop, store, system, controller, _proxy: proxy, _backend: backend, plain, sealed }
     }
 
-    /// Lets the controller read the Secret, as deploy/rbac.yaml says.
-    fn grant_role(&self) {
-        let account = format!("--serviceaccount={}:weir-controller", self.system.name);
-        let secret = ["--verb=get,list,watch", "--resource=secrets", "--resource-name=store-tls"];
-        self.store.kubectl(&[&["create", "role", "certificates"], &secret[..]].concat());
-        self.store.kubectl(&["create", "rolebinding", "certificates", "--role=certificates", &account]);
-    }
-
     /// Waits until the condition ResolvedRefs has this reason and says this, and returns what it says.
     fn wait_for_refs(&self, reason: &str, text: &str) -> String {
-        wait::patiently(&format!("ResolvedRefs should be {reason} and say `{text}`"), || {
-            let object = self.shop.get(&["lbp", "shop"]);
-            let Value::Array(_) = object["status"]["conditions"] else { return None };
-            let refs = condition(&object, "ResolvedRefs");
-            let message = refs["message"].as_str().filter(|message| message.contains(text))?;
-            (refs["reason"] == reason).then(|| message.to_owned())
-        })
+        wait_for_condition(&self.shop, "shop", "ResolvedRefs", reason, &[text])
     }
 
     fn subject(&self) -> String {
@@ -154,7 +139,7 @@ fn a_service_and_a_secret_of_another_namespace_are_used_while_grants_permit_it()
     site.store.apply(&grant("secrets", &site.shop.name, "Secret"));
     let said = site.wait_for_refs("InvalidCertificateRef", "that the controller may not read");
     assert!(said.contains("secrets and resourceNames [store-tls]") && !said.contains("create it"), "{said}");
-    site.grant_role();
+    site.store.let_controller_read("store-tls", &site.system);
     wait::patiently("the Secret should be used", || (site.subject() == "CN=store").then_some(()));
     site.wait_for_refs("ResolvedRefs", "");
     wait_for_backend(site.plain, "/", "stored");

@@ -180,8 +180,7 @@ fn a_proxy_whose_pod_was_replaced_serves_on_and_hears_nothing_until_its_token_is
 
     fleet.token_file(&pod, &edge.token("default", "proxy", AUDIENCE));
     wait_until_served(pod.address, after);
-    let seen = load.stop();
-    assert_eq!(seen.failures, Vec::<String>::new(), "with {} good requests", seen.good);
+    load.assert_no_failure();
 }
 
 #[test]
@@ -218,8 +217,7 @@ fn a_pool_follows_the_labels_of_pods_at_their_next_streams() {
         (!is_open(b.address, north)).then_some(())
     });
     for load in loads {
-        let seen = load.stop();
-        assert_eq!(seen.failures, Vec::<String>::new(), "with {} good requests", seen.good);
+        load.assert_no_failure();
     }
 }
 
@@ -306,8 +304,7 @@ fn a_replaced_certificate_of_the_controller_is_what_new_dials_see_and_no_stream_
     wait_until_served(pod.address, moved);
     let (late, _proxy) = fleet.proxy_pod(&edge, "late", "default");
     wait_until_served(late.address, moved);
-    let seen = load.stop();
-    assert_eq!(seen.failures, Vec::<String>::new(), "with {} good requests", seen.good);
+    load.assert_no_failure();
     let said = proxy.process.stderr();
     assert!(!said.contains("no stream to a controller"), "a stream that ends by its age is no fault: {said}");
 }

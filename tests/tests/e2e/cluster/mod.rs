@@ -75,7 +75,7 @@ spec:
 }
 
 /// A pool on this port with written addresses of the network that the test is in.
-pub(crate) fn static_pool(name: &str, port: u16, backends: &[u16]) -> String {
+fn static_pool(name: &str, port: u16, backends: &[u16]) -> String {
     let backends: String =
         backends.iter().map(|port| format!("\n          - {{ address: 127.0.0.1, port: {port} }}")).collect();
     format!(
@@ -104,8 +104,29 @@ pub(crate) fn condition<'a>(object: &'a Value, kind: &str) -> &'a Value {
     conditions.iter().find(|condition| condition["type"] == kind).unwrap_or(&Value::Null)
 }
 
+/// Waits until a condition of a pool has this reason and its message says all of this; returns the message.
+pub(crate) fn wait_for_condition(
+    namespace: &Namespace<'_>,
+    pool: &str,
+    kind: &str,
+    reason: &str,
+    texts: &[&str],
+) -> String {
+    let mut shown = Value::Null;
+    let said = wait::patiently_or_not(|| {
+        let object = namespace.get(&["lbp", pool]);
+        shown = object["status"].clone();
+        let Value::Array(_) = shown["conditions"] else { return None };
+        let condition = condition(&object, kind);
+        let message = condition["message"].as_str()?;
+        let is_there = condition["reason"] == reason && texts.iter().all(|text| message.contains(text));
+        is_there.then(|| message.to_owned())
+    });
+    said.unwrap_or_else(|| panic!("{kind} of {pool} should be {reason} and say {texts:?}: {shown}"))
+}
+
 /// Reasons of the Events about an object.
-pub(crate) fn reasons(namespace: &Namespace<'_>, name: &str) -> Vec<String> {
+fn reasons(namespace: &Namespace<'_>, name: &str) -> Vec<String> {
     let events = namespace.get(&["events"]);
     let items = events["items"].as_array().cloned().unwrap_or_default();
     let about = items.iter().filter(|event| event["involvedObject"]["name"] == name);

@@ -1,7 +1,7 @@
 //! Services of type ExternalName, in a cluster.
 
-use super::{condition, pool, sample};
-use serde_json::{Value, json};
+use super::{pool, sample, wait_for_condition};
+use serde_json::json;
 use weir_tests::harness::cluster::{Cluster, Namespace};
 use weir_tests::harness::controller::ControllerCommand;
 use weir_tests::harness::nameserver::NameServer;
@@ -11,13 +11,7 @@ use weir_tests::harness::{client, ports, wait};
 const NAME: &str = "db.shop.example";
 
 fn wait_for_refs(shop: &Namespace<'_>, reason: &str, text: &str) {
-    wait::patiently(&format!("ResolvedRefs should be {reason} and say `{text}`"), || {
-        let object = shop.get(&["lbp", "shop"]);
-        let Value::Array(_) = object["status"]["conditions"] else { return None };
-        let refs = condition(&object, "ResolvedRefs");
-        let says = refs["message"].as_str().is_some_and(|message| message.contains(text));
-        (refs["reason"] == reason && says).then_some(())
-    });
+    wait_for_condition(shop, "shop", "ResolvedRefs", reason, &[text]);
 }
 
 #[test]

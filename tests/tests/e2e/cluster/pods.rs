@@ -97,7 +97,7 @@ fn a_pool_that_names_another_selector_loses_no_request() {
         site.wait_for_backends("pods", &[(a, "ready")]);
         super::site::wait_for_more(&load);
     }
-    super::site::assert_no_failure(load);
+    load.assert_no_failure();
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Two controllers, each a pod with a token of its own, and proxies that dial either.
 
 use super::fleet::{AUDIENCE, CONTROLLER, Fleet, with_token};
-use super::site::{Site, assert_no_failure, load, wait_for_more};
+use super::site::{Site, load, wait_for_more};
 use super::static_pool;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -102,7 +102,7 @@ fn when_the_leader_is_killed_under_load_no_request_fails_and_status_goes_on_from
     site.scale(1);
     site.wait_for_row(["1/1", "2/2", "Programmed"]);
     wait_for_more(&load);
-    assert_no_failure(load);
+    load.assert_no_failure();
     drop(third);
 }
 
@@ -156,10 +156,7 @@ fn a_tls_session_of_one_proxy_is_resumed_at_another() {
     let second = replica(&site, &fleet, "controller-1");
     let secret = certificates::secret("shop-tls", "shop.example", &["shop.example"]);
     site.shop.apply(&secret.replace(", namespace: default", ""));
-    let subject = format!("--serviceaccount={}:weir-controller", site.system.name);
-    let role = ["create", "role", "tls", "--verb=get,list,watch", "--resource=secrets"];
-    site.shop.kubectl(&[&role[..], &["--resource-name=shop-tls"]].concat());
-    site.shop.kubectl(&["create", "rolebinding", "tls", "--role=tls", &subject]);
+    site.shop.let_controller_read("shop-tls", &site.system);
     let (samples, port) = (Samples::start("web", 1), ports::free());
     let pool = static_pool("shop", port, &samples.ports);
     let tls = "protocol: HTTPS, tls: { certificateRefs: [{ name: shop-tls }] } }";

@@ -124,8 +124,3 @@ pub(crate) fn wait_until_left(load: &Load, pods: &[WebPod]) {
         (answers() == before).then_some(())
     });
 }
-
-pub(crate) fn assert_no_failure(load: Load) {
-    let seen = load.stop();
-    assert_eq!(seen.failures, Vec::<String>::new(), "with {} good requests", seen.good);
-}

@@ -119,11 +119,7 @@ fn a_secret_waits_for_its_role_and_its_certificate_and_holds_up_no_other_listene
     );
     assert!(is_free(tls), "nothing can be served there");
 
-    // As deploy/rbac.yaml says.
-    let account = format!("--serviceaccount={}:weir-controller", namespace.name);
-    let secret = ["--verb=get,list,watch", "--resource=secrets", "--resource-name=shop-tls"];
-    namespace.kubectl(&[&["create", "role", "certificates"], &secret[..]].concat());
-    namespace.kubectl(&["create", "rolebinding", "certificates", "--role=certificates", &account]);
+    namespace.let_controller_read("shop-tls", &namespace);
     controller.service.process.wait_for_stderr("read again");
 
     let pair = Authority::new().issue("localhost", &["localhost"]);

@@ -2,7 +2,7 @@
 
 use super::fleet::Fleet;
 use super::pool;
-use super::site::{Site, assert_no_failure, load, wait_for_more, wait_until_left};
+use super::site::{Site, load, wait_for_more, wait_until_left};
 use weir_tests::harness::client::Connection;
 use weir_tests::harness::cluster::Cluster;
 use weir_tests::harness::services::{Service, is_free, wait_for_status};
@@ -37,7 +37,7 @@ fn traffic_follows_the_scale_of_a_deployment_and_no_request_fails() {
     site.release(1);
     site.wait_for_row(["1/1", "1/1", "Programmed"]);
     wait_for_more(&load);
-    assert_no_failure(load);
+    load.assert_no_failure();
 }
 
 #[test]
@@ -60,7 +60,7 @@ fn a_rolling_change_fails_no_request() {
     for pod in site.pods() {
         assert!(seen.answers.contains_key(&pod.name), "{} got no request: {:?}", pod.name, seen.answers);
     }
-    assert_no_failure(load);
+    load.assert_no_failure();
 }
 
 #[test]
@@ -82,7 +82,7 @@ fn a_killed_controller_costs_no_request_and_the_next_one_goes_on() {
     wait::patiently("the new backend should be used", || load.seen().first_answer.get(&new).copied());
     site.wait_for_row(["3/3", "1/1", "Programmed"]);
     wait_for_more(&load);
-    assert_no_failure(load);
+    load.assert_no_failure();
 }
 
 #[test]
@@ -107,7 +107,7 @@ fn a_service_may_come_after_its_pool_and_a_deleted_pool_takes_its_listener_along
     site.shop.kubectl(&["delete", "lbp", "early"]);
     wait::until("the listener of the deleted pool should go", || is_free(early).then_some(()));
     wait_for_more(&load);
-    assert_no_failure(load);
+    load.assert_no_failure();
 }
 
 #[test]
@@ -135,5 +135,5 @@ fn over_tls_a_proxy_gets_what_its_pod_may_serve_and_no_more() {
 
     site.scale(3);
     wait_for_more(&load);
-    assert_no_failure(load);
+    load.assert_no_failure();
 }

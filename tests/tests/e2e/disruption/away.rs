@@ -1,7 +1,8 @@
 //! A controller that is away while thousands of changes reach the API server, and comes back.
 
-use super::{assert_no_failure, flow, load, move_to, pool, rule, service, slice, wait_for_path};
+use super::{flow, load, wait_for_path};
 use crate::cluster::sample;
+use crate::objects::{http, move_to, pool, rule, service, slice};
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -114,15 +115,14 @@ fn a_controller_that_comes_back_sends_the_sets_that_changed_and_no_request_has_f
     let services: Vec<_> = names.iter().map(String::as_str).chain(["sound"]).collect();
     let items: Vec<_> = services.iter().map(|name| service(name)).collect();
     shop.apply(&json!({ "apiVersion": "v1", "kind": "List", "items": items }).to_string());
-    api.create(Resource::Slice, &slice("sound", &[sound]));
+    api.create(Resource::Slice, &slice("sound", "sound", &[sound]));
     for set in 0..SETS {
-        api.create(Resource::Slice, &slice(&name(set), &members(set, 0)));
+        api.create(Resource::Slice, &slice(&name(set), &name(set), &members(set, 0)));
     }
     let port = ports::free();
-    let listener = json!([{ "name": "http", "port": port, "protocol": "HTTP" }]);
     let rules: Vec<_> = names.iter().map(|name| rule(&format!("/{name}"), name)).collect();
     let rules = [vec![rule("/load", "sound")], rules].concat();
-    api.create(Resource::Pool, &pool("shop", &listener, &json!(rules), &services));
+    api.create(Resource::Pool, &pool("shop", &[http(port)], &rules, &services));
 
     let push = ports::free();
     let relay = Relay::start(push);
@@ -141,7 +141,7 @@ fn a_controller_that_comes_back_sends_the_sets_that_changed_and_no_request_has_f
     let all: Vec<_> = (0..SETS).collect();
     let (_fourth, every) = site.away(third, |site| site.change(&all));
     flow(&load);
-    let good = assert_no_failure(load);
+    let good = load.assert_no_failure();
     assert_eq!(site.proxy.metric("weir_snapshot_requests_total"), 0, "it was never out of step");
 
     // For people.

@@ -1,8 +1,9 @@
 //! A thousand changes of every kind under open connections.
 
 use super::open::{Sockets, Source, Streams};
-use super::{assert_no_failure, flow, load, move_to, pool, rule, service, slice, wait_for_path};
+use super::{flow, load, wait_for_path};
 use crate::cluster::{sample, tls_secret};
+use crate::objects::{http, move_to, pool, rule, service, slice};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use weir_tests::harness::authority::Authority;
@@ -35,12 +36,9 @@ impl<'a> Site<'a> {
         let (mut api, plain, sealed) = (shop.api(), ports::free(), ports::free());
         for (name, addresses) in [("web", &web[..]), ("drip", &[drip])] {
             shop.apply(&service(name).to_string());
-            api.create(Resource::Slice, &slice(name, addresses));
+            api.create(Resource::Slice, &slice(name, name, addresses));
         }
-        let account = format!("--serviceaccount={}:weir-controller", system.name);
-        let secret = ["--verb=get,list,watch", "--resource=secrets", "--resource-name=shop-tls"];
-        shop.kubectl(&[&["create", "role", "certificates"], &secret[..]].concat());
-        shop.kubectl(&["create", "rolebinding", "certificates", "--role=certificates", &account]);
+        shop.let_controller_read("shop-tls", system);
         let mut site = Self { shop, api, web, plain, sealed, authority: Authority::new(), certificates: 0 };
         site.rotate();
         let listeners = site.listeners();
@@ -48,12 +46,10 @@ impl<'a> Site<'a> {
         site
     }
 
-    fn listeners(&self) -> Value {
+    fn listeners(&self) -> [Value; 2] {
         let tls = json!({ "certificateRefs": [{ "name": "shop-tls" }] });
-        json!([
-            { "name": "http", "port": self.plain, "protocol": "HTTP" },
-            { "name": "https", "port": self.sealed, "protocol": "HTTPS", "tls": tls },
-        ])
+        let https = json!({ "name": "https", "port": self.sealed, "protocol": "HTTPS", "tls": tls });
+        [http(self.plain), https]
     }
 
     /// The next certificate.
@@ -88,14 +84,14 @@ impl<'a> Site<'a> {
 
     /// Another pool on the same port.
     fn neighbour(&self, number: usize) -> Value {
-        let host = format!("n{number}.example.org");
-        let listener = json!({ "name": "http", "port": self.plain, "protocol": "HTTP", "hostnames": [host] });
-        pool(&format!("neighbour-{number}"), &json!([listener]), &json!([rule("/", "web")]), &["web"])
+        let mut listener = http(self.plain);
+        listener["hostnames"] = json!([format!("n{number}.example.org")]);
+        pool(&format!("neighbour-{number}"), &[listener], &[rule("/", "web")], &["web"])
     }
 }
 
 /// Those that are always there, and some that come, go and change with the number.
-fn rules(number: usize, timeout: &str) -> Value {
+fn rules(number: usize, timeout: &str) -> Vec<Value> {
     let moving = (0..number % ROUTES).map(|nth| format!("/{number}/{nth}")).chain([format!("/at/{number}")]);
     let moving = moving.map(|path| rule(&path, "web"));
     let mut rules: Vec<_> = [rule("/load", "web"), rule("/chat", "web"), rule("/drip", "drip")].into();
@@ -104,7 +100,7 @@ fn rules(number: usize, timeout: &str) -> Value {
         // A response that flows has none.
         rule["timeouts"] = json!({ "request": timeout });
     }
-    json!(rules)
+    rules
 }
 
 #[test]
@@ -154,7 +150,7 @@ fn a_thousand_changes_close_no_websocket_end_no_stream_and_fail_no_request() {
     sockets.assert_echo("at last");
     source.end();
     assert_eq!(streams.assert_whole(), 2 * STREAMS + 2);
-    let good = assert_no_failure(load);
+    let good = load.assert_no_failure();
     // For people.
     #[allow(clippy::print_stdout, reason = "shown with --nocapture")]
     {

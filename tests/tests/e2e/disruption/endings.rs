@@ -1,19 +1,16 @@
 //! Backends that are killed in the moment in which their endpoint goes away, and a little before.
 
-use super::{move_to, pool, rule, service, slice};
+use crate::objects::{http, move_to, pool, rule, service, slice};
 use crate::resilience::load::{Client, End, Keeps, Load, Method, Shown};
-use serde_json::json;
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::net::SocketAddr;
 use std::time::Duration;
 use weir_tests::harness::cluster::{Api, Cluster, Resource};
 use weir_tests::harness::controller::ControllerCommand;
 use weir_tests::harness::ledger::Ledger;
 use weir_tests::harness::process::Process;
 use weir_tests::harness::services::Service;
-use weir_tests::harness::{binaries, client, ports, wait};
+use weir_tests::harness::{client, ports, wait};
 
 const BACKENDS: usize = 3;
 /// Of each kind of ending.
@@ -35,20 +32,12 @@ enum Ending {
     ProcessLongBefore,
 }
 
-/// A backend in a process of its own, at the address of a pod.
-fn start(address: SocketAddr, ledger: &Path) -> Process {
-    let mut command = Command::new(binaries::path("ledger-backend"));
-    let process = Process::start(command.arg(address.to_string()).arg(ledger));
-    wait::until("the backend should listen", || TcpStream::connect(address).ok());
-    process
-}
-
 /// Backends of a Service, the first of which ends and comes back.
 struct Backends {
     api: Api,
     addresses: Vec<SocketAddr>,
     processes: Vec<Process>,
-    ledger: PathBuf,
+    ledger: Ledger,
 }
 
 impl Backends {
@@ -74,7 +63,7 @@ impl Backends {
 
     /// A process on the address of the one that ended; the next one to end is another.
     fn restart(&mut self) {
-        self.processes.push(start(self.addresses[0], &self.ledger));
+        self.processes.push(self.ledger.start_backend(self.addresses[0]));
         self.addresses.rotate_left(1);
         move_to(&mut self.api, "web", &self.addresses);
     }
@@ -94,14 +83,13 @@ fn a_backend_that_ends_with_its_endpoint_costs_no_get_and_loses_no_post_in_silen
     let cluster = Cluster::shared();
     let [system, shop] = ["weir", "shop"].map(|name| cluster.namespace(name));
     let kubeconfig = system.install_weir();
-    let file = cluster.file(&format!("{}-ledger", shop.name));
+    let ledger = Ledger::open(&cluster.file(&format!("{}-ledger", shop.name)));
     let addresses: Vec<_> = (0..BACKENDS).map(|_| SocketAddr::from((cluster.pod_address(), 8080))).collect();
-    let processes = addresses.iter().map(|&address| start(address, &file)).collect();
+    let processes = addresses.iter().map(|&address| ledger.start_backend(address)).collect();
     let (mut api, port) = (shop.api(), ports::free());
     shop.apply(&service("web").to_string());
-    api.create(Resource::Slice, &slice("web", &addresses));
-    let listener = json!([{ "name": "http", "port": port, "protocol": "HTTP" }]);
-    api.create(Resource::Pool, &pool("shop", &listener, &json!([rule("/", "web")]), &["web"]));
+    api.create(Resource::Slice, &slice("web", "web", &addresses));
+    api.create(Resource::Pool, &pool("shop", &[http(port)], &[rule("/", "web")], &["web"]));
     let controller = ControllerCommand::of_cluster(&kubeconfig).in_namespace(&system).watching(&shop).start();
     let proxy = Service::proxy(controller.push);
     proxy.wait_until_ready();
@@ -113,7 +101,7 @@ fn a_backend_that_ends_with_its_endpoint_costs_no_get_and_loses_no_post_in_silen
         client::Connection::open(port).ok()?.request(&health).ok().filter(|answer| answer.status == 200)
     });
 
-    let mut backends = Backends { api, addresses, processes, ledger: file.clone() };
+    let mut backends = Backends { api, addresses, processes, ledger };
     let load = Load::start(port, &clients());
     for _ in 0..ROUNDS {
         for ending in [Ending::EndpointFirst, Ending::ProcessFirst, Ending::ProcessLongBefore] {
@@ -124,7 +112,7 @@ fn a_backend_that_ends_with_its_endpoint_costs_no_get_and_loses_no_post_in_silen
         }
     }
     load.flow(STRETCH);
-    judge(&load.stop(), &Ledger::open(&file).executed());
+    judge(&load.stop(), &backends.ledger.executed());
 }
 
 fn judge(shown: &[Shown], executed: &BTreeMap<String, usize>) {

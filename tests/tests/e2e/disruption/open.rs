@@ -1,5 +1,6 @@
 //! Connections that are open for a whole test: WebSockets, and responses that end when the test says so.
 
+use crate::frames::{self, SMALL_FRAMES_BUDGET_BYTES};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
 use std::thread::JoinHandle;
@@ -13,8 +14,6 @@ use weir_tests::harness::wait::{self, GENEROUS};
 
 /// Between two chunks of a response.
 const BEAT: Duration = Duration::from_millis(200);
-/// What h2 counts for small frames that lie unread, in bytes.
-const SMALL_FRAMES_BUDGET: usize = 1 << 30;
 /// The last chunk of each.
 const LAST: &str = "last";
 
@@ -109,10 +108,9 @@ impl Streams {
 async fn http2(server: SocketAddr, uri: &str, count: usize) -> Vec<String> {
     let socket = tokio::net::TcpStream::connect(server).await.expect("serves");
     let mut settings = h2::client::Builder::new();
-    // As many small frames may lie unread as come while this thread waits for a processor: by default some hundred of them
-    // end the connection.
+    // As many small frames may lie unread as come while this thread waits for a processor.
     let connected =
-        settings.data_frame_budget(SMALL_FRAMES_BUDGET).handshake::<_, bytes::Bytes>(socket).await;
+        settings.data_frame_budget(SMALL_FRAMES_BUDGET_BYTES).handshake::<_, bytes::Bytes>(socket).await;
     let (mut client, connection) = connected.expect("HTTP/2");
     let connection = tokio::spawn(connection);
     let mut begun = Vec::new();
@@ -128,14 +126,8 @@ async fn http2(server: SocketAddr, uri: &str, count: usize) -> Vec<String> {
 }
 
 async fn body(answer: h2::client::ResponseFuture) -> String {
-    let mut body = answer.await.expect("an answer").into_body();
-    let mut text = Vec::new();
-    while let Some(data) = body.data().await {
-        let data = data.expect("a whole answer");
-        body.flow_control().release_capacity(data.len()).expect("taken from it");
-        text.extend_from_slice(&data);
-    }
-    String::from_utf8_lossy(&text).into_owned()
+    let body = frames::read(answer.await.expect("an answer").into_body()).await;
+    String::from_utf8_lossy(&body).into_owned()
 }
 
 /// WebSockets on a sample backend, which says everything back.

@@ -1,11 +1,12 @@
 //! One thing after another goes away or is replaced while two proxies serve: a leader, the API server, a token, a
 //! certificate. No request fails, and after each the status tells how it is.
 
-use super::{assert_no_failure, load, move_to, service, slice};
+use super::load;
 use crate::cluster::fleet::{AUDIENCE, CONTROLLER, Fleet};
 use crate::cluster::replicas::{proxy, replica_with, wait_for_holder};
 use crate::cluster::site::Site;
 use crate::cluster::{condition, pool, sample};
+use crate::objects::{move_to, service, slice};
 use std::net::SocketAddr;
 use weir_tests::harness::cluster::{Api, Cluster, Pod, Resource};
 use weir_tests::harness::controller::Controller;
@@ -90,7 +91,7 @@ fn leader_api_server_token_and_certificate_go_and_come_and_no_request_fails() {
     let _samples = [("one", backends[0]), ("two", backends[1])].map(|(name, address)| sample(name, address));
     let (mut api, port) = (site.shop.api(), ports::free());
     site.shop.apply(&service("web").to_string());
-    api.create(Resource::Slice, &slice("web", &backends));
+    api.create(Resource::Slice, &slice("web", "web", &backends));
     site.shop.apply(&pool("shop", port, "web"));
     let proxies = ["proxy-0", "proxy-1"].map(|name| {
         let (address, proxy) = proxy(&site, &fleet, name, &[&leader, &other]);
@@ -121,6 +122,6 @@ fn leader_api_server_token_and_certificate_go_and_come_and_no_request_fails() {
     replace_the_certificate(&mut at, &mut controllers);
     assert!(controllers.iter_mut().all(|controller| controller.service.process.is_running()));
     for load in at.loads {
-        assert_no_failure(load);
+        load.assert_no_failure();
     }
 }

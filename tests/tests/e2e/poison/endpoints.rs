@@ -1,9 +1,10 @@
 //! As many endpoints as a set takes, and one more.
 
-use super::{Ward, pool, service, slice};
+use super::{Ward, plain_pool};
 use crate::cluster::sample;
+use crate::objects::{service, slice};
 use serde_json::json;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use weir_proto::limits::BACKENDS_PER_SET_MAX;
 use weir_tests::harness::cluster::{Cluster, Resource};
 use weir_tests::harness::services::wait_for_status;
@@ -15,10 +16,10 @@ const SLICE_ENDPOINTS_MAX: usize = 1000;
 const STRETCH: usize = 5;
 
 /// Addresses of the pods' network that no pod gets: those are given out from its beginning.
-fn addresses(numbers: std::ops::Range<usize>) -> Vec<IpAddr> {
+fn addresses(numbers: std::ops::Range<usize>, port: u16) -> Vec<SocketAddr> {
     let address = |number: usize| {
         let [c, d] = u16::try_from(number + (1 << 15)).expect("within the network").to_be_bytes();
-        IpAddr::from(Ipv4Addr::new(10, 244, c, d))
+        SocketAddr::from((Ipv4Addr::new(10, 244, c, d), port))
     };
     numbers.map(address).collect()
 }
@@ -31,15 +32,10 @@ fn a_service_of_as_many_endpoints_as_there_may_be_is_served_and_one_more_is_left
     // On every address of the network, so that each of the many answers.
     let _crowd = sample("crowd", SocketAddr::from((Ipv4Addr::UNSPECIFIED, number)));
     ward.shop.apply(&service("large").to_string());
-    let rules = json!([{ "backendSets": [{ "name": "web" }] }]);
-    let mut large = pool("large", &[json!({ "name": "http", "port": port, "protocol": "HTTP" })], &rules);
+    let mut large = plain_pool("large", port);
     large["spec"]["backendSets"][0]["service"]["name"] = json!("large");
     ward.api.create(Resource::Pool, &large);
-    let of = |name: &str, numbers| {
-        let mut slice = slice("large", name, &addresses(numbers));
-        slice["ports"][0]["port"] = json!(number);
-        slice
-    };
+    let of = |name: &str, numbers| slice("large", name, &addresses(numbers, number));
     for index in 0..BACKENDS_PER_SET_MAX / SLICE_ENDPOINTS_MAX {
         let begin = index * SLICE_ENDPOINTS_MAX;
         ward.api

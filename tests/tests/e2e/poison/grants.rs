@@ -1,6 +1,7 @@
 //! A ReferenceGrant that cannot be read permits nothing; others permit what they say.
 
-use super::{Ward, corrupt, pool, service, slice};
+use super::{Ward, corrupt, plain_pool};
+use crate::objects::{service, slice};
 use serde_json::{Value, json};
 use weir_tests::harness::cluster::{Cluster, Namespace, Resource};
 use weir_tests::harness::ports;
@@ -31,9 +32,7 @@ fn a_grant_that_cannot_be_read_costs_whom_it_permitted_and_no_other() {
         store.apply(&service("web").to_string());
         api.create(Resource::Slice, &slice("web", "web-1", &[ward.backends[0].1]));
         api.create(Resource::Grant, &grant(&json!(ward.shop.name)));
-        let rules = json!([{ "backendSets": [{ "name": "web" }] }]);
-        let listener = json!({ "name": "http", "port": port, "protocol": "HTTP" });
-        let mut pool = pool(&store.name, &[listener], &rules);
+        let mut pool = plain_pool(&store.name, port);
         pool["spec"]["backendSets"][0]["service"]["namespace"] = json!(store.name);
         ward.api.create(Resource::Pool, &pool);
         wait_for_status(port, "/", 200);

@@ -5,14 +5,14 @@ mod endpoints;
 mod grants;
 mod ports;
 mod rules;
-
 mod secrets;
 mod slices;
 mod unreadable;
 
-use crate::cluster::{condition, sample};
+use crate::cluster::{sample, wait_for_condition};
+use crate::objects::{http, move_to, pool, rule, service, slice};
 use serde_json::{Value, json};
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::time::Duration;
 use weir_tests::harness::cluster::{Api, Cluster, Namespace, Resource};
 use weir_tests::harness::controller::{Controller, ControllerCommand};
@@ -36,7 +36,7 @@ struct Ward<'a> {
     port: u16,
     load: Load,
     /// The Service's endpoint is one of them, in turn.
-    backends: [(&'static str, IpAddr); 2],
+    backends: [(&'static str, SocketAddr); 2],
     _processes: [Process; 2],
     edits: usize,
 }
@@ -53,8 +53,8 @@ impl<'a> Ward<'a> {
     ) -> Self {
         let [system, shop] = ["weir", "shop"].map(|name| cluster.namespace(name));
         let kubeconfig = system.install_weir();
-        let backends = ["one", "two"].map(|name| (name, IpAddr::from(cluster.pod_address())));
-        let processes = backends.map(|(name, address)| sample(name, (address, BACKEND_PORT).into()));
+        let backends = ["one", "two"].map(|name| (name, (cluster.pod_address(), BACKEND_PORT).into()));
+        let processes = backends.map(|(name, address)| sample(name, address));
         let port = free_ports::free();
         let mut api = shop.api();
         shop.apply(&service("web").to_string());
@@ -73,44 +73,26 @@ impl<'a> Ward<'a> {
     fn assert_others_go_on(&mut self) {
         self.edits += 1;
         let (name, address) = self.backends[self.edits % 2];
-        let endpoints = json!({ "endpoints": [{ "addresses": [address] }] });
-        self.api.patch(Resource::Slice, "web-1", &endpoints);
+        move_to(&mut self.api, "web-1", &[address]);
         wait_for_backend(self.port, "/load", name);
         let rules = sound_rules(&format!("/edit-{}", self.edits));
         self.api.patch(Resource::Pool, "sound", &json!({ "spec": { "rules": rules } }));
         wait_for_status(self.port, &format!("/edit-{}", self.edits), 200);
         let before = self.load.seen();
-        assert_eq!(before.failures, Vec::<String>::new(), "with {} good requests", before.good);
+        before.assert_no_failure();
         wait::until("the load should flow", || (self.load.seen().good > before.good + 20).then_some(()));
-    }
-
-    /// The controller's ServiceAccount, as kubectl wants it for a role.
-    fn account(&self) -> String {
-        format!("--serviceaccount={}:weir-controller", self.system.name)
     }
 
     /// Waits until a condition of a pool has this reason and its message says all of this; returns the message.
     fn wait_for_condition(&self, pool: &str, kind: &str, reason: &str, texts: &[&str]) -> String {
-        let mut shown = Value::Null;
-        let what = format!("{kind} of {pool} should be {reason} and say {texts:?}");
-        let said = wait::patiently_or_not(|| {
-            let object = self.shop.get(&["lbp", pool]);
-            shown = object["status"].clone();
-            let Value::Array(_) = shown["conditions"] else { return None };
-            let condition = condition(&object, kind);
-            let message = condition["message"].as_str()?;
-            let is_there = condition["reason"] == reason && texts.iter().all(|text| message.contains(text));
-            is_there.then(|| message.to_owned())
-        });
-        said.unwrap_or_else(|| panic!("{what}: {shown}"))
+        wait_for_condition(&self.shop, pool, kind, reason, texts)
     }
 
     /// No request of the sound pool has failed, and nobody ended.
     fn end(mut self) {
         self.assert_others_go_on();
         assert!(self.controller.service.process.is_running() && self.proxy.process.is_running());
-        let seen = self.load.stop();
-        assert_eq!(seen.failures, Vec::<String>::new(), "with {} good requests", seen.good);
+        self.load.assert_no_failure();
     }
 }
 
@@ -119,7 +101,6 @@ fn corrupt(namespace: &Namespace<'_>, resource: Resource, name: &str, path: &str
     let kind = match resource {
         Resource::Pool => "lbp",
         Resource::Slice => "endpointslice",
-        Resource::Secret => "secret",
         Resource::Grant => "referencegrant",
     };
     let mut object = namespace.get(&[kind, name]);
@@ -128,52 +109,14 @@ fn corrupt(namespace: &Namespace<'_>, resource: Resource, name: &str, path: &str
 }
 
 fn sound(port: u16) -> Value {
-    pool("sound", &[json!({ "name": "http", "port": port, "protocol": "HTTP" })], &sound_rules("/edit-0"))
+    pool("sound", &[http(port)], &sound_rules("/edit-0"), &["web"])
 }
 
-fn sound_rules(path: &str) -> Value {
-    let rule = |path: &str| json!({ "matches": [{ "path": { "value": path } }], "backendSets": [{ "name": "web" }] });
-    json!([rule("/load"), rule(path)])
+fn sound_rules(path: &str) -> [Value; 2] {
+    ["/load", path].map(|path| rule(path, "web"))
 }
 
-/// A pool in front of the Service `web`.
-fn pool(name: &str, listeners: &[Value], rules: &Value) -> Value {
-    json!({
-        "apiVersion": "weir.dev/v1alpha1",
-        "kind": "LoadBalancerPool",
-        "metadata": { "name": name },
-        "spec": {
-            "listeners": listeners,
-            "rules": rules,
-            "backendSets": [{ "name": "web", "service": { "name": "web", "port": "http" } }],
-        },
-    })
-}
-
-/// The same with one listener and one rule, for everything.
+/// A pool in front of the Service `web`, of one listener and one rule, for everything.
 fn plain_pool(name: &str, port: u16) -> Value {
-    let rules = json!([{ "backendSets": [{ "name": "web" }] }]);
-    pool(name, &[json!({ "name": "http", "port": port, "protocol": "HTTP" })], &rules)
-}
-
-fn service(name: &str) -> Value {
-    json!({
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": { "name": name },
-        "spec": { "ports": [{ "name": "http", "port": 80 }] },
-    })
-}
-
-/// An EndpointSlice written by hand, of addresses that all listen on [`BACKEND_PORT`].
-fn slice(service: &str, name: &str, addresses: &[IpAddr]) -> Value {
-    let endpoints: Vec<_> = addresses.iter().map(|address| json!({ "addresses": [address] })).collect();
-    json!({
-        "apiVersion": "discovery.k8s.io/v1",
-        "kind": "EndpointSlice",
-        "metadata": { "name": name, "labels": { "kubernetes.io/service-name": service } },
-        "addressType": "IPv4",
-        "ports": [{ "name": "http", "port": BACKEND_PORT, "protocol": "TCP" }],
-        "endpoints": endpoints,
-    })
+    pool(name, &[http(port)], &[json!({ "backendSets": [{ "name": "web" }] })], &["web"])
 }

@@ -1,6 +1,7 @@
 //! The pool that multiplies: each rule's hosts by its matches, each as many as there may be.
 
-use super::{Ward, pool};
+use super::Ward;
+use crate::objects::{http, pool};
 use serde_json::{Value, json};
 use weir_crds::pool::{HOSTNAMES_MAX, MATCHES_MAX, RULES_MAX};
 use weir_proto::limits::ROUTES_PER_POOL_MAX;
@@ -27,7 +28,7 @@ fn largest(port: u16, rules: usize) -> Value {
         json!({ "hostnames": hosts, "matches": matches, "backendSets": [{ "name": "web", "matches": canary }] })
     };
     let rules: Vec<_> = (0..rules).map(rule).collect();
-    pool("largest", &[json!({ "name": "http", "port": port, "protocol": "HTTP" })], &json!(rules))
+    pool("largest", &[http(port)], &rules, &["web"])
 }
 
 /// Waits until the last route of a rule answers with this status.
@@ -67,8 +68,8 @@ fn the_pool_with_the_most_rules_is_served_and_one_more_or_another_listener_costs
     wait_for_rule(port, RULES_MAX - 1, 200);
 
     // Behind a second listener there would be twice as many routes: more than a pool may have.
-    let listener = |name: &str, port: u16| json!({ "name": name, "port": port, "protocol": "HTTP" });
-    let twice = json!([listener("http", port), listener("more", ports::free())]);
+    let mut twice = [port, ports::free()].map(http);
+    twice[1]["name"] = json!("more");
     let rules = largest(port, RULES_MAX)["spec"]["rules"].take();
     ward.api.patch(Resource::Pool, "largest", &json!({ "spec": { "listeners": twice, "rules": rules } }));
     let count = (2 * RULES_MAX * HOSTNAMES_MAX * MATCHES_MAX).to_string();

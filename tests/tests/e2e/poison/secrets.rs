@@ -1,18 +1,18 @@
 //! Secrets that hold no usable key pair, at the first use and at a rotation.
 
-use super::{Ward, pool};
+use super::{Ward, plain_pool};
 use crate::cluster::tls_secret;
 use serde_json::{Value, json};
 use weir_tests::harness::authority::{Authority, KeyPairText};
-use weir_tests::harness::cluster::Cluster;
-use weir_tests::harness::cluster::Resource;
+use weir_tests::harness::cluster::{Cluster, Resource};
 use weir_tests::harness::services::is_free;
 use weir_tests::harness::{certificates, ports, wait};
 
 fn sealed(port: u16) -> Value {
     let tls = json!({ "certificateRefs": [{ "name": "shop-tls" }] });
-    let rules = json!([{ "backendSets": [{ "name": "web" }] }]);
-    pool("sealed", &[json!({ "name": "https", "port": port, "protocol": "HTTPS", "tls": tls })], &rules)
+    let mut pool = plain_pool("sealed", port);
+    pool["spec"]["listeners"] = json!([{ "name": "https", "port": port, "protocol": "HTTPS", "tls": tls }]);
+    pool
 }
 
 #[test]
@@ -27,10 +27,7 @@ fn a_key_pair_that_is_none_costs_its_listener_at_first_and_nothing_at_a_rotation
     let shows = |name: &str| certificates::subject(port, "localhost") == format!("CN={name}");
     let (field, broken) = ("spec.listeners[0].tls.certificateRefs[0]", "InvalidCertificateRef");
 
-    let account = ward.account();
-    let secret = ["--verb=get,list,watch", "--resource=secrets", "--resource-name=shop-tls"];
-    ward.shop.kubectl(&[&["create", "role", "certificates"], &secret[..]].concat());
-    ward.shop.kubectl(&["create", "rolebinding", "certificates", "--role=certificates", &account]);
+    ward.shop.let_controller_read("shop-tls", &ward.system);
     ward.shop.apply(&tls_secret("shop-tls", &garbage(&first)));
     ward.api.create(Resource::Pool, &sealed(port));
     ward.wait_for_condition("sealed", "ResolvedRefs", broken, &[field, "shop-tls", "tls.crt"]);

@@ -3,15 +3,12 @@
 use super::load::{End, Load, Method, Shown, mixed};
 use super::{Site, pool};
 use std::collections::BTreeMap;
-use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use weir_tests::harness::folder::Folder;
 use weir_tests::harness::ledger::Ledger;
-use weir_tests::harness::process::Process;
 use weir_tests::harness::scripted::{Exchange, Scripted};
-use weir_tests::harness::{binaries, client, ports, wait};
+use weir_tests::harness::{client, ports, wait};
 
 const GOOD: usize = 7;
 /// Of a POST, in bytes: more than one segment.
@@ -119,15 +116,6 @@ fn garbage(way: usize, exchange: &mut Exchange, ledger: &Ledger) -> bool {
     false
 }
 
-/// A backend in a process of its own.
-fn victim(ledger: &Path) -> (Process, u16) {
-    let port = ports::free();
-    let mut command = Command::new(binaries::path("ledger-backend"));
-    let process = Process::start(command.arg(client::local(port).to_string()).arg(ledger));
-    wait::until("the victim should listen", || client::Connection::open(port).ok());
-    (process, port)
-}
-
 #[test]
 fn no_idempotent_request_fails_and_no_post_is_carried_out_twice_while_three_of_ten_backends_go_bad() {
     let folder = Folder::new();
@@ -137,7 +125,8 @@ fn no_idempotent_request_fails_and_no_post_is_carried_out_twice_while_three_of_t
         Scripted::start(move |_, exchange| ledger.serve(exchange)).port
     };
     let mut backends: Vec<u16> = (0..GOOD).map(|_| serve()).collect();
-    let (process, port) = victim(&folder.file("ledger"));
+    let port = ports::free();
+    let victim = ledger.start_backend(client::local(port));
     let resetting = Turncoat::start(&ledger, |way, exchange, ledger| RESETS[way](exchange, ledger));
     let talking = Turncoat::start(&ledger, garbage);
     backends.extend([port, resetting.port, talking.port]);
@@ -146,7 +135,7 @@ fn no_idempotent_request_fails_and_no_post_is_carried_out_twice_while_three_of_t
     load.flow(STRETCH);
     resetting.turn(&load);
     talking.turn(&load);
-    process.kill();
+    victim.kill();
     load.flow(STRETCH);
     judge(&load.stop(), &ledger.executed());
 }

@@ -137,7 +137,7 @@ impl Client {
 }
 
 /// As many clients of each method, half of which keep their connection.
-pub(crate) fn mixed(each: usize, body_bytes: usize) -> Vec<Client> {
+pub(super) fn mixed(each: usize, body_bytes: usize) -> Vec<Client> {
     let kinds = [
         (Method::Get, Keeps::Connection),
         (Method::Get, Keeps::Nothing),

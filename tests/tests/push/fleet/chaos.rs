@@ -74,7 +74,7 @@ fn slice(service: &str, number: u64) -> String {
 }
 
 fn one_of<T: Copy>(sim: &mut Simulation, choices: &[T]) -> T {
-    choices[usize::try_from(sim.random.below(choices.len() as u64)).expect("few")]
+    choices[sim.random.index(choices.len())]
 }
 
 /// One edit, and the next one after a while.
@@ -237,8 +237,8 @@ pub(super) fn disturb(sim: &mut Simulation) {
     }
     let delay = sim.random.below(2 * DISTURB_EVERY);
     sim.after(delay, Event::Disturb);
-    let proxy = usize::try_from(sim.random.below(PROXIES as u64)).expect("few");
-    let controller = usize::try_from(sim.random.below(CONTROLLERS as u64)).expect("few");
+    let proxy = sim.random.index(PROXIES);
+    let controller = sim.random.index(CONTROLLERS);
     let until = sim.time + 50 * MILLISECOND + sim.random.below(4 * SECOND);
     let stream = sim.proxies[proxy].stream;
     match (sim.random.below(16), stream) {
@@ -278,7 +278,7 @@ pub(super) fn disturb(sim: &mut Simulation) {
 }
 
 fn pause_watch(sim: &mut Simulation, index: usize, until: u64) {
-    let watch = usize::try_from(sim.random.below(4)).expect("few");
+    let watch = sim.random.index(4);
     let controller = &mut sim.controllers[index];
     let paused = &mut controller.watches[watch].paused_until;
     *paused = (*paused).max(until);
@@ -288,7 +288,7 @@ fn pause_watch(sim: &mut Simulation, index: usize, until: u64) {
 
 /// It goes on where it was, or lists again.
 fn break_watch(sim: &mut Simulation, index: usize, until: u64) {
-    let (watch, lists_again) = (usize::try_from(sim.random.below(4)).expect("few"), sim.random.one_in(2));
+    let (watch, lists_again) = (sim.random.index(4), sim.random.one_in(2));
     let now = sim.now();
     let controller = &mut sim.controllers[index];
     if controller.is_down(sim.time) {

@@ -22,10 +22,10 @@ const RESUMED: u64 = 5 * SECOND;
 impl Simulation {
     /// One request at one proxy.
     pub(super) fn request(&mut self) {
-        let index = usize::try_from(self.random.below(PROXIES as u64)).expect("few");
-        let nth = usize::try_from(self.random.below(self.api.pools.len() as u64)).expect("few");
+        let index = self.random.index(PROXIES);
+        let nth = self.random.index(self.api.pools.len());
         let (name, pool) = self.api.pools.iter().nth(nth).expect("below the length");
-        let nth = usize::try_from(self.random.below(pool.sets.len() as u64)).expect("few");
+        let nth = self.random.index(pool.sets.len());
         let (set, service) = pool.sets.iter().nth(nth).expect("below the length");
         let (name, set, service) = (name.clone(), set.clone(), service.clone());
         let (port, host) = (pool.port, pool.host.clone());

@@ -85,17 +85,11 @@ impl Simulation {
     }
 
     pub(super) fn on_tell(&mut self, index: usize, life: u64) {
-        let now = self.now();
-        let controller = &self.controllers[index];
-        if controller.life != life
-            || self.postponed(controller.frozen_until, Event::Tell { controller: index, life })
-        {
+        let (now, event) = (self.now(), Event::Tell { controller: index, life });
+        if !self.acts(index, life, event) {
             return;
         }
-        self.after(
-            u64::try_from(REPORT_INTERVAL.as_micros()).expect("short"),
-            Event::Tell { controller: index, life },
-        );
+        self.after(u64::try_from(REPORT_INTERVAL.as_micros()).expect("short"), event);
         let id = self.id();
         let controller = &mut self.controllers[index];
         let name = controller.elector.holder(now).filter(|_| !controller.leads(now));
@@ -151,14 +145,11 @@ impl Simulation {
     }
 
     pub(super) fn on_status(&mut self, index: usize, life: u64) {
-        let now = self.now();
-        let controller = &self.controllers[index];
-        if controller.life != life
-            || self.postponed(controller.frozen_until, Event::Status { controller: index, life })
-        {
+        let (now, event) = (self.now(), Event::Status { controller: index, life });
+        if !self.acts(index, life, event) {
             return;
         }
-        self.after(STATUS_EVERY, Event::Status { controller: index, life });
+        self.after(STATUS_EVERY, event);
         let controller = &self.controllers[index];
         if !controller.leads(now) || !controller.is_loaded || self.time < self.api.away_until {
             return;

@@ -279,6 +279,19 @@ impl Simulation {
         is_frozen
     }
 
+    /// Whether this process of a replica does this now. One that has ended never does; one that is frozen does it later,
+    /// and so does a watch that hears nothing.
+    pub(super) fn acts(&mut self, index: usize, life: u64, event: Event) -> bool {
+        let controller = &self.controllers[index];
+        let until = match event {
+            Event::Watch { watch, .. } => {
+                controller.frozen_until.max(controller.watches[watch].paused_until).max(self.api.away_until)
+            }
+            _ => controller.frozen_until,
+        };
+        controller.life == life && !self.postponed(until, event)
+    }
+
     fn start(&mut self, index: usize) {
         let (life, now) = (self.controllers[index].life, self.time);
         self.note(format_args!("controller-{index} starts"));
@@ -322,10 +335,7 @@ impl Simulation {
     }
 
     fn on_lapse(&mut self, index: usize, life: u64) {
-        let controller = &self.controllers[index];
-        if controller.life != life
-            || self.postponed(controller.frozen_until, Event::Lapse { controller: index, life })
-        {
+        if !self.acts(index, life, Event::Lapse { controller: index, life }) {
             return;
         }
         let now = self.now();
@@ -337,13 +347,7 @@ impl Simulation {
     }
 
     fn on_watch(&mut self, index: usize, life: u64, watch: usize) {
-        let controller = &self.controllers[index];
-        if controller.life != life {
-            return;
-        }
-        let until =
-            controller.frozen_until.max(controller.watches[watch].paused_until).max(self.api.away_until);
-        if self.postponed(until, Event::Watch { controller: index, life, watch }) {
+        if !self.acts(index, life, Event::Watch { controller: index, life, watch }) {
             return;
         }
         let controller = &mut self.controllers[index];

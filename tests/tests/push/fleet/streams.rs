@@ -219,13 +219,13 @@ impl Simulation {
         if self.postponed(proxy.frozen_until, Event::Dial { proxy: index, life }) {
             return;
         }
-        let controller = usize::try_from(self.random.below(CONTROLLERS as u64)).expect("few");
+        let controller = self.random.index(CONTROLLERS);
         if self.controllers[controller].is_down(self.time) {
             let delay = 100 * MILLISECOND + self.latency();
             return self.after(delay, Event::Dial { proxy: index, life });
         }
         let id = self.id();
-        let window = [4 << 10, 64 << 10, 256 << 10][usize::try_from(self.random.below(3)).expect("few")];
+        let window = [4 << 10, 64 << 10, 256 << 10][self.random.index(3)];
         self.note(format_args!("proxy {index} dials controller-{controller}: stream {id}"));
         self.counts.streams += 1;
         let proxy = &mut self.proxies[index];

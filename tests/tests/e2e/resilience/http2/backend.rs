@@ -1,5 +1,6 @@
 //! A backend that speaks HTTP/2 from the first byte, as one for gRPC does.
 
+use crate::frames::SMALL_FRAMES_BUDGET_BYTES;
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
@@ -12,9 +13,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use weir_tests::harness::gauge::{Counted, Gauge};
 use weir_tests::harness::ledger::ID_HEADER;
-
-/// What this backend and clients here allow for small frames that they leave unread.
-pub(super) const FRAMES_BUDGET_BYTES: usize = 1 << 30;
 
 /// Answers each path in its own way:
 /// - `/held` once it is let go;
@@ -120,7 +118,7 @@ impl Inner {
         let _connected = self.connections.enter();
         let _ = socket.set_nodelay(true);
         let mut settings = h2::server::Builder::new();
-        settings.data_frame_budget(FRAMES_BUDGET_BYTES);
+        settings.data_frame_budget(SMALL_FRAMES_BUDGET_BYTES);
         let Ok(mut connection) = settings.handshake(socket).await else { return };
         let (streams, mut leavings) = (Gauge::default(), self.leavings.subscribe());
         loop {

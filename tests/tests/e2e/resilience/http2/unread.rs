@@ -1,8 +1,9 @@
 //! Bodies of many small frames that are not read, beside others on the same connection.
 
 use super::super::Site;
-use super::backend::{Backend, FRAMES_BUDGET_BYTES, drop};
+use super::backend::{Backend, drop};
 use super::{begin, call, site};
+use crate::frames::{SMALL_FRAMES_BUDGET_BYTES, read};
 use bytes::Bytes;
 use h2::RecvStream;
 use h2::client::SendRequest;
@@ -117,7 +118,7 @@ fn over_http2(site: &Site, client: impl AsyncFnOnce(SendRequest<Bytes>)) {
     let whole = async {
         let socket = tokio::net::TcpStream::connect(local(site.port)).await.expect("serves");
         let mut settings = h2::client::Builder::new();
-        settings.initial_connection_window_size(1 << 20).data_frame_budget(FRAMES_BUDGET_BYTES);
+        settings.initial_connection_window_size(1 << 20).data_frame_budget(SMALL_FRAMES_BUDGET_BYTES);
         let (send, connection) = settings.handshake(socket).await.expect("HTTP/2");
         let connection = tokio::spawn(connection);
         client(send).await;
@@ -136,14 +137,4 @@ async fn assert_passes_beside(client: &mut SendRequest<Bytes>) {
 async fn ask(client: &mut SendRequest<Bytes>, drops: Drops) -> RecvStream {
     let (answer, _) = client.send_request(call(&drops.path()), true).expect("open");
     answer.await.expect("a head").into_body()
-}
-
-async fn read(mut body: RecvStream) -> Vec<u8> {
-    let mut read = Vec::new();
-    while let Some(data) = body.data().await {
-        let data = data.expect("a whole response");
-        body.flow_control().release_capacity(data.len()).expect("taken from it");
-        read.extend_from_slice(&data);
-    }
-    read
 }
