@@ -1,10 +1,13 @@
 //! What a source of objects hands over.
 
-use crate::compile::{ObjectKey, Objects, Rejection, SelectedPod, Selector, selectors_of};
+use crate::compile::{
+    Away, AwayReason, ObjectKey, Objects, Rejection, SelectedPod, Selector, remotes_of, selectors_of,
+};
 use crate::manifest::{Fields, Kind, Manifest, Object, Place, Problem};
 use k8s_openapi::api::core::v1::Pod;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 /// Everything that a source has now.
 #[derive(Debug, Clone, Default)]
@@ -44,6 +47,10 @@ impl Loaded {
         match &manifest.object {
             Object::LoadBalancerPool(pool) => {
                 selectors_of(pool).iter().for_each(|selector| self.select(selector));
+                // Since ever.
+                let away = Away { since: SystemTime::UNIX_EPOCH, why: AwayReason::NoCluster };
+                let remotes = remotes_of(pool).into_iter().map(|remote| (remote, away.clone()));
+                self.objects.remotes.away.extend(remotes);
             }
             Object::Pod(pod) => self.add_pod(key, pod),
             _ => {}

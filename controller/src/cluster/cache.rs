@@ -5,20 +5,23 @@
 //! anything reads it, is no change: a status that we write ourselves must not compile the world again. What a later
 //! list of the same watch misses goes a moment later ([`super::guard`]).
 
+mod remote;
+mod secrets;
 mod selected;
 
 use super::failure::{Failure, FailureReason};
+use super::followed::Followed;
 use super::guard::Guard;
 use super::read::{Item, Malformed};
 use super::references::References;
-use super::selectors::Selectors;
 use super::{Extent, Kind, WatchId};
 pub use crate::compile::SECRETS_MAX;
-use crate::compile::{ObjectKey, Objects, Origin, Touched, Unread};
+use crate::compile::{ObjectKey, Objects, Origin, RemoteService, Selector, Touched, Unread};
 use crate::dns::Answered;
+use k8s_openapi::ByteString;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 use weir_crds::LoadBalancerPool;
 
 /// A watch of what pools name that failed so often is not waited for any longer.
@@ -93,6 +96,14 @@ pub struct NamedWatches {
     pub unneeded: Vec<WatchId>,
 }
 
+impl NamedWatches {
+    /// Starts and stops what the other does too.
+    pub(super) fn extend(&mut self, other: Self) {
+        self.needed.extend(other.needed);
+        self.unneeded.extend(other.unneeded);
+    }
+}
+
 /// Everything that is known of the cluster.
 #[derive(Debug, Default)]
 pub(crate) struct Cache {
@@ -109,7 +120,11 @@ pub(crate) struct Cache {
     references: References,
     /// Of what later lists did not have.
     guard: Guard,
-    selectors: Selectors,
+    selectors: Followed<Selector>,
+    /// Services of other clusters.
+    remotes: Followed<RemoteService>,
+    /// With which kubeconfigs they are watched; those that are not watched for want of one are missing.
+    kubeconfigs: BTreeMap<RemoteService, ByteString>,
     /// Secrets past [`SECRETS_MAX`].
     unwatched: usize,
 }
@@ -122,6 +137,10 @@ struct Watch {
     listing: Option<Listing>,
     failures: u32,
     failure: Option<FailureReason>,
+    /// The first failure of those in a row.
+    failed_since: Option<SystemTime>,
+    /// What is wrong with the kubeconfig, where that is the failure.
+    kubeconfig_fault: String,
 }
 
 /// A list, as far as it is read.
@@ -172,9 +191,10 @@ impl Cache {
     pub(crate) fn settled(&self, kind: Kind) -> usize {
         let all = match kind {
             Kind::Secret => {
-                self.watches.len() - Kind::NAMESPACED.len() * self.extents - self.selectors.watched()
+                let others = Kind::NAMESPACED.len() * self.extents + self.selectors.watched().len();
+                self.watches.len() - others - self.remote_watches()
             }
-            Kind::Pod => self.selectors.watched(),
+            Kind::Pod => self.selectors.watched().len(),
             _ => self.extents,
         };
         all - self.unsettled.iter().filter(|id| id.kind == kind).count()
@@ -233,6 +253,7 @@ impl Cache {
                     changes.touched.secrets.insert(key.clone());
                 }
                 self.relist(id, listed.items, changes);
+                self.judge_remote(id, changes);
             }
             Event::Apply(item) => self.put(id, item, changes),
             Event::Delete(key) => self.remove(id, &key, changes),
@@ -248,6 +269,7 @@ impl Cache {
                     match &id.extent {
                         Extent::Object(key) => self.lacks_secret(key, failure.reason, changes),
                         Extent::Selected(selector) => self.lacks_pods(id, selector, changes),
+                        Extent::Remote(_) => self.judge_remote(id, changes),
                         Extent::Everywhere | Extent::Namespace(_) => {}
                     }
                 }
@@ -263,83 +285,19 @@ impl Cache {
         }
     }
 
-    /// A Secret cannot be read, and nothing is known of it from before.
-    fn lacks_secret(&mut self, key: &ObjectKey, reason: FailureReason, changes: &mut Changes) {
-        if self.objects.secrets.contains_key(key) {
-            return;
-        }
-        let unread = match reason {
-            FailureReason::Forbidden => Unread::Forbidden,
-            FailureReason::NotInstalled | FailureReason::Refused | FailureReason::Unreachable => {
-                Unread::Unanswered
-            }
-        };
-        if self.objects.unread_secrets.insert(key.clone(), unread) != Some(unread) {
-            changes.touched.secrets.insert(key.clone());
-        }
-    }
-
     /// Brings the watches in line with what pools name and may use.
     pub(crate) fn follow_references(&mut self, changes: &mut Changes) -> NamedWatches {
         let mut watches = self.follow_secrets(changes);
         watches.needed.extend(self.follow_selectors(changes));
+        watches.extend(self.follow_remotes(changes));
         watches
-    }
-
-    /// A Secret whose watch ends is forgotten. Costs what pools and grants that changed name; while pools name too many
-    /// Secrets, what all of them name.
-    fn follow_secrets(&mut self, changes: &mut Changes) -> NamedWatches {
-        let moved = self.references.follow(&changes.touched, &self.objects);
-        if moved.is_empty() {
-            return NamedWatches::default();
-        }
-        let is_crowded = self.unwatched > 0 || self.references.named().len() > SECRETS_MAX;
-        let moved = if is_crowded { self.leave_out(changes) } else { moved };
-        let named = |secret: &&ObjectKey| {
-            let is_left_out = self.objects.unread_secrets.get(*secret) == Some(&Unread::TooMany);
-            self.references.named().contains_key(*secret) && !is_left_out
-        };
-        let (wanted, unwanted): (Vec<_>, Vec<_>) = moved.iter().partition(named);
-        let ids = |secrets: Vec<&ObjectKey>, is_running: bool| -> Vec<WatchId> {
-            let ids = secrets.into_iter().cloned().map(WatchId::secret);
-            ids.filter(|id| self.watches.contains_key(id) == is_running).collect()
-        };
-        let watches = NamedWatches { needed: ids(wanted, false), unneeded: ids(unwanted, true) };
-        for secret in moved.iter().filter(|secret| !self.references.named().contains_key(*secret)) {
-            if self.objects.unread_secrets.remove(secret).is_some() {
-                changes.touched.secrets.insert(secret.clone());
-            }
-        }
-        for id in &watches.unneeded {
-            self.watches.remove(id);
-            self.unsettled.remove(id);
-            self.replace(id, BTreeMap::new(), changes);
-        }
-        watches.needed.iter().for_each(|id| self.wait_for(id.clone()));
-        watches
-    }
-
-    /// Says which Secrets are past [`SECRETS_MAX`], and returns every one that has to do with the limit.
-    fn leave_out(&mut self, changes: &mut Changes) -> BTreeSet<ObjectKey> {
-        let named = self.references.named();
-        let past: BTreeSet<_> = named.keys().skip(SECRETS_MAX).cloned().collect();
-        let unread = &mut self.objects.unread_secrets;
-        let before: BTreeSet<_> =
-            unread.extract_if(.., |_, why| *why == Unread::TooMany).map(|(secret, _)| secret).collect();
-        changes.touched.secrets.extend(before.symmetric_difference(&past).cloned());
-        self.unwatched = past.len();
-        let watched = self.watches.keys().filter_map(|id| match &id.extent {
-            Extent::Object(key) => Some(key),
-            Extent::Everywhere | Extent::Namespace(_) | Extent::Selected(_) => None,
-        });
-        let all = named.keys().chain(watched).cloned().collect();
-        unread.extend(past.into_iter().map(|secret| (secret, Unread::TooMany)));
-        all
     }
 
     /// A first list, of which nothing is kept, or a later one.
     fn relist(&mut self, id: &WatchId, listed: BTreeMap<ObjectKey, Item>, changes: &mut Changes) {
-        if Guard::covers(id.kind) {
+        if let Extent::Remote(remote) = &id.extent {
+            self.replace_remote(id.kind, remote, listed, changes);
+        } else if Guard::covers(id.kind) {
             for key in self.kept(id).filter(|key| !listed.contains_key(key)).collect::<Vec<_>>() {
                 self.guard.hold(id.kind, key);
             }
@@ -389,6 +347,9 @@ impl Cache {
     }
 
     fn put(&mut self, id: &WatchId, item: Item, changes: &mut Changes) {
+        if let Extent::Remote(remote) = &id.extent {
+            return self.put_remote(remote, item, changes);
+        }
         let key = item.key();
         self.guard.release(id.kind, &key);
         match item {
@@ -474,6 +435,7 @@ impl Cache {
                     changes.touched.origins.insert(Origin::Pods(selector.clone()));
                 }
             }
+            Extent::Remote(remote) => self.remove_remote(id.kind, remote, key, changes),
             Extent::Everywhere | Extent::Namespace(_) | Extent::Object(_) => {
                 self.remove_object(id.kind, key, changes);
             }
@@ -520,10 +482,14 @@ impl Watch {
 
     fn fail(&mut self, id: &WatchId, failure: &Failure) {
         self.listing = None;
+        if failure.reason == FailureReason::Kubeconfig {
+            self.kubeconfig_fault.clone_from(&failure.cause);
+        }
         self.failure = Some(failure.reason);
+        self.failed_since.get_or_insert(failure.at);
         self.failures = self.failures.saturating_add(1);
-        // One Secret or selector never holds up all pools; what is there is unknown then, and what was known stays.
-        let is_named = matches!(id.kind, Kind::Secret | Kind::Pod);
+        // One Secret, selector or cluster never holds up all pools; what is there is unknown then, and what was known stays.
+        let is_named = matches!(id.kind, Kind::Secret | Kind::Pod) || matches!(id.extent, Extent::Remote(_));
         let is_given_up = is_named && (failure.is_lasting() || self.failures >= FAILURES_MAX);
         self.is_settled |= is_given_up || failure.is_absence(id.kind);
     }

@@ -83,8 +83,10 @@ fn random_pool(random: &mut Random, key: &ObjectKey) -> Arc<LoadBalancerPool> {
         0 => json!({ "name": name, "dns": { "hostname": random.of(&HOSTNAMES), "port": 80 } }),
         _ => {
             let service = random.key("web", 3);
+            let east = json!([{ "name": "east", "kubeconfigRef": { "name": "tls0" } }]);
             json!({ "name": name, "service":
-                { "name": service.name, "namespace": service.namespace, "port": random.of(&[80, 80, 81]) } })
+                { "name": service.name, "namespace": service.namespace, "port": random.of(&[80, 80, 81]),
+                  "clusters": random.of(&[json!([]), east]) } })
         }
     });
     let rules = match random.below(3) {
@@ -158,6 +160,11 @@ fn random_pods(random: &mut Random) -> BTreeMap<String, Arc<SelectedPod>> {
     (0..random.below(4)).map(|n| (format!("pod{n}"), Arc::new(pod(random)))).collect()
 }
 
+fn random_remote(random: &mut Random) -> RemoteService {
+    let secret = ObjectKey::new(random.of(&NAMESPACES), "tls0");
+    RemoteService { secret, key: "kubeconfig".to_owned(), service: random.key("web", 3) }
+}
+
 fn random_grant(random: &mut Random) -> Arc<ReferenceGrant> {
     let from =
         json!([{ "group": "weir.dev", "kind": "LoadBalancerPool", "namespace": random.of(&NAMESPACES) }]);
@@ -188,7 +195,7 @@ fn random_name(random: &mut Random) -> Answered {
 /// One object becomes another, comes or goes.
 fn change(random: &mut Random, secrets: &[Arc<Secret>], objects: &mut Objects, touched: &mut Touched) {
     let is_gone = random.below(4) == 0;
-    match random.below(11) {
+    match random.below(12) {
         9 => {
             let selector = random_selector(random);
             if is_gone {
@@ -197,6 +204,26 @@ fn change(random: &mut Random, secrets: &[Arc<Secret>], objects: &mut Objects, t
                 objects.pods.replace(&selector, random_pods(random));
             }
             touched.origins.insert(Origin::Pods(selector));
+        }
+        11 => {
+            let remote = random_remote(random);
+            match random.below(4) {
+                0 => objects.remotes.forget(&remote),
+                1 => {
+                    let away =
+                        Away { since: std::time::SystemTime::UNIX_EPOCH, why: AwayReason::Unreachable };
+                    objects.remotes.away.insert(remote.clone(), away);
+                }
+                2 => {
+                    let service = random_service(random, &remote.service);
+                    objects.remotes.set_service(&remote, random.of(&[None, Some(service)]));
+                }
+                _ => {
+                    let slice = random_slice(random, &remote.service);
+                    objects.remotes.replace_slices(&remote, [("slice".to_owned(), slice)].into());
+                }
+            }
+            touched.origins.insert(Origin::Remote(remote));
         }
         10 => {
             let answered = random_name(random);
