@@ -44,10 +44,11 @@ class Swap:
 
 
 class Resume:
-    """Proxies that came into step: seconds to the last one, bytes to each, and changes that they had missed."""
+    """Proxies that came into step: seconds to the last one, what that cost the controller, bytes to each, and changes that
+    they had missed."""
 
-    def __init__(self, seconds, bytes_each, changes):
-        self.seconds, self.bytes_each, self.changes = seconds, bytes_each, changes
+    def __init__(self, seconds, cpu_seconds, bytes_each, changes):
+        self.seconds, self.cpu_seconds, self.bytes_each, self.changes = seconds, cpu_seconds, bytes_each, changes
 
 
 class Cost:
@@ -136,15 +137,21 @@ def lines(rows, options):
             yield f"figure {name}.messages {row.cost['messages'] / changes:.2f} messages/change"
 
 
-def resumes(options, start, away):
-    """Lines for many proxies that begin at once, and for the controller's return."""
-    name = f"propagate.{world(options)}"
-    yield f"figure {name}.start.ready {start.seconds:.2f} s"
-    yield f"figure {name}.start.bytes {start.bytes_each / 1e3:.0f} kB/proxy"
-    if away:
-        yield f"figure {name}.resume.ready {away.seconds:.2f} s"
-        yield f"figure {name}.resume.bytes {away.bytes_each / 1e3:.0f} kB/proxy"
-        yield f"figure {name}.resume.missed {away.changes} changes"
+def start(options, start):
+    """Lines for many proxies that begin at once."""
+    name = f"propagate.{world(options)}.start"
+    yield f"figure {name}.ready {start.seconds:.2f} s"
+    yield f"figure {name}.controller.cpu {start.cpu_seconds:.2f} s"
+    yield f"figure {name}.bytes {start.bytes_each / 1e3:.0f} kB/proxy"
+
+
+def resume(options, away):
+    """Lines for a controller that takes up what another one left."""
+    name = f"propagate.{world(options)}.resume"
+    yield f"figure {name}.ready {away.seconds:.2f} s"
+    yield f"figure {name}.controller.cpu {away.cpu_seconds:.2f} s"
+    yield f"figure {name}.bytes {away.bytes_each / 1e3:.0f} kB/proxy"
+    yield f"figure {name}.missed {away.changes} changes"
 
 
 def table_row(label, row):

@@ -167,7 +167,8 @@ class Bench:
         self.weir.controller = self.weir.start_controller()
         ready = self.weir.all_ready()
         received = [after - before for before, after in zip(before, light.received())]
-        return figures.Resume(ready, received[0] / light.count, self.changes.value - changed)
+        cpu = sum(self.weir.controller.cpu_seconds())
+        return figures.Resume(ready, cpu, received[0] / light.count, self.changes.value - changed)
 
     def watched(self):
         """When the bare watch saw the new address."""
@@ -219,13 +220,19 @@ def measure_many(control, running, options, folder):
     weir = fleet.Fleet(control, folder, options)
     running.append(weir)
     ready = weir.all_ready()
-    start = figures.Resume(ready, weir.light.received()[0] / weir.light.count, 0)
+    start = figures.Resume(ready, sum(weir.controller.cpu_seconds()), weir.light.received()[0] / weir.light.count, 0)
+    tell(figures.start(options, start))
     settle(options)
     weir.light.all_have(network.ONE)
     rows, bench = measure_swaps(control, weir, running, options)
-    for line in figures.resumes(options, start, bench.away() if options.churn else None):
-        print(line, flush=True)
+    if options.churn:
+        tell(figures.resume(options, bench.away()))
     return rows
+
+
+def tell(lines):
+    for line in lines:
+        print(line, flush=True)
 
 
 def measure_swaps(control, weir, running, options):

@@ -185,6 +185,8 @@ pub struct LoadBalancerPoolSpec {
 
     /// Which request goes to which backend sets; at most 256. An exact hostname goes before a wildcard, an exact
     /// path before the longest prefix, then the first rule wins. Without a rule every request is answered 404.
+    /// Listeners, hostnames and matches together make at most 100,000 routes: one for each listener and match, and for
+    /// each hostname that both the listener and the rule take.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = RULES_MAX), extend("x-kubernetes-list-type" = "atomic"))]
     pub rules: Vec<Rule>,

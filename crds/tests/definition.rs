@@ -310,7 +310,7 @@ fn a_selector_of_pods_says_something_that_its_operators_can_hold() {
             "/spec/backendSets/1",
             json!({"name": "static", "service": {"name": "web", "port": 80}, "endpointSelector":
                 {"matchLabels": {"a": "b"}, "port": 80}}),
-            "exactly one of service, endpointSelector and static",
+            "exactly one of service, endpointSelector, static and dns",
         ),
     ];
     assert_refused(&cases);

@@ -48,6 +48,10 @@ pub const CHAIN_CERTIFICATES_MAX: usize = 16;
 /// Backends that a controller puts into one set. Each at its longest, they still fit one `PoolUpdate`.
 pub const BACKENDS_PER_SET_MAX: usize = 20_000;
 
+/// Routes that one pool makes, as [`routes`] counts them: what multiplies in a configuration. 40 hosts with 1,000 paths each
+/// behind two listeners are 80,000; a configuration of 64 listeners, 256 rules and 140 KB could ask for four million.
+pub const ROUTES_PER_POOL_MAX: usize = 100_000;
+
 /// Zones, and nodes, that one backend has as hints (as in the Kubernetes API). A proxy ignores those past it.
 pub const HINTS_MAX: usize = 8;
 
@@ -78,6 +82,35 @@ pub const HEALTH_PROXIES_MAX: usize = 1_000;
 /// Unhealthy backends that a stream, and the report of a replica, names for each pool.
 pub const UNHEALTHY_NAMED_MAX: usize = 256;
 
+/// How many routes listeners, each with its hostnames, make with rules, each with its hostnames and the number of its
+/// matches: one for each listener, rule, pair of hostnames of which one is or covers the other, and match. No hostnames
+/// stand for every host, and no match for one that takes every path.
+///
+/// Nothing is made for it; it costs a comparison for each pair of hostnames.
+#[must_use]
+pub fn routes(listeners: &[&[String]], rules: &[(&[String], usize)]) -> usize {
+    let mut count = 0_usize;
+    for listener in listeners {
+        for (rule, matches) in rules {
+            let hosts = match (*listener, *rule) {
+                ([], []) => 1,
+                ([], own) | (own, []) => own.len(),
+                _ => listener.iter().map(|a| rule.iter().filter(|b| have_common(a, b)).count()).sum(),
+            };
+            count = count.saturating_add(hosts.saturating_mul((*matches).max(1)));
+        }
+    }
+    count
+}
+
+/// Whether a host is there that both stand for.
+fn have_common(a: &str, b: &str) -> bool {
+    let covers = |wide: &str, narrow: &str| {
+        wide.strip_prefix('*').is_some_and(|suffix| narrow.len() > suffix.len() && narrow.ends_with(suffix))
+    };
+    a == b || covers(a, b) || covers(b, a)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -103,5 +136,23 @@ mod tests {
         let bytes_each =
             set(vec![backend.clone(), backend.clone()]).encoded_len() - set(vec![backend]).encoded_len();
         assert!(bytes_each * BACKENDS_PER_SET_MAX < POOL_UPDATE_BYTES_MAX, "{bytes_each}");
+    }
+
+    #[test]
+    fn routes_are_counted_by_listener_host_and_match() {
+        let owned = |hosts: &[&str]| hosts.iter().map(|host| (*host).to_owned()).collect::<Vec<_>>();
+        let count = |listeners: &[&[&str]], rules: &[(&[&str], usize)]| {
+            let listeners: Vec<_> = listeners.iter().map(|hosts| owned(hosts)).collect();
+            let rules: Vec<_> = rules.iter().map(|(hosts, matches)| (owned(hosts), *matches)).collect();
+            let rules: Vec<_> = rules.iter().map(|(hosts, matches)| (hosts.as_slice(), *matches)).collect();
+            routes(&listeners.iter().map(Vec::as_slice).collect::<Vec<_>>(), &rules)
+        };
+        assert_eq!(count(&[], &[(&["a"], 1)]), 0);
+        assert_eq!(count(&[&[]], &[]), 0);
+        assert_eq!(count(&[&[]], &[(&[], 0)]), 1, "every host and path");
+        assert_eq!(count(&[&[], &["a", "b"]], &[(&[], 3)]), 9);
+        assert_eq!(count(&[&[]], &[(&["a", "b"], 5), (&[], 1)]), 11);
+        assert_eq!(count(&[&["*.a", "b"]], &[(&["x.a", "*.y.a", "b", "a", "*.b"], 2)]), 6);
+        assert_eq!(count(&[&["x.a"]], &[(&["*.a"], 0)]), 1);
     }
 }

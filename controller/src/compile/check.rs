@@ -32,6 +32,11 @@ impl Check {
         if self.rejections.is_empty() { Ok(compiled) } else { Err(self.rejections) }
     }
 
+    /// Whether nothing was refused so far.
+    pub(super) fn is_clean(&self) -> bool {
+        self.rejections.is_empty()
+    }
+
     /// Refuses what a field holds.
     pub(super) fn refuse(
         &mut self,

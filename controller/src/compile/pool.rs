@@ -3,7 +3,7 @@
 use super::certificates::Certificates;
 use super::check::{Check, quoted};
 use super::policy::{self, Policy};
-use super::rules::rules;
+use super::rules::{check_routes, rules};
 use super::sources::{self, SetSource};
 use super::{DEFAULT_NAMESPACE, DataPlane, ObjectKey, Objects, Rejection, Warning};
 use prost::Message as _;
@@ -62,6 +62,7 @@ pub fn plan(
     let sources = sources::planned(key, &pool.spec, &mut check);
     let rules = rules(&pool.spec, &mut check);
     let backend_sets = backend_sets(key, &pool.spec, &mut check);
+    check_routes(&pool.spec, &mut check);
     let data_plane = DataPlane::new(key, pool.spec.data_plane.as_ref(), &mut check);
     let config = PoolConfig { pool: key.to_string(), listeners, rules, backend_sets };
     let bytes = config.encoded_len();

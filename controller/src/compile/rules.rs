@@ -5,6 +5,7 @@ use super::policy;
 use std::collections::BTreeSet;
 use weir_crds::pool as spec;
 use weir_crds::{Duration, LoadBalancerPoolSpec};
+use weir_proto::limits::{self, ROUTES_PER_POOL_MAX};
 use weir_proto::push;
 
 /// How long a request may take.
@@ -73,6 +74,26 @@ pub(super) fn rules(spec: &LoadBalancerPoolSpec, check: &mut Check) -> Vec<push:
         });
     }
     compiled
+}
+
+/// Refuses more routes than a proxy makes of one pool. Listeners that have no certificate as yet count too: one that comes
+/// makes no specification wrong.
+pub(super) fn check_routes(spec: &LoadBalancerPoolSpec, check: &mut Check) {
+    // Lists past their own limits are refused for that, and could take for ever to count.
+    if !check.is_clean() {
+        return;
+    }
+    let listeners: Vec<_> = spec.listeners.iter().map(|listener| listener.hostnames.as_slice()).collect();
+    let rules: Vec<_> =
+        spec.rules.iter().map(|rule| (rule.hostnames.as_slice(), rule.matches.len())).collect();
+    let count = limits::routes(&listeners, &rules);
+    if count > ROUTES_PER_POOL_MAX {
+        let rule = format!(
+            "are too many, one for each listener, hostname and match: use at most {ROUTES_PER_POOL_MAX}, by fewer of \
+             any of them or by several pools"
+        );
+        check.refuse("spec.rules", format!("{count} routes"), rule);
+    }
 }
 
 fn paths(field: &str, rule: &spec::Rule, check: &mut Check) -> Vec<push::PathMatch> {

@@ -21,6 +21,7 @@ use std::fmt::Display;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use weir_proto::limits::{self, ROUTES_PER_POOL_MAX};
 use weir_proto::push;
 
 /// Why a configuration is refused: goes to the controller as a Nack.
@@ -111,9 +112,25 @@ pub(super) fn pool(
     }
     let pool: Arc<str> = config.pool.as_str().into();
     let rules = config.rules.iter().enumerate().map(|(index, wire)| rules::rule(index, wire, &sets, &pool));
-    let rules = rules.collect::<Result<_, _>>()?;
+    let rules = rules.collect::<Result<Vec<_>, _>>()?;
+    check_routes(&listeners, &rules)?;
     let fallbacks = resilience::fallbacks(&config.backend_sets, &sets)?;
     Ok((PoolSpec { listeners, rules, sets, fallbacks }, certificates))
+}
+
+/// Counted before any is made.
+fn check_routes(listeners: &[ListenerSpec], rules: &[RuleSpec]) -> Result<(), Rejection> {
+    let listeners: Vec<_> = listeners.iter().map(|listener| listener.hostnames.as_slice()).collect();
+    let rules: Vec<_> = rules.iter().map(|rule| (rule.hostnames.as_slice(), rule.paths.len())).collect();
+    match limits::routes(&listeners, &rules) {
+        0..=ROUTES_PER_POOL_MAX => Ok(()),
+        count => {
+            let reason = format!(
+                "{count} routes are too many, one for each listener, hostname and match: use at most {ROUTES_PER_POOL_MAX}"
+            );
+            Err(Rejection::new("spec.rules", reason))
+        }
+    }
 }
 
 fn sets(wire: &[push::BackendSet]) -> Result<BTreeMap<String, SetSpec>, Rejection> {

@@ -48,9 +48,14 @@ mod tests {
     #[test]
     fn hosts_are_those_that_listener_and_rule_both_accept() {
         type Case = (&'static [&'static str], &'static [&'static str], &'static [Option<&'static str>]);
-        let cases: [Case; 8] = [
+        let cases: [Case; 9] = [
             (&[], &[], &[None]),
             (&["a.org"], &[], &[Some("a.org")]),
+            (
+                &["*.org", "*.a.org"],
+                &["x.a.org", "*.org"],
+                &[Some("x.a.org"), Some("*.org"), Some("x.a.org"), Some("*.a.org")],
+            ),
             (&[], &["a.org"], &[Some("a.org")]),
             (&["*.a.org"], &["x.a.org", "b.org", "a.org"], &[Some("x.a.org")]),
             (&["x.a.org"], &["*.a.org"], &[Some("x.a.org")]),
@@ -59,7 +64,10 @@ mod tests {
             (&["a.org"], &["b.org"], &[]),
         ];
         for (listener, rule, expected) in cases {
-            assert_eq!(common(&owned(listener), &owned(rule)), expected, "{listener:?} {rule:?}");
+            let (listener, rule) = (owned(listener), owned(rule));
+            assert_eq!(common(&listener, &rule), expected, "{listener:?} {rule:?}");
+            let counted = weir_proto::limits::routes(&[listener.as_slice()], &[(rule.as_slice(), 1)]);
+            assert_eq!(counted, expected.len(), "what is counted is what is made: {listener:?} {rule:?}");
         }
     }
 

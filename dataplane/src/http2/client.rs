@@ -1,7 +1,8 @@
 //! HTTP/2 towards a backend: a connection carries many exchanges, each on a stream of its own.
 
 use super::{
-    CONNECTION_WINDOW_BYTES, COPIED_BYTES_MAX, SEND_BUFFER_BYTES_MAX, STREAM_WINDOW_BYTES, send_all,
+    BACKEND_FRAMES_BYTES_MAX, CONNECTION_WINDOW_BYTES, COPIED_BYTES_MAX, SEND_BUFFER_BYTES_MAX,
+    STREAM_WINDOW_BYTES, send_all,
 };
 use crate::http1::{HEAD_BYTES_MAX, HEADERS_MAX};
 use crate::link::{Answer, Down, NoAnswer, Stopped, Up};
@@ -42,6 +43,7 @@ impl Connection {
             .enable_push(false)
             .initial_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .data_frame_budget(BACKEND_FRAMES_BYTES_MAX)
             .max_header_list_size(u32::try_from(HEAD_BYTES_MAX).expect("a small constant"))
             .max_send_buffer_size(SEND_BUFFER_BYTES_MAX);
         let (send, connection) = settings.handshake::<_, Bytes>(stream).await.map_err(|_| NotSpoken)?;

@@ -1,6 +1,9 @@
 //! HTTP/2 towards the client, on the `h2` crate: each stream is a request of its own.
 
-use super::{CONNECTION_WINDOW_BYTES, COPIED_BYTES_MAX, SEND_BUFFER_BYTES_MAX, STREAM_WINDOW_BYTES};
+use super::{
+    CLIENT_FRAMES_BYTES_MAX, CONNECTION_WINDOW_BYTES, COPIED_BYTES_MAX, SEND_BUFFER_BYTES_MAX,
+    STREAM_WINDOW_BYTES,
+};
 use crate::connection::{IDLE_TIMEOUT, LINGER_TIMEOUT, Peer, Scheme};
 use crate::failure::Failure;
 use crate::http1::HEAD_BYTES_MAX;
@@ -35,6 +38,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, peer: Peer, io: Io, received: Byte
         .max_concurrent_streams(CONCURRENT_STREAMS_MAX)
         .initial_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .data_frame_budget(CLIENT_FRAMES_BYTES_MAX)
         .max_header_list_size(u32::try_from(HEAD_BYTES_MAX).expect("a small constant"))
         .max_send_buffer_size(SEND_BUFFER_BYTES_MAX);
     let handshake = Box::pin(settings.handshake::<_, Bytes>(Received { first: received, io }));

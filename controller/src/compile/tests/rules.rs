@@ -355,3 +355,64 @@ fn equal_rules_are_equal_bytes_however_they_are_spelled() {
         assert_eq!(rules("", rule)[0], rules("", same)[0], "{rule} {same}");
     }
 }
+
+/// A pool with so many listeners of `*.a.org` and so many rules of so many hosts there, each with so many matches; and `more`
+/// routes of `b.org`.
+fn multiplied(listeners: usize, [rules, hosts, matches]: [usize; 3], more: usize) -> String {
+    let list =
+        |count: usize, item: &dyn Fn(usize) -> String| (0..count).map(item).collect::<Vec<_>>().join(", ");
+    let listener = |nth: usize, host: &str| {
+        format!("{{name: l{nth}, port: {}, protocol: HTTP, hostnames: ['{host}']}}", nth + 1)
+    };
+    let hosts = list(hosts, &|nth| format!("{nth}.a.org"));
+    let matches = list(matches, &|nth| format!("{{path: {{value: /{nth}}}}}"));
+    let rule = |hosts: &str, matches: &str| {
+        format!("{{hostnames: [{hosts}], matches: [{matches}], backendSets: [{{name: web}}]}}")
+    };
+    let mut rules = vec![rule(&hosts, &matches); rules];
+    rules.extend((0..more).map(|_| rule("b.org", "")));
+    format!(
+        "apiVersion: weir.dev/v1alpha1\nkind: LoadBalancerPool\nmetadata: {{name: shop}}\nspec: {{backendSets: [{{name: \
+         web, static: {{backends: []}}}}], listeners: [{}, {}], rules: [{}]}}",
+        list(listeners, &|nth| listener(nth, "*.a.org")),
+        listener(listeners, "b.org"),
+        rules.join(", ")
+    )
+}
+
+#[test]
+fn routes_of_a_pool_have_a_limit_and_one_past_it_is_refused_before_any_is_made() {
+    let refused = |count: usize| {
+        Err(vec![format!(
+            "default/shop: spec.rules: {count} routes are too many, one for each listener, hostname and match: use at most \
+             100000, by fewer of any of them or by several pools"
+        )])
+    };
+    for (made, more, expected) in [
+        ((50, [250, 8, 1]), 0, Ok(250)),
+        ((50, [250, 8, 1]), 1, refused(100_001)),
+        ((50, [250, 8, 0]), 0, Ok(250)),
+        ((50, [250, 8, 0]), 1, refused(100_001)),
+        ((63, [256, 16, 16]), 0, refused(4_128_768)),
+    ] {
+        let compiled = compiled(&multiplied(made.0, made.1, more)).map(|rules| rules.len());
+        assert_eq!(compiled, expected, "{made:?} and {more}");
+    }
+}
+
+#[test]
+fn a_pool_with_longer_lists_than_there_may_be_is_refused_for_those() {
+    let refused = compiled(&multiplied(64, [256, 16, 16], 0)).expect_err("65 listeners");
+    assert_eq!(refused, ["default/shop: spec.listeners: 65 entries are too many: use at most 64"]);
+}
+
+#[test]
+fn a_listener_that_waits_for_its_certificate_counts_among_the_routes() {
+    let secure = multiplied(50, [250, 8, 1], 1).replacen(
+        "protocol: HTTP,",
+        "protocol: HTTPS, tls: {certificateRefs: [{name: none}]},",
+        1,
+    );
+    let refused = compiled(&secure).expect_err("100,001 routes");
+    assert!(refused.iter().any(|refused| refused.contains("100001 routes")), "{refused:?}");
+}

@@ -410,3 +410,48 @@ fn what_only_a_newer_controller_knows_asks_for_newer_proxies() {
         assert!(refused.reason.contains("upgrade the proxies"), "{nth}: {refused}");
     }
 }
+
+/// So many listeners of `*.a.org` and so many rules of so many hosts there, each with so many paths; and `more` routes of
+/// `b.org`.
+fn multiplied(listeners: u32, [rules, hosts, paths]: [usize; 3], more: usize) -> push::PoolConfig {
+    let mut config = config();
+    let listener = |port, hostname: &str| push::Listener {
+        name: format!("l{port}"),
+        port,
+        protocol: push::Protocol::Http.into(),
+        hostnames: vec![hostname.to_owned()],
+        ..push::Listener::default()
+    };
+    let rule = |hostnames, paths| {
+        let path = push::PathMatch { kind: push::PathMatchKind::Exact.into(), value: "/".into() };
+        push::Rule { hostnames, paths: vec![path; paths], ..config.rules[0].clone() }
+    };
+    let hosts = (0..hosts).map(|nth| format!("{nth}.a.org")).collect();
+    let mut multiplied = vec![rule(hosts, paths); rules];
+    multiplied.extend((0..more).map(|_| rule(vec!["b.org".to_owned()], 0)));
+    config.rules = multiplied;
+    config.listeners = (1..=listeners).map(|port| listener(port, "*.a.org")).collect();
+    config.listeners.push(listener(listeners + 1, "b.org"));
+    config
+}
+
+#[test]
+fn routes_of_a_pool_have_a_limit_and_one_past_it_is_refused_before_any_is_made() {
+    for (made, more, refused) in [
+        ((50, [250, 8, 1]), 0, None),
+        ((50, [250, 8, 1]), 1, Some("100001 routes are too many")),
+        ((1, [250, 16, 25]), 0, None),
+        ((1, [250, 16, 25]), 1, Some("100001 routes are too many")),
+        ((63, [256, 16, 16]), 0, Some("4128768 routes are too many")),
+    ] {
+        let read = read(&multiplied(made.0, made.1, more));
+        match (read.err(), refused) {
+            (None, None) => {}
+            (Some(error), Some(reason)) => {
+                assert!(error.field == "spec.rules" && error.reason.starts_with(reason), "{error}");
+                assert!(error.reason.ends_with("use at most 100000"), "{error}");
+            }
+            (read, _) => panic!("{made:?} and {more}: {read:?}, not {refused:?}"),
+        }
+    }
+}

@@ -3,6 +3,7 @@
 use super::{Ward, pool};
 use serde_json::{Value, json};
 use weir_crds::pool::{HOSTNAMES_MAX, MATCHES_MAX, RULES_MAX};
+use weir_proto::limits::ROUTES_PER_POOL_MAX;
 use weir_tests::harness::client::Connection;
 use weir_tests::harness::cluster::{Cluster, Resource};
 use weir_tests::harness::{ports, wait};
@@ -41,7 +42,7 @@ fn wait_for_rule(port: u16, rule: usize, status: u16) {
 }
 
 #[test]
-fn the_pool_with_the_most_routes_is_served_and_one_rule_more_costs_that_edit_alone() {
+fn the_pool_with_the_most_rules_is_served_and_one_more_or_another_listener_costs_that_edit_alone() {
     let cluster = Cluster::shared();
     let mut ward = Ward::new(&cluster);
     let port = ports::free();
@@ -61,6 +62,21 @@ fn the_pool_with_the_most_routes_is_served_and_one_rule_more_costs_that_edit_alo
         "Accepted",
         "Invalid",
         &["spec.rules", &count, &RULES_MAX.to_string()],
+    );
+    ward.assert_others_go_on();
+    wait_for_rule(port, RULES_MAX - 1, 200);
+
+    // Behind a second listener there would be twice as many routes: more than a pool may have.
+    let listener = |name: &str, port: u16| json!({ "name": name, "port": port, "protocol": "HTTP" });
+    let twice = json!([listener("http", port), listener("more", ports::free())]);
+    let rules = largest(port, RULES_MAX)["spec"]["rules"].take();
+    ward.api.patch(Resource::Pool, "largest", &json!({ "spec": { "listeners": twice, "rules": rules } }));
+    let count = (2 * RULES_MAX * HOSTNAMES_MAX * MATCHES_MAX).to_string();
+    ward.wait_for_condition(
+        "largest",
+        "Accepted",
+        "Invalid",
+        &["spec.rules", &count, &ROUTES_PER_POOL_MAX.to_string()],
     );
     ward.assert_others_go_on();
     wait_for_rule(port, RULES_MAX - 1, 200);

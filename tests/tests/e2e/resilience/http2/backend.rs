@@ -2,9 +2,10 @@
 
 use bytes::Bytes;
 use h2::server::SendResponse;
-use h2::{Reason, RecvStream};
+use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, Request, Response};
 use std::collections::BTreeMap;
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::net::{TcpListener, TcpStream};
@@ -12,11 +13,16 @@ use tokio::sync::watch;
 use weir_tests::harness::gauge::{Counted, Gauge};
 use weir_tests::harness::ledger::ID_HEADER;
 
+/// What this backend and clients here allow for small frames that they leave unread.
+pub(super) const FRAMES_BUDGET_BYTES: usize = 1 << 30;
+
 /// Answers each path in its own way:
 /// - `/held` once it is let go;
 /// - `/echo` with the body, frame by frame as it comes, and trailers;
+/// - `/late` as `/echo`, but it reads nothing before it is let go;
 /// - `/cut` with a head, some of a body and, once it is let go, a reset;
 /// - `/reset` with a reset and no head;
+/// - `/drops/BYTES/COUNT` with so many frames of so many bytes, as the windows allow;
 /// - `/die` with the end of the connection, of which it says that this stream was the last that it began;
 /// - every other with 200.
 pub(super) struct Backend {
@@ -30,6 +36,8 @@ struct Inner {
     held: Gauge,
     /// The most streams that a connection had at a time.
     streams_most: AtomicUsize,
+    /// Frames that requests for drops were sent, by their paths.
+    drops: Mutex<BTreeMap<String, usize>>,
     refuses: AtomicBool,
     executed: Mutex<BTreeMap<String, usize>>,
     is_let_go: watch::Sender<bool>,
@@ -42,6 +50,7 @@ impl Backend {
             connections: Gauge::default(),
             held: Gauge::default(),
             streams_most: AtomicUsize::new(0),
+            drops: Mutex::default(),
             refuses: AtomicBool::new(false),
             executed: Mutex::default(),
             is_let_go: watch::Sender::new(false),
@@ -80,6 +89,12 @@ impl Backend {
         self.inner.streams_most.load(Ordering::Relaxed)
     }
 
+    /// Frames that requests for these drops were sent.
+    pub(super) fn drops(&self, path: &str) -> usize {
+        let drops = self.inner.drops.lock().unwrap_or_else(PoisonError::into_inner);
+        drops.get(path).copied().unwrap_or_default()
+    }
+
     /// Tells every connection that it goes (GOAWAY), and ends each with its last stream.
     pub(super) fn leave(&self) {
         self.inner.leavings.send_modify(|count| *count += 1);
@@ -104,7 +119,9 @@ impl Inner {
     async fn serve(self: Arc<Self>, socket: TcpStream) {
         let _connected = self.connections.enter();
         let _ = socket.set_nodelay(true);
-        let Ok(mut connection) = h2::server::handshake(socket).await else { return };
+        let mut settings = h2::server::Builder::new();
+        settings.data_frame_budget(FRAMES_BUDGET_BYTES);
+        let Ok(mut connection) = settings.handshake(socket).await else { return };
         let (streams, mut leavings) = (Gauge::default(), self.leavings.subscribe());
         loop {
             let accepted = tokio::select! {
@@ -137,7 +154,10 @@ impl Inner {
         _stream: Counted,
     ) {
         let (head, mut body) = request.into_parts();
-        if head.uri.path() == "/echo" {
+        if head.uri.path() == "/late" {
+            self.wait().await;
+        }
+        if matches!(head.uri.path(), "/echo" | "/late") {
             return echo(body, respond).await;
         }
         while let Some(Ok(data)) = body.data().await {
@@ -157,7 +177,25 @@ impl Inner {
             stream.send_reset(Reason::INTERNAL_ERROR);
             return;
         }
+        if head.uri.path().starts_with("/drops/") {
+            return self.drop_by_drop(head.uri.path(), stream).await;
+        }
         let _ = stream.send_data(Bytes::from_static(b"done"), true);
+    }
+
+    async fn drop_by_drop(&self, path: &str, mut stream: SendStream<Bytes>) {
+        let mut numbers = path.split('/').skip(2).map(|number| number.parse().expect("a number"));
+        let mut number = || numbers.next().expect("two numbers");
+        let (bytes, count) = (number(), number());
+        for number in 0..count {
+            stream.reserve_capacity(bytes);
+            while stream.capacity() < bytes {
+                let Some(Ok(_)) = poll_fn(|cx| stream.poll_capacity(cx)).await else { return };
+            }
+            let Ok(()) = stream.send_data(drop(bytes, number), number + 1 == count) else { return };
+            let mut drops = self.drops.lock().unwrap_or_else(PoisonError::into_inner);
+            *drops.entry(path.to_owned()).or_default() += 1;
+        }
     }
 
     /// Carries a request out.
@@ -173,6 +211,12 @@ impl Inner {
         let _held = self.held.enter();
         let _ = self.is_let_go.subscribe().wait_for(|is_let_go| *is_let_go).await;
     }
+}
+
+/// What is in a frame of drops.
+pub(super) fn drop(bytes: usize, number: usize) -> Bytes {
+    let letter = b'a' + u8::try_from(number % 26).expect("a small number");
+    vec![letter; bytes].into()
 }
 
 /// As a gRPC server does: the status is in the trailers, and so is what the client's trailers said.

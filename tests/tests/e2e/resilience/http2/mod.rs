@@ -1,6 +1,7 @@
 //! Backends that speak HTTP/2.
 
 mod backend;
+mod unread;
 
 use super::load::{End, Load, mixed};
 use super::{Site, pool, told};
