@@ -192,6 +192,39 @@ fn random_name(random: &mut Random) -> Answered {
     (lookup, Some(Arc::new(resolution)))
 }
 
+/// Something else is known of a Service of another cluster.
+fn change_remote(random: &mut Random, objects: &mut Objects) -> RemoteService {
+    let remote = random_remote(random);
+    match random.below(4) {
+        0 => objects.remotes.forget(&remote),
+        1 => {
+            let away = Away { since: std::time::SystemTime::UNIX_EPOCH, why: AwayReason::Unreachable };
+            objects.remotes.away.insert(remote.clone(), away);
+        }
+        2 => {
+            let service = random_service(random, &remote.service);
+            objects.remotes.set_service(&remote, random.of(&[None, Some(service)]));
+        }
+        _ => {
+            let slice = random_slice(random, &remote.service);
+            objects.remotes.replace_slices(&remote, [("slice".to_owned(), slice)].into());
+        }
+    }
+    remote
+}
+
+/// A Secret becomes another, comes, goes or may not be read.
+fn change_secret(random: &mut Random, secrets: &[Arc<Secret>], objects: &mut Objects) -> ObjectKey {
+    let (key, is_gone) = (random.key("tls", 3), random.below(4) == 0);
+    objects.unread_secrets.remove(&key);
+    if !is_gone {
+        objects.secrets.insert(key.clone(), random.of(secrets));
+    } else if objects.secrets.remove(&key).is_none() {
+        objects.unread_secrets.insert(key.clone(), Unread::Forbidden);
+    }
+    key
+}
+
 /// One object becomes another, comes or goes.
 fn change(random: &mut Random, secrets: &[Arc<Secret>], objects: &mut Objects, touched: &mut Touched) {
     let is_gone = random.below(4) == 0;
@@ -206,24 +239,7 @@ fn change(random: &mut Random, secrets: &[Arc<Secret>], objects: &mut Objects, t
             touched.origins.insert(Origin::Pods(selector));
         }
         11 => {
-            let remote = random_remote(random);
-            match random.below(4) {
-                0 => objects.remotes.forget(&remote),
-                1 => {
-                    let away =
-                        Away { since: std::time::SystemTime::UNIX_EPOCH, why: AwayReason::Unreachable };
-                    objects.remotes.away.insert(remote.clone(), away);
-                }
-                2 => {
-                    let service = random_service(random, &remote.service);
-                    objects.remotes.set_service(&remote, random.of(&[None, Some(service)]));
-                }
-                _ => {
-                    let slice = random_slice(random, &remote.service);
-                    objects.remotes.replace_slices(&remote, [("slice".to_owned(), slice)].into());
-                }
-            }
-            touched.origins.insert(Origin::Remote(remote));
+            touched.origins.insert(Origin::Remote(change_remote(random, objects)));
         }
         10 => {
             let answered = random_name(random);
@@ -263,14 +279,7 @@ fn change(random: &mut Random, secrets: &[Arc<Secret>], objects: &mut Objects, t
             }
         }
         6 | 7 => {
-            let key = random.key("tls", 3);
-            objects.unread_secrets.remove(&key);
-            if !is_gone {
-                objects.secrets.insert(key.clone(), random.of(secrets));
-            } else if objects.secrets.remove(&key).is_none() {
-                objects.unread_secrets.insert(key.clone(), Unread::Forbidden);
-            }
-            touched.secrets.insert(key);
+            touched.secrets.insert(change_secret(random, secrets, objects));
         }
         _ => {
             let key = random.key("grant", 2);
