@@ -42,7 +42,7 @@ impl ServiceSource {
             Ok(Found::Endpoints(families, port)) => {
                 let slices = objects.slices_of(&self.service).collect();
                 let service = &self.service;
-                of_port(Slices { service, slices, families, port, consequence: self.consequence() })
+                of_port(&Slices { service, slices, families, port, consequence: self.consequence() })
             }
             Ok(Found::External(name)) => {
                 let resolved = name.resolve("name", &quoted(&self.service.name), objects);
@@ -121,7 +121,7 @@ enum Found<'a> {
     External(Named<'a>),
 }
 
-fn of_port(slices: Slices<'_>) -> (BackendSetContent, Option<UpstreamProtocol>, Vec<Fault>) {
+fn of_port(slices: &Slices<'_>) -> (BackendSetContent, Option<UpstreamProtocol>, Vec<Fault>) {
     let (content, said, mut faults) = slices.read();
     let port = slices.port;
     let Some(protocol) = port.app_protocol.as_deref() else { return (content, said, faults) };
@@ -151,7 +151,7 @@ pub(super) fn elsewhere(
         return fault("name", quoted(&key.name), rule);
     }
     match port_of(key, service, port) {
-        Ok(port) => of_port(Slices { service: key, slices, families: families(service), port, consequence }),
+        Ok(port) => of_port(&Slices { service: key, slices, families: families(service), port, consequence }),
         Err((value, rule)) => fault("port", value, &rule),
     }
 }
