@@ -164,7 +164,10 @@ fn what_is_wrong_with_a_cluster_is_said_with_its_field_and_what_was_known_serves
         (
             ".kubeconfigRef",
             |o, since| {
-                put(o, Away { since, why: AwayReason::Kubeconfig("users[0].user.exec would run".to_owned()) })
+                put(
+                    o,
+                    Away { since, why: AwayReason::Kubeconfig("users[0].user.exec would run".to_owned()) },
+                );
             },
             "has a kubeconfig in Secret default/east that cannot be used: users[0].user.exec would run",
         ),
