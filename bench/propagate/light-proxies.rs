@@ -118,7 +118,17 @@ impl Proxy {
         outbound.send(ProxyMessage { body: Some(Body::Hello(hello)) }).await.ok()?;
         let mut inbound =
             client.connect(link.request(ReceiverStream::new(receiver))).await.ok()?.into_inner();
-        while let Ok(Some(message)) = inbound.message().await {
+        let mut received = None;
+        loop {
+            // As a proxy does: one chunk given back for all that have arrived.
+            let message = tokio::select! {
+                biased;
+                message = inbound.message() => message.ok()??,
+                () = std::future::ready(()), if received.is_some() => {
+                    outbound.send(ProxyMessage { body: received.take() }).await.ok()?;
+                    continue;
+                }
+            };
             {
                 let mut tally = self.tally.borrow_mut();
                 tally.bytes += message.encoded_len() as u64;
@@ -128,12 +138,13 @@ impl Proxy {
                 if matches!(event, Event::Synced) && !std::mem::replace(is_synced, true) {
                     self.tally.borrow_mut().synced();
                 }
-                if let Some(body) = self.on_event(event) {
-                    outbound.send(ProxyMessage { body: Some(body) }).await.ok()?;
+                match self.on_event(event) {
+                    Some(chunk @ Body::ChunkReceived(_)) => received = Some(chunk),
+                    Some(body) => outbound.send(ProxyMessage { body: Some(body) }).await.ok()?,
+                    None => {}
                 }
             }
         }
-        None
     }
 
     fn on_event(&mut self, event: Event) -> Option<Body> {

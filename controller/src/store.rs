@@ -18,6 +18,7 @@ pub use knowledge::{Completeness, Knowledge};
 
 use crate::compile::{BackendSetContent, CompiledPool, DataPlane, ObjectKey, World};
 use crate::keys::Ring;
+use bytes::Bytes;
 pub(crate) use fleet::{FleetRecord, Peer, RemoteId, Resend, StreamId, reason_within_limit};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
@@ -44,6 +45,8 @@ pub struct Pool {
     pub contents: Contents,
     /// When the oldest event was seen that made this version differ from the one before.
     pub seen: Instant,
+    /// All of it for a proxy that has nothing, encoded once for all of them.
+    pub(crate) whole: OnceLock<Bytes>,
 }
 
 /// What a pool serves.
@@ -370,8 +373,15 @@ impl State {
         let name = known.map_or_else(|| Arc::from(name), |(name, _)| Arc::clone(name));
         self.sequence = sequence;
         let version = Version { epoch, sequence };
-        let pool =
-            Arc::new(Pool { name: Arc::clone(&name), version, takes_away, empty_from_start, contents, seen });
+        let pool = Arc::new(Pool {
+            name: Arc::clone(&name),
+            version,
+            takes_away,
+            empty_from_start,
+            contents,
+            seen,
+            whole: OnceLock::new(),
+        });
         self.pools.insert(Arc::clone(&name), Arc::clone(&pool));
         self.announce(&name);
         Some(pool)

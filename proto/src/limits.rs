@@ -11,8 +11,11 @@ pub const MESSAGE_BYTES_MAX: usize = 1 << 20;
 /// Largest payload of one `ConfigChunk`, in bytes. A backend delta waits for one chunk at most.
 pub const CHUNK_BYTES_MAX: usize = 64 << 10;
 
-/// Chunks sent and not yet given back by `ChunkReceived`, over all pools of a stream.
-pub const CHUNKS_IN_FLIGHT_MAX: usize = 4;
+/// Payloads of chunks sent and not yet given back by `ChunkReceived`, in bytes, over all pools of a stream.
+pub const CHUNK_BYTES_IN_FLIGHT_MAX: usize = 4 * CHUNK_BYTES_MAX;
+
+/// Such chunks, however small: what a proxy has to go through before it hears of a backend.
+pub const CHUNKS_IN_FLIGHT_MAX: usize = 256;
 
 /// Bytes of HTTP/2 data that each end takes in before it reads them, for a stream and for its connection. Past it the
 /// other end sends nothing, and so decides nothing either: what a proxy does not read costs its controller this and one
@@ -66,6 +69,9 @@ pub const KEY_BYTES: usize = 32;
 
 /// What a proxy says in Hello that takes a `KeyRing`.
 pub const KEY_RING_CAPABILITY: &str = "keyring";
+
+/// What a controller says in Welcome for which one `ChunkReceived` may stand for all before it.
+pub const WINDOW_CAPABILITY: &str = "window";
 
 /// What a proxy says in Hello, and a controller in Welcome, that shares health checks.
 pub const HEALTH_CAPABILITY: &str = "health";

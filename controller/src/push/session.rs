@@ -10,6 +10,7 @@ mod answers;
 mod lane;
 mod pace;
 mod strays;
+mod window;
 
 pub use pace::{COALESCE_MAX, COALESCE_QUIET};
 
@@ -23,17 +24,17 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use weir_proto::limits::{
-    CHUNKS_IN_FLIGHT_MAX, HEALTH_CAPABILITY, KEY_RING_CAPABILITY, POOLS_MAX, PROXY_ID_BYTES_MAX,
-    STUCK_STREAM_TIMEOUT,
+    HEALTH_CAPABILITY, KEY_RING_CAPABILITY, POOLS_MAX, PROXY_ID_BYTES_MAX, STUCK_STREAM_TIMEOUT,
+    WINDOW_CAPABILITY,
 };
 use weir_proto::push::controller_message::Body as ToProxy;
 use weir_proto::push::proxy_message::Body as FromProxy;
 use weir_proto::push::{
-    ChunkReceived, ConfigChunk, ControllerMessage, Hello, KeyRing, PoolRemoved, ProxyMessage, Synced,
-    Version, Welcome,
+    ConfigChunk, ControllerMessage, Hello, KeyRing, PoolRemoved, ProxyMessage, Synced, Version, Welcome,
 };
+use window::Window;
 
-pub(super) use super::update::{Sent, SentSet};
+pub(super) use super::update::{Sent, SentSet, Sets};
 
 /// Longest wait of a removal for configurations ahead of it. Where they change faster than the proxy reads, or the proxy
 /// acknowledges nothing, the pool goes all the same, and what takes over its ports may come later.
@@ -59,8 +60,7 @@ pub struct Session {
     updates: VecDeque<Arc<str>>,
     /// Pools that Synced waits for; `None` once it is sent.
     initial: Option<BTreeSet<Arc<str>>>,
-    /// Oldest first, never more than [`CHUNKS_IN_FLIGHT_MAX`].
-    chunks: VecDeque<ChunkReceived>,
+    chunks: Window,
     /// Pools whose last message is not acknowledged.
     awaiting: BTreeMap<Arc<str>, Version>,
     /// Last acknowledgement, or the first message after a time with nothing in flight.
@@ -94,7 +94,7 @@ impl Session {
             controller_id: controller_id.into(),
             version: env!("CARGO_PKG_VERSION").into(),
             epoch,
-            capabilities: vec![HEALTH_CAPABILITY.into()],
+            capabilities: vec![HEALTH_CAPABILITY.into(), WINDOW_CAPABILITY.into()],
         };
         let mut session = Self {
             proxy: hello.proxy_id.as_str().into(),
@@ -109,7 +109,7 @@ impl Session {
             dirty: BTreeSet::new(),
             updates: VecDeque::new(),
             initial: Some(BTreeSet::new()),
-            chunks: VecDeque::new(),
+            chunks: Window::default(),
             awaiting: BTreeMap::new(),
             progress: None,
             too_large: Vec::new(),
@@ -231,7 +231,8 @@ impl Session {
     fn learn(&mut self, hello: Hello) {
         for known in hello.known {
             let name: Arc<str> = known.pool.into();
-            let sets = known.sets.into_iter().map(|s| (s.set, SentSet::Digest(s.digest))).collect();
+            let sets = known.sets.into_iter().map(|s| (s.set, SentSet::Digest(s.digest)));
+            let sets = Sets::Each(sets.collect());
             let sent = Sent { version: None, config_digest: known.config_digest, config: None, sets };
             self.lanes.insert(Arc::clone(&name), Lane { sent: Some(sent), ..Lane::default() });
             self.dirty.insert(name);
@@ -259,7 +260,7 @@ impl Session {
             let pools = u32::try_from(pools).unwrap_or(u32::MAX);
             return Some(ToProxy::Synced(Synced { pools, keep_unmentioned: !self.knowledge.is_sure() }));
         }
-        if self.chunks.len() >= CHUNKS_IN_FLIGHT_MAX {
+        if !self.chunks.has_room() {
             return None;
         }
         if let Some(chunk) = self.next_chunk() {
@@ -448,8 +449,7 @@ impl Session {
                     self.dirty.insert(Arc::clone(&name));
                 }
             }
-            let (pool, version, index) = (chunk.pool.clone(), chunk.version, chunk.index);
-            self.chunks.push_back(ChunkReceived { pool, version, index });
+            self.chunks.sent(&chunk);
             return Some(chunk);
         }
     }

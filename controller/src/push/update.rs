@@ -19,7 +19,16 @@ pub(crate) struct Sent {
     pub(crate) config_digest: u64,
     /// `None` while only its digest is known.
     pub(crate) config: Option<Arc<PoolConfig>>,
-    pub(crate) sets: BTreeMap<String, SentSet>,
+    pub(crate) sets: Sets,
+}
+
+/// What a proxy has of a pool's sets.
+#[derive(Debug)]
+pub(crate) enum Sets {
+    /// One by one.
+    Each(BTreeMap<String, SentSet>),
+    /// All that this version has: what most proxies have of most pools, at the cost of a pointer.
+    AllOf(Arc<Pool>),
 }
 
 /// What a proxy has of a set.
@@ -31,8 +40,48 @@ pub(crate) enum SentSet {
     Content(Arc<BackendSetContent>),
 }
 
+impl Sets {
+    pub(crate) fn digest(&self, set: &str) -> Option<u64> {
+        match self {
+            Self::Each(sets) => sets.get(set).map(SentSet::digest),
+            Self::AllOf(pool) => pool.contents.sets.get(set).map(|content| content.digest),
+        }
+    }
+
+    fn content(&self, set: &str) -> Option<&Arc<BackendSetContent>> {
+        match self {
+            Self::Each(sets) => match sets.get(set)? {
+                SentSet::Content(content) => Some(content),
+                SentSet::Digest(_) => None,
+            },
+            Self::AllOf(pool) => pool.contents.sets.get(set),
+        }
+    }
+
+    fn digests(&self) -> Box<dyn Iterator<Item = (&str, u64)> + '_> {
+        match self {
+            Self::Each(sets) => Box::new(sets.iter().map(|(name, set)| (name.as_str(), set.digest()))),
+            Self::AllOf(pool) => {
+                Box::new(pool.contents.sets.iter().map(|(name, set)| (name.as_str(), set.digest)))
+            }
+        }
+    }
+
+    fn insert(&mut self, set: &str, content: &Arc<BackendSetContent>) {
+        if let Self::AllOf(pool) = self {
+            let content = |(name, set): (&String, &Arc<BackendSetContent>)| {
+                (name.clone(), SentSet::Content(Arc::clone(set)))
+            };
+            *self = Self::Each(pool.contents.sets.iter().map(content).collect());
+        }
+        if let Self::Each(sets) = self {
+            sets.insert(set.to_owned(), SentSet::Content(Arc::clone(content)));
+        }
+    }
+}
+
 impl SentSet {
-    pub(crate) fn digest(&self) -> u64 {
+    fn digest(&self) -> u64 {
         match self {
             Self::Digest(digest) => *digest,
             Self::Content(set) => set.digest,
@@ -41,16 +90,24 @@ impl SentSet {
 }
 
 impl Sent {
-    pub(crate) fn all_of(pool: &Pool) -> Self {
-        let content = |(name, set): (&String, &Arc<BackendSetContent>)| {
-            (name.clone(), SentSet::Content(Arc::clone(set)))
-        };
+    pub(crate) fn all_of(pool: &Arc<Pool>) -> Self {
         Self {
             version: Some(pool.version),
             config_digest: pool.contents.config_digest,
             config: Some(Arc::clone(&pool.contents.config)),
-            sets: pool.contents.sets.iter().map(content).collect(),
+            sets: Sets::AllOf(Arc::clone(pool)),
         }
+    }
+
+    /// Of a pool that is gone and that the proxy has nevertheless, at this version: of no configuration that there is, so
+    /// that it is sent whole if it comes back.
+    pub(crate) fn stray(version: Version) -> Self {
+        Self { version: Some(version), config_digest: 0, config: None, sets: Sets::Each(BTreeMap::new()) }
+    }
+
+    /// Whether nothing is known of it but its version.
+    pub(crate) fn is_stray(&self) -> bool {
+        self.version.is_some() && self.config.is_none()
     }
 
     pub(crate) fn is_current(&self, target: &Pool) -> bool {
@@ -60,7 +117,7 @@ impl Sent {
     /// Moves towards `target` by what fits one delta. The second value says whether an update must follow.
     ///
     /// A set whose source is another one than was sent waits for the update, whose rules its members belong to.
-    pub(crate) fn advance(&mut self, target: &Pool) -> (Option<BackendDelta>, bool) {
+    pub(crate) fn advance(&mut self, target: &Arc<Pool>) -> (Option<BackendDelta>, bool) {
         let Some(base) = self.version else {
             if !is_complete(self, target) {
                 return (None, true);
@@ -72,9 +129,11 @@ impl Sent {
         let mut deltas = Vec::new();
         let mut backends = 0;
         for (name, set) in &target.contents.sets {
-            match self.sets.get(name.as_str()) {
-                Some(known) if known.digest() == set.digest => {}
-                Some(SentSet::Content(old)) if self.has_source_of(name, target) => {
+            if self.sets.digest(name) == Some(set.digest) {
+                continue;
+            }
+            match self.sets.content(name) {
+                Some(old) if self.has_source_of(name, target) => {
                     let difference = set_difference(name, old, set);
                     let size = difference.upserted.len() + difference.removed.len();
                     // What does not fit must not hold up what does.
@@ -96,9 +155,14 @@ impl Sent {
         if (message.sets.is_empty() && needs_update) || base.sequence >= version.sequence {
             return (None, needs_update);
         }
+        if !needs_update {
+            // Sets that the proxy keeps for a configuration still in force are its own matter.
+            *self = Self::all_of(target);
+            return (Some(message), false);
+        }
         for set in &message.sets {
             if let Some(content) = target.contents.sets.get(set.set.as_str()) {
-                self.sets.insert(set.set.clone(), SentSet::Content(Arc::clone(content)));
+                self.sets.insert(&set.set, content);
             }
         }
         self.version = Some(version);
@@ -118,9 +182,9 @@ impl Sent {
         if report.config_digest != self.config_digest && !is_refused {
             return Some("the configuration".into());
         }
-        self.sets.iter().find_map(|(name, sent)| {
-            let reported = report.sets.iter().find(|s| s.set == *name);
-            reported.is_none_or(|s| s.digest != sent.digest()).then(|| format!("backend set {name}"))
+        self.sets.digests().find_map(|(name, sent)| {
+            let reported = report.sets.iter().find(|s| s.set == name);
+            reported.is_none_or(|s| s.digest != sent).then(|| format!("backend set {name}"))
         })
     }
 }
@@ -132,11 +196,7 @@ fn delta(target: &Pool, base: Option<Version>, version: Version, sets: Vec<SetDe
 /// Whether configuration and sets are equal to the target's, whatever the version.
 pub(crate) fn is_complete(sent: &Sent, target: &Pool) -> bool {
     sent.config_digest == target.contents.config_digest
-        && target
-            .contents
-            .sets
-            .iter()
-            .all(|(name, set)| sent.sets.get(name.as_str()).is_some_and(|known| known.digest() == set.digest))
+        && target.contents.sets.iter().all(|(name, set)| sent.sets.digest(name) == Some(set.digest))
 }
 
 /// By one walk over both, which are sorted by id.
@@ -180,14 +240,19 @@ impl Update {
     /// # Errors
     /// The encoded size in bytes, when it is above [`POOL_UPDATE_BYTES_MAX`].
     pub(crate) fn new(pool: &Pool, known: Option<&Sent>) -> Result<Self, usize> {
+        if known.is_none()
+            && let Some(whole) = pool.whole.get()
+        {
+            return Ok(Self { version: pool.version, index: 0, rest: whole.clone() });
+        }
         let mut update = PoolUpdate {
             config: Some((*pool.contents.config).clone()),
             config_digest: pool.contents.config_digest,
             ..PoolUpdate::default()
         };
         for (name, set) in &pool.contents.sets {
-            let has = known.and_then(|sent| sent.sets.get(name.as_str()));
-            if has.is_some_and(|has| has.digest() == set.digest) {
+            let has = known.and_then(|sent| sent.sets.digest(name));
+            if has == Some(set.digest) {
                 update.kept.push(SetDigest { set: name.clone(), digest: set.digest });
             } else {
                 let backends = set.backends.clone();
@@ -198,7 +263,12 @@ impl Update {
         if bytes > POOL_UPDATE_BYTES_MAX {
             return Err(bytes);
         }
-        Ok(Self { version: pool.version, index: 0, rest: update.encode_to_vec().into() })
+        let encoded = Bytes::from(update.encode_to_vec());
+        let rest = match known {
+            None => pool.whole.get_or_init(|| encoded).clone(),
+            Some(_) => encoded,
+        };
+        Ok(Self { version: pool.version, index: 0, rest })
     }
 
     pub(crate) fn next_chunk(&mut self, pool: &str) -> ConfigChunk {

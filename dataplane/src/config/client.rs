@@ -28,7 +28,7 @@ use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status as GrpcStatus, Streaming};
 use weir_dial::{Backoff, DialError, Dialer, Link, Random, with_causes};
-use weir_proto::limits::{HEALTH_CAPABILITY, KEY_BYTES, MESSAGE_BYTES_MAX};
+use weir_proto::limits::{HEALTH_CAPABILITY, KEY_BYTES, MESSAGE_BYTES_MAX, WINDOW_CAPABILITY};
 use weir_proto::push::proxy_message::Body as ToController;
 use weir_proto::push::push_client::PushClient;
 use weir_proto::push::{ControllerMessage, HealthNews, Hello, KeyRing, ProxyMessage};
@@ -120,6 +120,8 @@ pub struct Follower {
     shares_health: bool,
     /// That began with this batch.
     begins_sharing: bool,
+    /// For the controller of this stream, one chunk given back stands for all before it.
+    gives_back_together: bool,
     /// What others found, in this batch.
     heard: Vec<HealthNews>,
     readiness: Arc<Readiness>,
@@ -203,9 +205,14 @@ impl Follower {
     ) -> Result<(), End> {
         let mut next = Some(first);
         let mut taken = 0;
+        let mut received = None;
         while let Some(message) = next.take() {
             for reply in self.take_in(message)? {
-                send(outbound, reply).await?;
+                match reply {
+                    // The last one says that those before it have arrived too.
+                    ToController::ChunkReceived(_) if self.gives_back_together => received = Some(reply),
+                    reply => send(outbound, reply).await?,
+                }
             }
             taken += 1;
             if taken < BATCH_MESSAGES_MAX {
@@ -215,6 +222,9 @@ impl Follower {
                     () = std::future::ready(()) => None,
                 };
             }
+        }
+        if let Some(received) = received {
+            send(outbound, received).await?;
         }
         self.flush(outbound).await
     }
@@ -270,6 +280,8 @@ impl Follower {
             }
             Event::Welcomed { controller_id, capabilities } => {
                 tracing::info!(controller = %controller_id, "connected to a controller");
+                self.gives_back_together =
+                    capabilities.iter().any(|capability| capability == WINDOW_CAPABILITY);
                 if capabilities.iter().any(|capability| capability == HEALTH_CAPABILITY) {
                     self.shares_health = true;
                     self.begins_sharing = true;

@@ -256,7 +256,8 @@ pub struct DigestReport {
     pub sets: ::prost::alloc::vec::Vec<SetDigest>,
 }
 /// ChunkReceived gives one chunk of the window back. One for each chunk, in the
-/// order of arrival.
+/// order of arrival; where the controller has the capability "window", one may
+/// stand for all before it.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ChunkReceived {
     #[prost(string, tag = "1")]

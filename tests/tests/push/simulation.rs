@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use weir_controller::push::{Report, Session};
 use weir_controller::store::{Completeness, Contents, Store};
 use weir_proto::digest;
-use weir_proto::limits::CHUNKS_IN_FLIGHT_MAX;
+use weir_proto::limits::{CHUNK_BYTES_IN_FLIGHT_MAX, CHUNKS_IN_FLIGHT_MAX};
 use weir_proto::push::controller_message::Body as ToProxy;
 use weir_proto::push::proxy_message::Body as FromProxy;
 use weir_proto::push::{Backend, ControllerMessage, ProxyMessage};
@@ -142,6 +142,11 @@ impl Simulation {
         self.to_proxy.push_back(message);
         let chunks = |m: &&ControllerMessage| matches!(m.body, Some(ToProxy::ConfigChunk(_)));
         assert!(self.to_proxy.iter().filter(chunks).count() <= CHUNKS_IN_FLIGHT_MAX);
+        let bytes = |m: &ControllerMessage| match &m.body {
+            Some(ToProxy::ConfigChunk(chunk)) => chunk.payload.len(),
+            _ => 0,
+        };
+        assert!(self.to_proxy.iter().map(bytes).sum::<usize>() <= CHUNK_BYTES_IN_FLIGHT_MAX);
         true
     }
 

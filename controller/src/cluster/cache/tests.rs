@@ -3,7 +3,7 @@ mod selected;
 
 use super::*;
 use crate::cluster::guard::RELIST_GUARD;
-use crate::compile::{PodState, ReferenceGrant, SelectedPod, Selector, World};
+use crate::compile::{PodState, ReferenceGrant, SelectedPod, Selector, Unread, World};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;

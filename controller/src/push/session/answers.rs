@@ -39,10 +39,9 @@ impl Session {
     }
 
     pub(super) fn on_chunk_received(&mut self, received: ChunkReceived) -> Result<(), Breach> {
-        if self.chunks.front() != Some(&received) {
+        if !self.chunks.arrived(&received) {
             return Err(Breach::ChunkOutOfOrder { pool: received.pool, index: received.index });
         }
-        self.chunks.pop_front();
         Ok(())
     }
 
@@ -51,6 +50,10 @@ impl Session {
             return self.remove_again(report);
         };
         let sent = lane.sent.as_ref()?;
+        if sent.is_stray() {
+            // It is to be removed, or sent whole.
+            return None;
+        }
         if lane.update.is_some() || self.awaiting.contains_key(pool) || sent.version != report.version {
             return None;
         }

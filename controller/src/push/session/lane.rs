@@ -56,7 +56,7 @@ impl Lane {
             Some(target) => target
                 .empty_from_start
                 .iter()
-                .any(|set| told.sets.get(set).is_some_and(|told| told.digest() != empty)),
+                .any(|set| told.sets.digest(set).is_some_and(|told| told != empty)),
         }
     }
 

@@ -1,7 +1,6 @@
 //! Pools that a proxy has at a version of this stream, though they are gone: their removal is told once more.
 
 use super::{Lane, Report, Sent, Session};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use weir_proto::limits::POOLS_MAX;
 use weir_proto::push::DigestReport;
@@ -14,8 +13,7 @@ impl Session {
         if self.lanes.len() >= POOLS_MAX {
             return None;
         }
-        // Of no configuration that there is: if the pool comes back, it is sent whole.
-        let sent = Sent { version: Some(version), config_digest: 0, config: None, sets: BTreeMap::new() };
+        let sent = Sent::stray(version);
         let name: Arc<str> = report.pool.as_str().into();
         self.lanes.insert(Arc::clone(&name), Lane { sent: Some(sent), is_named: true, ..Lane::default() });
         self.dirty.insert(name);

@@ -4,14 +4,20 @@ mod pacing;
 use super::*;
 use crate::compile::BackendSetContent;
 use crate::store::{Completeness, Contents};
+use std::sync::OnceLock;
 use std::time::Duration;
-use weir_proto::limits::{CHUNK_BYTES_MAX, DELTA_BACKENDS_MAX};
+use weir_proto::limits::{
+    CHUNK_BYTES_IN_FLIGHT_MAX, CHUNK_BYTES_MAX, CHUNKS_IN_FLIGHT_MAX, DELTA_BACKENDS_MAX,
+};
 use weir_proto::push::{
-    Ack, Backend, BackendDelta, BackendSet, DigestReport, KnownPool, Nack, PoolConfig, SetDigest,
-    SnapshotRequest,
+    Ack, Backend, BackendDelta, BackendSet, ChunkReceived, DigestReport, KnownPool, Nack, PoolConfig,
+    SetDigest, SnapshotRequest,
 };
 
 const EPOCH: u64 = 7;
+
+/// Full chunks that fit the window.
+const LARGE_CHUNKS_MAX: usize = CHUNK_BYTES_IN_FLIGHT_MAX / CHUNK_BYTES_MAX;
 
 fn backend(id: &str) -> Backend {
     Backend { id: id.into(), address: "10.0.0.1:80".into(), weight: 1, ..Backend::default() }
@@ -44,6 +50,7 @@ fn pool(sequence: u64, timeout: u64, sets: &[(&str, Vec<Backend>)]) -> Arc<Pool>
         empty_from_start: BTreeSet::new(),
         contents,
         seen: Instant::now(),
+        whole: OnceLock::new(),
     })
 }
 
@@ -264,7 +271,7 @@ fn a_removal_waits_for_other_configurations_until_its_time_is_up() {
     stream.session.changed(&old.name, None);
     stream.change(&Arc::new(other));
     let begun = stream.now;
-    for _ in 0..CHUNKS_IN_FLIGHT_MAX {
+    for _ in 0..LARGE_CHUNKS_MAX {
         assert_eq!(stream.chunk().pool, "ns/other");
     }
     assert_eq!(stream.next(), None, "the window is full and nothing is acknowledged");
@@ -375,10 +382,10 @@ fn a_pool_whose_backends_are_not_known_yet_keeps_what_the_proxy_has_until_they_a
 #[test]
 fn chunks_wait_for_the_window_and_deltas_do_not() {
     // The set is large enough for more chunks than the window has room for.
-    let count = (CHUNKS_IN_FLIGHT_MAX + 2) * CHUNK_BYTES_MAX / 20;
+    let count = (LARGE_CHUNKS_MAX + 2) * CHUNK_BYTES_MAX / 20;
     let old = pool(1, 1, &[("big", backends(count)), ("small", backends(1))]);
     let mut stream = Stream::open(Vec::new(), &[&old]);
-    let sent: Vec<_> = (0..CHUNKS_IN_FLIGHT_MAX).map(|_| stream.chunk()).collect();
+    let sent: Vec<_> = (0..LARGE_CHUNKS_MAX).map(|_| stream.chunk()).collect();
     assert!(sent.iter().all(|chunk| chunk.payload.len() == CHUNK_BYTES_MAX && !chunk.last));
     assert_eq!(stream.next(), None, "the window is full");
     let new = pool(2, 1, &[("big", backends(count)), ("small", backends(2))]);
@@ -387,8 +394,31 @@ fn chunks_wait_for_the_window_and_deltas_do_not() {
     assert_eq!((delta.base, delta.version), (Some(old.version), Some(new.version)));
     assert_eq!(stream.next(), None);
     stream.received(&sent[0]);
-    assert_eq!(usize::try_from(stream.chunk().index), Ok(CHUNKS_IN_FLIGHT_MAX));
+    assert_eq!(usize::try_from(stream.chunk().index), Ok(LARGE_CHUNKS_MAX));
     assert_eq!(stream.next(), None);
+}
+
+#[test]
+fn small_chunks_fill_the_window_by_their_number_and_the_last_one_gives_all_of_them_back() {
+    let pools: Vec<_> = (0..=CHUNKS_IN_FLIGHT_MAX)
+        .map(|number| {
+            let mut pool = Arc::into_inner(pool(1, 1, &[("a", backends(1))])).expect("one owner");
+            pool.name = format!("ns/p{number:03}").into();
+            Arc::new(pool)
+        })
+        .collect();
+    let mut stream = Stream::open(Vec::new(), &pools.iter().collect::<Vec<_>>());
+    let sent: Vec<_> = (0..CHUNKS_IN_FLIGHT_MAX).map(|_| stream.chunk()).collect();
+    assert_eq!(stream.next(), None, "the window is full");
+    stream.received(&sent[CHUNKS_IN_FLIGHT_MAX - 1]);
+    assert_eq!(stream.chunk().pool, pools[CHUNKS_IN_FLIGHT_MAX].name.as_ref());
+    let ChunkReceived { pool, version, index } =
+        ChunkReceived { pool: sent[0].pool.clone(), version: sent[0].version, index: sent[0].index };
+    let again = from(FromProxy::ChunkReceived(ChunkReceived { pool, version, index }));
+    assert!(
+        matches!(stream.session.on_message(stream.now, again), Err(Breach::ChunkOutOfOrder { index: 0, .. })),
+        "it was given back already"
+    );
 }
 
 #[test]

@@ -5,6 +5,7 @@ use super::*;
 use crate::store::Contents;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 const MS: Duration = Duration::from_millis(1);
@@ -37,6 +38,7 @@ impl Bench {
             empty_from_start: BTreeSet::new(),
             contents: Contents { config_digest: config, ..Contents::default() },
             seen,
+            whole: OnceLock::new(),
         });
     }
 

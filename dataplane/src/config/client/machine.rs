@@ -23,6 +23,7 @@ impl Follower {
             exchange,
             shares_health: false,
             begins_sharing: false,
+            gives_back_together: false,
             heard: Vec::new(),
             readiness,
             answers: Vec::new(),
@@ -52,6 +53,7 @@ impl Follower {
         self.is_stream_synced = false;
         (self.shares_health, self.begins_sharing) = (false, false);
         self.heard.clear();
+        self.gives_back_together = false;
         self.replica.begin_stream(proxy_id)
     }
 

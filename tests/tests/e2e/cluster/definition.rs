@@ -210,8 +210,8 @@ const NONSENSE: &[(&str, &str, &str, &str)] = &[
     (
         "/spec/backendSets/1",
         r#"{"name": "static", "dns": {"hostname": "db.example", "port": 80, "families": ["IPv4", "IPv4"]}}"#,
-        "spec.backendSets[1].dns.families",
-        "Duplicate value",
+        "dns.families",
+        "duplicate entries",
     ),
     ("/spec/timeouts/connect", r#""0s""#, "spec.timeouts.connect", "connect timeout must be above 0s"),
     ("/spec/timeouts/request", r#""soon""#, "spec.timeouts.request", "should match"),
