@@ -1,10 +1,13 @@
 //! What a source of objects hands over.
 
-use crate::compile::{ObjectKey, Objects, Rejection, SelectedPod, Selector, selectors_of};
+use crate::compile::{
+    Away, AwayReason, ObjectKey, Objects, Rejection, SelectedPod, Selector, remotes_of, selectors_of,
+};
 use crate::manifest::{Fields, Kind, Manifest, Object, Place, Problem};
 use k8s_openapi::api::core::v1::Pod;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 /// Everything that a source has now.
 #[derive(Debug, Clone, Default)]
@@ -46,6 +49,10 @@ impl Loaded {
                 let selectors = selectors_of(pool);
                 let new = selectors.iter().filter(|selector| !self.objects.pods.is_known(selector));
                 new.cloned().collect::<Vec<_>>().iter().for_each(|selector| self.select(selector));
+                // Since ever.
+                let away = Away { since: SystemTime::UNIX_EPOCH, why: AwayReason::NoCluster };
+                let remotes = remotes_of(pool).into_iter().map(|remote| (remote, away.clone()));
+                self.objects.remotes.away.extend(remotes);
             }
             Object::Pod(pod) => self.add_pod(key, pod),
             _ => {}

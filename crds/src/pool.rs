@@ -12,7 +12,10 @@ mod resilience;
 mod sessions;
 mod split;
 
-pub use backend_set::{BackendSet, DnsSource, IpFamily, ServiceSource, StaticBackend, StaticSource};
+pub use backend_set::{
+    BackendSet, CLUSTERS_MAX, DnsSource, IpFamily, KubeconfigRef, OtherCluster, SECRET_KEY_BYTES_MAX,
+    SECRET_KEY_PATTERN, ServiceSource, StaticBackend, StaticSource,
+};
 pub use connections::{
     BACKEND_REQUESTS_MAX, Concurrency, ConnectionPool, IDLE_PER_BACKEND_MAX, PER_BACKEND_MAX,
     QUEUE_REQUESTS_MAX, Queue, RuleTimeouts, STREAMS_MAX, Timeouts, UpstreamProtocol, WARM_PER_BACKEND_MAX,

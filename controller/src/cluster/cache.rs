@@ -5,21 +5,23 @@
 //! anything reads it, is no change: a status that we write ourselves must not compile the world again. What a later
 //! list of the same watch misses goes a moment later ([`super::guard`]).
 
+mod remote;
 mod secrets;
 mod selected;
 
 use super::failure::{Failure, FailureReason};
+use super::followed::Followed;
 use super::guard::Guard;
 use super::read::{Item, Malformed};
 use super::references::References;
-use super::selectors::Selectors;
 use super::{Extent, Kind, WatchId};
 pub use crate::compile::SECRETS_MAX;
-use crate::compile::{ObjectKey, Objects, Origin, Touched};
+use crate::compile::{ObjectKey, Objects, Origin, RemoteService, Selector, Touched, Unread};
 use crate::dns::Answered;
+use k8s_openapi::ByteString;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 use weir_crds::LoadBalancerPool;
 
 /// A watch of what pools name that failed so often is not waited for any longer.
@@ -94,6 +96,14 @@ pub struct NamedWatches {
     pub unneeded: Vec<WatchId>,
 }
 
+impl NamedWatches {
+    /// Starts and stops what the other does too.
+    pub(super) fn extend(&mut self, other: Self) {
+        self.needed.extend(other.needed);
+        self.unneeded.extend(other.unneeded);
+    }
+}
+
 /// Everything that is known of the cluster.
 #[derive(Debug, Default)]
 pub(crate) struct Cache {
@@ -110,7 +120,11 @@ pub(crate) struct Cache {
     references: References,
     /// Of what later lists did not have.
     guard: Guard,
-    selectors: Selectors,
+    selectors: Followed<Selector>,
+    /// Services of other clusters.
+    remotes: Followed<RemoteService>,
+    /// With which kubeconfigs they are watched; those that are not watched for want of one are missing.
+    kubeconfigs: BTreeMap<RemoteService, ByteString>,
     /// Secrets past [`SECRETS_MAX`].
     unwatched: usize,
 }
@@ -123,6 +137,10 @@ struct Watch {
     listing: Option<Listing>,
     failures: u32,
     failure: Option<FailureReason>,
+    /// The first failure of those in a row.
+    failed_since: Option<SystemTime>,
+    /// What is wrong with the kubeconfig, where that is the failure.
+    kubeconfig_fault: String,
 }
 
 /// A list, as far as it is read.
@@ -173,9 +191,10 @@ impl Cache {
     pub(crate) fn settled(&self, kind: Kind) -> usize {
         let all = match kind {
             Kind::Secret => {
-                self.watches.len() - Kind::NAMESPACED.len() * self.extents - self.selectors.watched()
+                let others = Kind::NAMESPACED.len() * self.extents + self.selectors.watched().len();
+                self.watches.len() - others - self.remote_watches()
             }
-            Kind::Pod => self.selectors.watched(),
+            Kind::Pod => self.selectors.watched().len(),
             _ => self.extents,
         };
         all - self.unsettled.iter().filter(|id| id.kind == kind).count()
@@ -234,6 +253,7 @@ impl Cache {
                     changes.touched.secrets.insert(key.clone());
                 }
                 self.relist(id, listed.items, changes);
+                self.judge_remote(id, changes);
             }
             Event::Apply(item) => self.put(id, item, changes),
             Event::Delete(key) => self.remove(id, &key, changes),
@@ -249,6 +269,7 @@ impl Cache {
                     match &id.extent {
                         Extent::Object(key) => self.lacks_secret(key, failure.reason, changes),
                         Extent::Selected(selector) => self.lacks_pods(id, selector, changes),
+                        Extent::Remote(_) => self.judge_remote(id, changes),
                         Extent::Everywhere | Extent::Namespace(_) => {}
                     }
                 }
@@ -268,12 +289,15 @@ impl Cache {
     pub(crate) fn follow_references(&mut self, changes: &mut Changes) -> NamedWatches {
         let mut watches = self.follow_secrets(changes);
         watches.needed.extend(self.follow_selectors(changes));
+        watches.extend(self.follow_remotes(changes));
         watches
     }
 
     /// A first list, of which nothing is kept, or a later one.
     fn relist(&mut self, id: &WatchId, listed: BTreeMap<ObjectKey, Item>, changes: &mut Changes) {
-        if Guard::covers(id.kind) {
+        if let Extent::Remote(remote) = &id.extent {
+            self.replace_remote(id.kind, remote, listed, changes);
+        } else if Guard::covers(id.kind) {
             for key in self.kept(id).filter(|key| !listed.contains_key(key)).collect::<Vec<_>>() {
                 self.guard.hold(id.kind, key);
             }
@@ -323,6 +347,9 @@ impl Cache {
     }
 
     fn put(&mut self, id: &WatchId, item: Item, changes: &mut Changes) {
+        if let Extent::Remote(remote) = &id.extent {
+            return self.put_remote(remote, item, changes);
+        }
         let key = item.key();
         self.guard.release(id.kind, &key);
         match item {
@@ -408,6 +435,7 @@ impl Cache {
                     changes.touched.origins.insert(Origin::Pods(selector.clone()));
                 }
             }
+            Extent::Remote(remote) => self.remove_remote(id.kind, remote, key, changes),
             Extent::Everywhere | Extent::Namespace(_) | Extent::Object(_) => {
                 self.remove_object(id.kind, key, changes);
             }
@@ -454,10 +482,14 @@ impl Watch {
 
     fn fail(&mut self, id: &WatchId, failure: &Failure) {
         self.listing = None;
+        if failure.reason == FailureReason::Kubeconfig {
+            self.kubeconfig_fault.clone_from(&failure.cause);
+        }
         self.failure = Some(failure.reason);
+        self.failed_since.get_or_insert(failure.at);
         self.failures = self.failures.saturating_add(1);
-        // One Secret or selector never holds up all pools; what is there is unknown then, and what was known stays.
-        let is_named = matches!(id.kind, Kind::Secret | Kind::Pod);
+        // One Secret, selector or cluster never holds up all pools; what is there is unknown then, and what was known stays.
+        let is_named = matches!(id.kind, Kind::Secret | Kind::Pod) || matches!(id.extent, Extent::Remote(_));
         let is_given_up = is_named && (failure.is_lasting() || self.failures >= FAILURES_MAX);
         self.is_settled |= is_given_up || failure.is_absence(id.kind);
     }

@@ -6,6 +6,7 @@ use kube::runtime::watcher;
 use prometheus_client::encoding::EncodeLabelValue;
 use std::error::Error as _;
 use std::fmt;
+use std::time::SystemTime;
 
 /// Why a watch does not bring objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
@@ -18,6 +19,8 @@ pub enum FailureReason {
     Refused,
     /// The API server did not answer, or the connection broke.
     Unreachable,
+    /// What says how the API server of another cluster is reached cannot be used.
+    Kubeconfig,
 }
 
 /// A watch that failed and is tried again.
@@ -27,6 +30,8 @@ pub struct Failure {
     pub reason: FailureReason,
     /// In the words of the API server or the system.
     pub cause: String,
+    /// When.
+    pub at: SystemTime,
 }
 
 impl Failure {
@@ -37,11 +42,9 @@ impl Failure {
             | watcher::Error::WatchStartFailed(error)
             | watcher::Error::WatchFailed(error) => match error {
                 kube::Error::Api(status) => Self::of_status(status),
-                other => Self { reason: FailureReason::Unreachable, cause: with_causes(other) },
+                other => Self::new(FailureReason::Unreachable, with_causes(other)),
             },
-            watcher::Error::NoResourceVersion => {
-                Self { reason: FailureReason::Refused, cause: error.to_string() }
-            }
+            watcher::Error::NoResourceVersion => Self::new(FailureReason::Refused, error.to_string()),
         }
     }
 
@@ -52,12 +55,20 @@ impl Failure {
             404 => FailureReason::NotInstalled,
             _ => FailureReason::Refused,
         };
-        Self { reason, cause: status.message.clone() }
+        Self::new(reason, status.message.clone())
+    }
+
+    /// One that happens now.
+    pub(super) fn new(reason: FailureReason, cause: String) -> Self {
+        Self { reason, cause, at: SystemTime::now() }
     }
 
     /// Whether it is likely to last, so that nothing is gained by waiting for it.
     pub(super) fn is_lasting(&self) -> bool {
-        matches!(self.reason, FailureReason::Forbidden | FailureReason::NotInstalled)
+        matches!(
+            self.reason,
+            FailureReason::Forbidden | FailureReason::NotInstalled | FailureReason::Kubeconfig
+        )
     }
 
     /// Whether it says no more than that there are no such objects: a cluster need not have the Gateway API.
@@ -67,13 +78,16 @@ impl Failure {
 
     /// What is wrong and what to do about it.
     pub(super) fn sentence(&self, id: &WatchId) -> String {
-        let Self { reason, cause } = self;
+        let Self { reason, cause, .. } = self;
         match reason {
             FailureReason::Forbidden => format!("may not read {id}: {} ({cause})", missing_rule(id)),
             FailureReason::NotInstalled if id.kind == Kind::LoadBalancerPool => format!(
                 "cannot read {id}: the API server does not know them, apply crds/loadbalancerpools.weir.dev.yaml"
             ),
             FailureReason::NotInstalled => format!("cannot read {id}: the API server does not know them"),
+            FailureReason::Kubeconfig => {
+                format!("cannot read {id} before another kubeconfig is there: {cause}")
+            }
             FailureReason::Refused => format!("cannot read {id}, trying again: {cause}"),
             FailureReason::Unreachable => {
                 format!("cannot read {id}, trying again: the API server does not answer ({cause})")
@@ -96,6 +110,11 @@ fn missing_rule(id: &WatchId) -> String {
             "give the controller's ServiceAccount a Role in namespace {} with get, list, watch on {resource} of group \
              {group:?}",
             selector.namespace
+        ),
+        Extent::Remote(remote) => format!(
+            "give the ServiceAccount of the kubeconfig a Role there in namespace {} with get, list, watch on {resource} of \
+             group {group:?}",
+            remote.service.namespace
         ),
         Extent::Object(key) => format!(
             "give the controller's ServiceAccount a Role in namespace {} with get, list, watch on {resource} of group \
@@ -126,6 +145,7 @@ impl fmt::Display for FailureReason {
             Self::NotInstalled => "not installed",
             Self::Refused => "refused",
             Self::Unreachable => "unreachable",
+            Self::Kubeconfig => "no kubeconfig",
         })
     }
 }

@@ -10,7 +10,10 @@ use crate::status::{Board, Verdict};
 use crate::store::{Completeness, Store};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// Longest time that the first world waits for Services of other clusters.
+pub const REMOTES_WAIT: Duration = Duration::from_secs(5);
 
 /// Owns the objects and what they compile to. The only writer of the store. No I/O: messages of watches in, versions
 /// and verdicts out.
@@ -21,6 +24,8 @@ pub struct Follower {
     world: Option<World>,
     /// Names that the first world waits for.
     awaited: Wanted,
+    /// Until when the first world waits for other clusters; `None` before it could be without them.
+    remotes_wait: Option<Instant>,
     /// What changed and waits for all watches to settle, and when the oldest of it was seen.
     due: Touched,
     due_seen: Option<Instant>,
@@ -68,6 +73,7 @@ impl Follower {
             cache,
             world: None,
             awaited: Wanted::default(),
+            remotes_wait: None,
             due: Touched::default(),
             due_seen: None,
             said_of_grants: BTreeSet::new(),
@@ -90,7 +96,8 @@ impl Follower {
     /// When [`Self::take`] has something to do though no message came.
     #[must_use]
     pub fn due(&self) -> Option<Instant> {
-        self.cache.due()
+        let first = self.remotes_wait.filter(|_| self.world.is_none());
+        self.cache.due().into_iter().chain(first).min()
     }
 
     /// Takes in messages, puts in force what they and the time change, and says which Secrets and pods are to be
@@ -114,7 +121,7 @@ impl Follower {
         self.unjudged.extend(changes.pools);
         self.due.extend(changes.touched);
         if self.cache.is_settled() {
-            self.compile();
+            self.compile(now);
             self.release(&mut watches, now);
         } else if self.world.is_none() {
             self.readiness.waiting(self.cache.waiting_for());
@@ -127,9 +134,8 @@ impl Follower {
     fn release(&mut self, watches: &mut NamedWatches, now: Instant) {
         let Some(world) = &self.world else { return };
         let mut changes = Changes::default();
-        let NamedWatches { needed, unneeded } = self.cache.release_selectors(world, &mut changes);
-        watches.unneeded.extend(unneeded);
-        watches.needed.extend(needed);
+        watches.extend(self.cache.release_selectors(world, &mut changes));
+        watches.extend(self.cache.release_remotes(world, &mut changes));
         self.refresh(&changes.touched.origins, now);
     }
 
@@ -195,7 +201,7 @@ impl Follower {
     }
 
     /// Puts in force what is due, at the cost of that; the first time everything.
-    fn compile(&mut self) {
+    fn compile(&mut self, now: Instant) {
         let objects = self.cache.objects();
         if self.world.is_some() && self.due.is_empty() || !objects.are_known(&self.awaited) {
             return;
@@ -212,6 +218,11 @@ impl Follower {
                 if self.awaited.is_empty() && !objects.are_known(first.names()) {
                     self.awaited = Arc::clone(first.names());
                     self.readiness.waiting("waiting for the first answers of DNS".to_owned());
+                    return;
+                }
+                let end = *self.remotes_wait.get_or_insert(now + REMOTES_WAIT);
+                if now < end && !self.cache.are_remotes_read() {
+                    self.readiness.waiting("waiting for other clusters".to_owned());
                     return;
                 }
                 self.awaited = Wanted::default();
@@ -430,7 +441,7 @@ mod tests {
         assert_eq!(follower.cache().due(), None);
         say(&mut follower, Kind::LoadBalancerPool, Event::InitDone);
         let due = follower.cache().due().expect("it is kept for a time");
-        follower.take(std::iter::empty(), due - std::time::Duration::from_millis(1));
+        follower.take(std::iter::empty(), due - Duration::from_millis(1));
         assert!(follower.store.pool("ns/p").is_some());
         follower.take(std::iter::empty(), due);
         follower.judge();

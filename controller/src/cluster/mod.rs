@@ -17,30 +17,33 @@
 //!
 //! Secrets are watched one by one, by the names that pools mention: a controller that may list Secrets may read
 //! every password of the cluster. Pods are watched by the selectors that pools mention, each of which the API server
-//! applies: what no pool selects is never sent.
+//! applies: what no pool selects is never sent. Services of other clusters are watched by the kubeconfigs that pools
+//! name, with which nothing else is asked; nothing here waits for them, but for a few seconds at the start.
 
 mod cache;
 mod connect;
 mod failure;
+mod followed;
 mod follower;
 mod guard;
 pub mod kubeconfig;
 mod list;
 mod read;
 mod references;
-mod selectors;
+mod remote;
 mod watch;
 
 pub use cache::{Event, Message, NamedWatches, SECRETS_MAX};
 pub use connect::{Access, Cluster, ConnectError, connect};
 pub use failure::{Failure, FailureReason};
-pub use follower::Follower;
+pub use followed::{REMOTES_MAX, SELECTORS_MAX};
+pub use follower::{Follower, REMOTES_WAIT};
 pub use list::{LIST_TIMEOUT, ListError, pools};
 pub use read::{Item, Malformed};
-pub use selectors::SELECTORS_MAX;
+pub use remote::REMOTE_CONNECT_TIMEOUT;
 pub use watch::{BACKOFF_MAX, BACKOFF_MIN, BACKOFF_RESET, MESSAGES_MAX, WATCH_TIMEOUT_S};
 
-use crate::compile::{ObjectKey, Selector};
+use crate::compile::{ObjectKey, RemoteService, Selector};
 use crate::dns;
 use crate::metrics::Metrics;
 use crate::readiness::Readiness;
@@ -83,6 +86,8 @@ pub enum Extent {
     Object(ObjectKey),
     /// Those that a selector takes.
     Selected(Selector),
+    /// Those of a Service in another cluster.
+    Remote(RemoteService),
 }
 
 /// Names one watch.
@@ -106,7 +111,7 @@ pub async fn follow(
     let mut follower = Follower::new(&cluster.watched, store, board, readiness, Arc::clone(&metrics));
     let (mut watches, mut messages) = Watches::new(cluster.client, metrics);
     for id in follower.cache().watches() {
-        watches.start(id);
+        watches.start(id, None);
     }
     let mut batch = Vec::new();
     loop {
@@ -118,7 +123,9 @@ pub async fn follow(
         }
         let named = follower.take(batch.drain(..), Instant::now().into_std());
         named.unneeded.iter().for_each(|id| watches.stop(id));
-        named.needed.iter().for_each(|id| watches.start(id));
+        for id in &named.needed {
+            watches.start(id, follower.cache().kubeconfig_of(id));
+        }
         follower.names().into_iter().for_each(|wanted| names.want(wanted));
         // The streams go first: whoever waits for a backend gains by it, and a status can wait for as long.
         tokio::task::yield_now().await;
@@ -162,6 +169,7 @@ impl Extent {
             Self::Namespace(namespace) => *namespace == key.namespace,
             Self::Object(object) => object == key,
             Self::Selected(selector) => selector.namespace == key.namespace,
+            Self::Remote(_) => false,
         }
     }
 }
@@ -169,6 +177,10 @@ impl Extent {
 impl WatchId {
     fn secret(key: ObjectKey) -> Self {
         Self { kind: Kind::Secret, extent: Extent::Object(key) }
+    }
+
+    fn remote(kind: Kind, service: RemoteService) -> Self {
+        Self { kind, extent: Extent::Remote(service) }
     }
 
     fn pods(selector: Selector) -> Self {
@@ -190,6 +202,7 @@ impl fmt::Display for WatchId {
             Extent::Namespace(namespace) => write!(f, "{kind}s of namespace {namespace}"),
             Extent::Object(key) => write!(f, "{kind} {key}"),
             Extent::Selected(selector) => write!(f, "{kind}s with {selector}"),
+            Extent::Remote(remote) => write!(f, "{kind}s of {remote}"),
         }
     }
 }

@@ -3,12 +3,14 @@
 use super::cache::{Event, Message};
 use super::failure::{Failure, FailureReason};
 use super::read::{self, Item};
+use super::remote::{Clients, RemoteClient};
 use super::{Extent, Kind, WatchId};
+use crate::compile::SERVICE_NAME_LABEL;
 use crate::metrics::Metrics;
 use futures_util::StreamExt as _;
-use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{Pod, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::{ByteString, NamespaceResourceScope};
 use kube::api::{Api, ApiResource, DynamicObject};
 use kube::core::GroupVersionKind;
 use kube::runtime::watcher;
@@ -44,20 +46,39 @@ pub(super) struct Watches {
     messages: mpsc::Sender<Message>,
     tasks: JoinSet<()>,
     running: BTreeMap<WatchId, AbortHandle>,
+    clients: Clients,
     metrics: Arc<Metrics>,
 }
 
 impl Watches {
     pub(super) fn new(client: Client, metrics: Arc<Metrics>) -> (Self, mpsc::Receiver<Message>) {
         let (messages, receiver) = mpsc::channel(MESSAGES_MAX);
-        (Self { client, messages, tasks: JoinSet::new(), running: BTreeMap::new(), metrics }, receiver)
+        let watches = Self {
+            client,
+            messages,
+            tasks: JoinSet::new(),
+            running: BTreeMap::new(),
+            clients: Clients::default(),
+            metrics,
+        };
+        (watches, receiver)
     }
 
-    pub(super) fn start(&mut self, id: &WatchId) {
+    /// One of another cluster needs its kubeconfig.
+    pub(super) fn start(&mut self, id: &WatchId, kubeconfig: Option<&ByteString>) {
         while self.tasks.try_join_next().is_some() {}
         let (client, extent) = (self.client.clone(), &id.extent);
         let line =
             Line { id: id.clone(), messages: self.messages.clone(), metrics: Arc::clone(&self.metrics) };
+        if let (Extent::Remote(remote), Some(kubeconfig)) = (extent, kubeconfig) {
+            let client = self.clients.of(remote, kubeconfig);
+            let handle = match id.kind {
+                Kind::Service => self.tasks.spawn(line.run_elsewhere::<Service>(client, read::service)),
+                _ => self.tasks.spawn(line.run_elsewhere::<EndpointSlice>(client, read::slice)),
+            };
+            self.running.insert(id.clone(), handle);
+            return;
+        }
         let handle = match id.kind {
             Kind::LoadBalancerPool => {
                 let kind = GroupVersionKind::gvk("weir.dev", "v1alpha1", "LoadBalancerPool");
@@ -93,6 +114,7 @@ where
         Extent::Namespace(namespace) => Api::namespaced(client, namespace),
         Extent::Object(key) => Api::namespaced(client, &key.namespace),
         Extent::Selected(selector) => Api::namespaced(client, &selector.namespace),
+        Extent::Remote(remote) => Api::namespaced(client, &remote.service.namespace),
     }
 }
 
@@ -103,6 +125,7 @@ fn dynamic(client: Client, extent: &Extent, kind: &GroupVersionKind) -> Api<Dyna
         Extent::Namespace(namespace) => Api::namespaced_with(client, namespace, &resource),
         Extent::Object(key) => Api::namespaced_with(client, &key.namespace, &resource),
         Extent::Selected(selector) => Api::namespaced_with(client, &selector.namespace, &resource),
+        Extent::Remote(remote) => Api::namespaced_with(client, &remote.service.namespace, &resource),
     }
 }
 
@@ -114,6 +137,26 @@ struct Line {
 }
 
 impl Line {
+    /// In another cluster. Ends where its kubeconfig cannot be used: another one is another watch.
+    async fn run_elsewhere<K>(self, client: Arc<RemoteClient>, read: fn(K) -> Item)
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+        K: Clone + Debug + DeserializeOwned + Send + 'static,
+    {
+        match client.connect().await {
+            Ok(client) => {
+                let api = typed(client, &self.id.extent);
+                self.run(api, read).await;
+            }
+            Err(fault) => {
+                let failure = Failure::new(FailureReason::Kubeconfig, fault);
+                self.say(&failure, &mut None);
+                // Nobody listens any more where this fails.
+                let _ = self.tell(Event::Failed(failure), Instant::now()).await;
+            }
+        }
+    }
+
     async fn run<K>(self, api: Api<K>, read: fn(K) -> Item)
     where
         K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
@@ -123,8 +166,15 @@ impl Line {
             // The only selector that resourceNames of a Role permit.
             Extent::Object(key) => config = config.fields(&format!("metadata.name={}", key.name)),
             Extent::Selected(selector) => config = config.labels(&selector.query()),
+            Extent::Remote(remote) if self.id.kind == Kind::Service => {
+                config = config.fields(&format!("metadata.name={}", remote.service.name));
+            }
+            Extent::Remote(remote) => {
+                config = config.labels(&format!("{SERVICE_NAME_LABEL}={}", remote.service.name));
+            }
             Extent::Everywhere | Extent::Namespace(_) => {}
         }
+        let is_elsewhere = matches!(self.id.extent, Extent::Remote(_));
         let (mut backoff, mut said) = (Backoff::default(), None);
         loop {
             let mut events = pin!(watcher(api.clone(), config.clone()));
@@ -148,8 +198,9 @@ impl Line {
                     return;
                 }
                 tokio::time::sleep(backoff.next(Instant::now(), random())).await;
-                if is_answer {
-                    // A watch that the API server refuses is never resumed: where it went on is what may be wrong.
+                if is_answer || is_elsewhere {
+                    // A watch that the API server refuses is never resumed: where it went on is what may be wrong. Of
+                    // another cluster a new list says that it is back, and is small.
                     break;
                 }
             }

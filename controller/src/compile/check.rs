@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use weir_crds::Duration;
 use weir_crds::pool::{
     HOSTNAME_BYTES_MAX, LABEL_BYTES_MAX, LABEL_PREFIX_BYTES_MAX, NAME_BYTES_MAX, PATH_BYTES_MAX,
+    SECRET_KEY_BYTES_MAX,
 };
 
 /// Rejections of one pool, in the order of its fields. A check that fails notes why and answers `None`, so that
@@ -94,6 +95,15 @@ impl Check {
         if !is_object_name(name) {
             let rule = "is not the name of an object: use 1 to 253 of a-z, 0-9, - and .";
             self.refuse(field, quoted(name), rule);
+        }
+    }
+
+    /// A key of a Secret's data.
+    pub(super) fn secret_key(&mut self, field: &str, key: &str) {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        if key.is_empty() || key.len() > SECRET_KEY_BYTES_MAX || !key.bytes().all(allowed) {
+            let rule = "is not a key of a Secret's data: use 1 to 253 letters, digits, -, _ and .";
+            self.refuse(field, quoted(key), rule);
         }
     }
 

@@ -173,7 +173,7 @@ impl Index {
 
     pub(super) fn insert(&mut self, turn: &Arc<Turn>, pool: &LoadBalancerPool, outcome: Outcome<'_>) {
         let key = &turn.pool;
-        let secrets = secrets_of(key, pool);
+        let mut secrets = secrets_of(key, pool);
         let mut namespaces: BTreeSet<_> = secrets.iter().map(|secret| secret.namespace.clone()).collect();
         self.turns.insert(Arc::clone(turn));
         if !self.has_place(turn) {
@@ -184,6 +184,10 @@ impl Index {
             self.granted.insert(turn, &serving.data_plane, serving.claims());
             for (origin, set) in origins_of(key, serving) {
                 namespaces.extend(origin.namespace().map(str::to_owned));
+                // What a pool said before may name another Secret than it does now.
+                if let Origin::Remote(remote) = &origin {
+                    secrets.insert(remote.secret.clone());
+                }
                 self.follow(origin, set);
             }
             if serving.is_open() {

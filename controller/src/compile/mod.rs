@@ -30,6 +30,7 @@ mod policy;
 pub mod pool;
 mod references;
 mod rejection;
+mod remotes;
 mod rules;
 mod selector;
 pub mod sources;
@@ -41,12 +42,15 @@ mod world;
 pub(crate) use check::is_object_name;
 pub use data_plane::DataPlane;
 pub(crate) use index::take;
+pub(crate) use objects::SERVICE_NAME_LABEL;
 pub use objects::{ObjectKey, Objects, SECRETS_MAX, Unread};
 pub use pods::{PodState, Pods, SelectedPod};
 pub use references::{
     GrantFrom, GrantTo, ReferenceGrant, ReferenceGrantSpec, secret_namespaces, secret_references,
 };
 pub use rejection::{Reason, Rejection, Warning};
+pub(crate) use remotes::remotes_of;
+pub use remotes::{Away, AwayReason, RemoteService, Remotes};
 pub use selector::Selector;
 pub(crate) use sources::selectors_of;
 pub use sources::{BackendSetContent, Origin};

@@ -1,6 +1,6 @@
 //! What the compile step reads: objects by name, and EndpointSlices by their Service.
 
-use super::{Pods, ReferenceGrant, take};
+use super::{Pods, ReferenceGrant, Remotes, take};
 use crate::dns::{Answered, Lookup, Resolution};
 use k8s_openapi::api::core::v1::{Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use weir_crds::LoadBalancerPool;
 
 /// Label of an EndpointSlice that names its Service.
-const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
+pub(crate) const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 
 /// Namespace and name of an object.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -28,9 +28,9 @@ pub struct Objects {
     pub pools: BTreeMap<ObjectKey, Arc<LoadBalancerPool>>,
     /// Services that backend sets name; others do no harm.
     pub services: BTreeMap<ObjectKey, Arc<Service>>,
-    /// Secrets that listeners name; others do no harm.
+    /// Secrets that listeners and other clusters of backend sets name; others do no harm.
     pub secrets: BTreeMap<ObjectKey, Arc<Secret>>,
-    /// Secrets that listeners name and that are not in `secrets` for another reason than that they do not exist.
+    /// Secrets that are named and that are not in `secrets` for another reason than that they do not exist.
     pub unread_secrets: BTreeMap<ObjectKey, Unread>,
     /// What namespaces let pools of others use; grants for other kinds do no harm.
     pub grants: BTreeMap<ObjectKey, Arc<ReferenceGrant>>,
@@ -38,6 +38,8 @@ pub struct Objects {
     pub names: BTreeMap<Lookup, Arc<Resolution>>,
     /// Pods that backend sets select.
     pub pods: Pods,
+    /// Services in other clusters that backend sets name.
+    pub remotes: Remotes,
     slices: BTreeMap<ObjectKey, Arc<EndpointSlice>>,
     /// Names of the slices of each Service.
     slices_by_service: BTreeMap<ObjectKey, BTreeSet<String>>,

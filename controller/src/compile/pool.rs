@@ -84,14 +84,18 @@ pub fn key_of(metadata: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectM
     ObjectKey::new(namespace.unwrap_or(DEFAULT_NAMESPACE), metadata.name.as_deref().unwrap_or_default())
 }
 
-/// The Secrets that a pool's listeners name, whether or not it may use them.
+/// The Secrets that a pool's listeners, and other clusters of its sets, name, whether or not it may use them.
 pub(super) fn secrets_of(key: &ObjectKey, pool: &LoadBalancerPool) -> BTreeSet<ObjectKey> {
     let references = pool.spec.listeners.iter().filter_map(|listener| listener.tls.as_ref());
     let secrets = references.flat_map(|tls| &tls.certificate_refs).map(|reference| {
         let namespace = reference.namespace.as_deref().unwrap_or(&key.namespace);
         ObjectKey::new(namespace, reference.name.as_str())
     });
-    secrets.collect()
+    let services = pool.spec.backend_sets.iter().filter_map(|set| set.service.as_ref());
+    let kubeconfigs = services
+        .flat_map(|service| &service.clusters)
+        .map(|other| ObjectKey::new(key.namespace.as_str(), other.kubeconfig_ref.name.as_str()));
+    secrets.chain(kubeconfigs).collect()
 }
 
 fn listeners(

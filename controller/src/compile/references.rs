@@ -71,7 +71,7 @@ impl fmt::Display for Target {
     }
 }
 
-/// The Secrets that a pool's listeners name and may use, each once, in the order of their keys. Those are to be
+/// The Secrets that a pool names and may use, each once, in the order of their keys. Those are to be
 /// watched, and no other is ever asked for: a Secret that nobody permits is not read.
 #[must_use]
 pub fn secret_references(pool: &LoadBalancerPool, objects: &Objects) -> Vec<ObjectKey> {
@@ -84,7 +84,7 @@ pub fn secret_references(pool: &LoadBalancerPool, objects: &Objects) -> Vec<Obje
     pool::secrets_of(&key, pool).into_iter().filter(is_permitted).collect()
 }
 
-/// The other namespaces in which a pool's listeners name Secrets, whether or not it may use them.
+/// The other namespaces in which a pool names Secrets, whether or not it may use them.
 #[must_use]
 pub fn secret_namespaces(pool: &LoadBalancerPool) -> BTreeSet<String> {
     let key = pool::key_of(&pool.metadata);

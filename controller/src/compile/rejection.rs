@@ -44,11 +44,13 @@ pub enum Reason {
     NameNotResolved,
     /// Which endpoints there are cannot be read.
     EndpointsUnread,
+    /// Which endpoints another cluster has cannot be read.
+    ClusterUnreachable,
 }
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Invalid,
         Self::Conflicted,
         Self::BackendNotFound,
@@ -59,6 +61,7 @@ impl Reason {
         Self::LimitReached,
         Self::NameNotResolved,
         Self::EndpointsUnread,
+        Self::ClusterUnreachable,
     ];
 
     /// The reason as conditions spell it.
@@ -75,6 +78,7 @@ impl Reason {
             Self::LimitReached => "LimitReached",
             Self::NameNotResolved => "NameNotResolved",
             Self::EndpointsUnread => "EndpointsUnread",
+            Self::ClusterUnreachable => "ClusterUnreachable",
         }
     }
 }

@@ -9,6 +9,7 @@ mod odd_objects;
 mod pods;
 mod policy;
 mod references;
+mod remotes;
 mod rules;
 mod slices;
 mod upstream;

@@ -10,7 +10,7 @@ pub struct Touched {
     /// Pools.
     pub pools: BTreeSet<ObjectKey>,
     /// What backends follow, with a difference in it: a Service in itself or in one of its slices, a
-    /// selector in its pods or in what is known of them, a name in its addresses.
+    /// selector in its pods or in what is known of them, a name in its addresses, a Service of another cluster.
     pub origins: BTreeSet<Origin>,
     /// Secrets, and those of which it is known otherwise than before why they are not read.
     pub secrets: BTreeSet<ObjectKey>,
@@ -31,11 +31,18 @@ impl Touched {
         }
         let names = differences(&before.names, &now.names).cloned().map(Origin::Name);
         let selectors = before.pods.differences(&now.pods).cloned().map(Origin::Pods);
+        let remotes = before.remotes.differences(&now.remotes).cloned().map(Origin::Remote);
         let unread = before.unread_secrets.keys().chain(now.unread_secrets.keys());
         let unread = unread.filter(|key| before.unread_secrets.get(key) != now.unread_secrets.get(key));
         Self {
             pools: differences(&before.pools, &now.pools).cloned().collect(),
-            origins: services.into_iter().map(Origin::Service).chain(selectors).chain(names).collect(),
+            origins: services
+                .into_iter()
+                .map(Origin::Service)
+                .chain(selectors)
+                .chain(remotes)
+                .chain(names)
+                .collect(),
             secrets: differences(&before.secrets, &now.secrets).chain(unread).cloned().collect(),
             grants: differences(&before.grants, &now.grants).map(|key| key.namespace.clone()).collect(),
         }

@@ -105,6 +105,18 @@ fn pods_of_manifests_are_selected_whatever_the_order_of_the_files() {
 }
 
 #[test]
+fn other_clusters_of_a_service_are_said_to_need_a_cluster() {
+    let set = "service: {name: web, port: 80, clusters: [{name: east, kubeconfigRef: {name: east}}]}";
+    let temp = temp();
+    write(temp.path(), "a.yaml", &pool("shop", 1).replacen("static: {backends: []}", set, 1));
+    let world = world(&opened(&temp).loaded().objects, None);
+    let said: Vec<_> = world.warnings().map(ToString::to_string).collect();
+    let expected = "default/shop: spec.backendSets[0].service.clusters[0]: \"east\" is another cluster, and none is watched \
+                    here, since objects come from a folder: remove it (none of its backends serve)";
+    assert!(said.iter().any(|said| said == expected), "{said:?}");
+}
+
+#[test]
 fn a_broken_document_keeps_what_the_file_held() {
     let temp = temp();
     write(temp.path(), "a.yaml", &format!("{}---\n{}", pool("a", 1), pool("b", 2)));

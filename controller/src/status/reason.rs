@@ -47,6 +47,7 @@ pub const UNRESOLVED: &[&str] = &[
     Reason::BackendNotFound.as_str(),
     Reason::NameNotResolved.as_str(),
     Reason::EndpointsUnread.as_str(),
+    Reason::ClusterUnreachable.as_str(),
     Reason::InvalidCertificateRef.as_str(),
     Reason::UnsupportedProtocol.as_str(),
     Reason::LimitReached.as_str(),

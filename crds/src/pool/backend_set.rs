@@ -10,6 +10,13 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// Other clusters of one backend set.
+pub const CLUSTERS_MAX: usize = 8;
+/// Bytes of a key of a Secret's data.
+pub const SECRET_KEY_BYTES_MAX: usize = 253;
+/// Key of a Secret's data.
+pub const SECRET_KEY_PATTERN: &str = "^[-._a-zA-Z0-9]+$";
+
 /// A group of backends that can stand in for each other.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -94,6 +101,63 @@ pub struct ServiceSource {
     /// Port of the Service (not of its pods), by number (1 to 65535) or by name.
     #[schemars(transform = super::port_by_number_or_name)]
     pub port: IntOrString,
+
+    /// Priority of the backends of the pool's own cluster, 0 to 15: those of a higher number take only what those of
+    /// lower ones cannot carry.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = PRIORITY_MAX))]
+    pub priority: i32,
+
+    /// Other clusters whose backends of the same Service are in the set too; at most 8.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = CLUSTERS_MAX),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])
+    )]
+    pub clusters: Vec<OtherCluster>,
+}
+
+/// A Service of the same name and port in another cluster.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OtherCluster {
+    /// Name of the cluster, unique within the list: a DNS label of 1 to 63 characters. Its backends are called
+    /// NAME/ADDRESS:PORT.
+    #[schemars(length(min = 1, max = NAME_BYTES_MAX), regex(pattern = NAME_PATTERN))]
+    pub name: String,
+
+    /// A Secret of the pool's namespace with a kubeconfig for the cluster. Its credentials are in it: what runs a program,
+    /// names a file or leaves TLS out is refused.
+    pub kubeconfig_ref: KubeconfigRef,
+
+    /// Priority of this cluster's backends, 0 to 15: those of a higher number take only what those of lower ones cannot
+    /// carry.
+    #[serde(default = "super::one")]
+    #[schemars(range(min = 0, max = PRIORITY_MAX))]
+    pub priority: i32,
+
+    /// Namespace of the Service there. Without it: the one that it has here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = NAME_BYTES_MAX), regex(pattern = NAME_PATTERN))]
+    pub namespace: Option<String>,
+}
+
+/// A kubeconfig in a Secret of the pool's namespace.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct KubeconfigRef {
+    /// Name of the Secret.
+    #[schemars(length(min = 1, max = HOSTNAME_BYTES_MAX), regex(pattern = OBJECT_NAME_PATTERN))]
+    pub name: String,
+
+    /// Key of the Secret's data that holds the kubeconfig: 1 to 253 letters, digits, -, _ and .
+    #[serde(default = "kubeconfig_key")]
+    #[schemars(length(min = 1, max = SECRET_KEY_BYTES_MAX), regex(pattern = SECRET_KEY_PATTERN))]
+    pub key: String,
+}
+
+fn kubeconfig_key() -> String {
+    "kubeconfig".to_owned()
 }
 
 /// Backends by address.

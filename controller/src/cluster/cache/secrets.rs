@@ -1,8 +1,6 @@
-//! Secrets that pools name: which are watched, and what it means that one cannot be read.
+//! Secrets that pools name: which are watched, and what is known of those that cannot be read.
 
-use super::{Cache, Changes, FailureReason, NamedWatches, SECRETS_MAX, WatchId};
-use crate::cluster::Extent;
-use crate::compile::{ObjectKey, Unread};
+use super::{Cache, Changes, Extent, FailureReason, NamedWatches, ObjectKey, SECRETS_MAX, Unread, WatchId};
 use std::collections::{BTreeMap, BTreeSet};
 
 impl Cache {
@@ -13,9 +11,10 @@ impl Cache {
         }
         let unread = match reason {
             FailureReason::Forbidden => Unread::Forbidden,
-            FailureReason::NotInstalled | FailureReason::Refused | FailureReason::Unreachable => {
-                Unread::Unanswered
-            }
+            FailureReason::NotInstalled
+            | FailureReason::Refused
+            | FailureReason::Unreachable
+            | FailureReason::Kubeconfig => Unread::Unanswered,
         };
         if self.objects.unread_secrets.insert(key.clone(), unread) != Some(unread) {
             changes.touched.secrets.insert(key.clone());
@@ -66,7 +65,7 @@ impl Cache {
         self.unwatched = past.len();
         let watched = self.watches.keys().filter_map(|id| match &id.extent {
             Extent::Object(key) => Some(key),
-            Extent::Everywhere | Extent::Namespace(_) | Extent::Selected(_) => None,
+            Extent::Everywhere | Extent::Namespace(_) | Extent::Selected(_) | Extent::Remote(_) => None,
         });
         let all = named.keys().chain(watched).cloned().collect();
         unread.extend(past.into_iter().map(|secret| (secret, Unread::TooMany)));

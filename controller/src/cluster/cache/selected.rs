@@ -3,7 +3,8 @@
 //! Each selector is a watch of its own with pods of its own, so that an event says by itself which sets it is of.
 
 use super::{Cache, Changes, FAILURES_MAX, FailureReason, Item, NamedWatches, ObjectKey, WatchId};
-use crate::compile::{Origin, Selector, Unread, World};
+use crate::cluster::followed::SELECTORS_MAX;
+use crate::compile::{Origin, Selector, Unread, World, selectors_of};
 use std::collections::{BTreeMap, BTreeSet};
 
 impl Cache {
@@ -15,7 +16,7 @@ impl Cache {
     /// Starts to follow what pools that changed name. What they do not name any more stays for now, see
     /// [`Self::release_selectors`].
     pub(super) fn follow_selectors(&mut self, changes: &mut Changes) -> Vec<WatchId> {
-        self.selectors.follow(&changes.touched.pools, &self.objects);
+        self.selectors.follow(&changes.touched.pools, &self.objects, selectors_of);
         self.start_selectors(changes)
     }
 
@@ -37,7 +38,7 @@ impl Cache {
     }
 
     fn start_selectors(&mut self, changes: &mut Changes) -> Vec<WatchId> {
-        let started = self.selectors.start();
+        let started = self.selectors.start(SELECTORS_MAX);
         let (past, unread) = (self.selectors.waiting(), &mut self.objects.pods.unread);
         let before = unread.extract_if(.., |_, why| *why == Unread::TooMany).map(|(selector, _)| selector);
         let before: BTreeSet<_> = before.collect();

@@ -1,3 +1,4 @@
+mod remote;
 mod selected;
 
 use super::*;
@@ -82,7 +83,7 @@ fn everywhere(kind: Kind) -> WatchId {
 }
 
 fn failure(reason: FailureReason) -> Event {
-    Event::Failed(Failure { reason, cause: "test".into() })
+    Event::Failed(Failure { reason, cause: "test".into(), at: SystemTime::UNIX_EPOCH })
 }
 
 /// Names every pool and grant: those that are the same are no difference.
@@ -589,6 +590,7 @@ impl Compiler {
                     self.pods.insert(selector.clone(), selected(objects, selector));
                 }
                 Origin::Name(name) => panic!("{name:?} comes by no watch"),
+                Origin::Remote(remote) => panic!("{remote} is named by no pool of these"),
             }
         }
         let known = &mut self.known;

@@ -5,6 +5,7 @@
 mod dns;
 mod plan;
 mod pods;
+mod remote;
 mod service;
 mod slices;
 mod written;
@@ -13,11 +14,12 @@ pub use dns::DnsSource;
 pub(crate) use plan::selectors_of;
 pub(super) use plan::{named, planned};
 pub use pods::PodsSource;
+pub use remote::RemoteSource;
 pub use service::ServiceSource;
 pub use written::StaticSource;
 
 use super::check::quoted;
-use super::{ObjectKey, Objects, Reason, Selector, Warning};
+use super::{ObjectKey, Objects, Reason, RemoteService, Selector, Warning};
 use crate::dns::Lookup;
 use k8s_openapi::api::core::v1::ServicePort;
 use weir_proto::digest;
@@ -50,18 +52,22 @@ pub enum Origin {
     Name(Lookup),
     /// The pods that a selector takes.
     Pods(Selector),
+    /// A Service in another cluster, or one of its EndpointSlices.
+    Remote(RemoteService),
 }
 
 impl SetSource {
     /// What its backends follow as the pool says it.
     pub fn origins(&self) -> impl Iterator<Item = Origin> {
-        match self {
-            Self::Service(source) => Some(Origin::Service(source.service.clone())),
-            Self::Pods(source) => Some(Origin::Pods(source.selector.clone())),
-            Self::Static(_) => None,
-            Self::Dns(source) => Some(Origin::Name(source.lookup.clone())),
-        }
-        .into_iter()
+        let (own, others) = match self {
+            Self::Service(source) => {
+                (Some(Origin::Service(source.service.clone())), source.clusters.as_slice())
+            }
+            Self::Pods(source) => (Some(Origin::Pods(source.selector.clone())), [].as_slice()),
+            Self::Static(_) => (None, [].as_slice()),
+            Self::Dns(source) => (Some(Origin::Name(source.lookup.clone())), [].as_slice()),
+        };
+        own.into_iter().chain(others.iter().map(|other| Origin::Remote(other.remote.clone())))
     }
 
     /// Compiles what a set of this pool holds now, and what is to be said of it.
@@ -85,6 +91,8 @@ impl Origin {
             Self::Name(_) => None,
             // Always the pool's own, which permits itself.
             Self::Pods(_) => None,
+            // By the credentials that the pool has for it.
+            Self::Remote(_) => None,
         }
     }
 }
@@ -131,6 +139,9 @@ pub struct Resolved {
     /// Nothing is known of a name yet, so that `content` is empty for want of an answer: what was there before stays.
     pub is_open: bool,
 }
+
+/// What it means for requests that a set has no backends.
+const EMPTY: &str = "the set is empty, its requests are answered 503";
 
 /// What is wrong with what a set's source points to.
 pub(super) struct Fault {

@@ -1,11 +1,12 @@
 //! What a specification says of its sets' sources.
 
 use super::pods::PodsSource;
+use super::remote::RemoteSource;
 use super::service::ServiceSource;
 use super::{PortName, SetSource, dns, written};
 use crate::compile::ObjectKey;
 use crate::compile::check::{Check, quoted};
-use crate::compile::{Selector, policy, pool};
+use crate::compile::{RemoteService, Selector, policy, pool};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use std::collections::{BTreeMap, BTreeSet};
 use weir_crds::pool as spec;
@@ -74,8 +75,41 @@ fn of_service(
     if let Some(namespace) = &service.namespace {
         check.name(&format!("{field}.namespace"), namespace);
     }
-    let port = port(&format!("{field}.port"), &service.port, check)?;
-    Some(ServiceSource { field: field.to_owned(), service: service_key(key, service), port, protocol })
+    let port = port(&format!("{field}.port"), &service.port, check);
+    let priority = check.number(&format!("{field}.priority"), service.priority, spec::PRIORITY_MAX);
+    let clusters = clusters(key, &format!("{field}.clusters"), service, check);
+    let service = service_key(key, service);
+    let (field, port, priority) = (field.to_owned(), port?, priority?);
+    Some(ServiceSource { field, service, port, protocol, priority, clusters })
+}
+
+fn clusters(
+    key: &ObjectKey,
+    field: &str,
+    service: &spec::ServiceSource,
+    check: &mut Check,
+) -> Vec<RemoteSource> {
+    check.count(field, &service.clusters, (0, spec::CLUSTERS_MAX));
+    let (mut names, mut clusters) = (BTreeSet::new(), Vec::new());
+    for (index, other) in service.clusters.iter().enumerate() {
+        let field = format!("{field}[{index}]");
+        check.name(&format!("{field}.name"), &other.name);
+        check.unique(&mut names, &other.name, format!("{field}.name"), quoted(&other.name));
+        check.object_name(&format!("{field}.kubeconfigRef.name"), &other.kubeconfig_ref.name);
+        check.secret_key(&format!("{field}.kubeconfigRef.key"), &other.kubeconfig_ref.key);
+        if let Some(namespace) = &other.namespace {
+            check.name(&format!("{field}.namespace"), namespace);
+        }
+        let priority = check.number(&format!("{field}.priority"), other.priority, spec::PRIORITY_MAX);
+        let remote = RemoteService::of(key, service, other);
+        clusters.extend(priority.map(|priority| RemoteSource {
+            field,
+            name: other.name.clone(),
+            remote,
+            priority,
+        }));
+    }
+    clusters
 }
 
 fn of_pods(
@@ -121,7 +155,15 @@ pub(in crate::compile) fn named(key: &ObjectKey, set: &spec::BackendSet) -> Stri
         IntOrString::String(name) => name.clone(),
     };
     match (&set.service, &set.endpoint_selector, &set.static_backends, &set.dns) {
-        (Some(service), ..) => format!("service {}:{}", service_key(key, service), port(&service.port)),
+        (Some(service), ..) => {
+            let own = format!("service {}:{}", service_key(key, service), port(&service.port));
+            let own = if service.priority == 0 { own } else { format!("{own}p{}", service.priority) };
+            let other = |other: &spec::OtherCluster| {
+                let there = RemoteService::of(key, service, other).service;
+                format!(" {}={}p{}", other.name, there.namespace, other.priority)
+            };
+            own + &service.clusters.iter().map(other).collect::<String>()
+        }
         (None, Some(selector), ..) => {
             // Where it is wrong, so is the pool, and this goes nowhere.
             let query = Selector::of(&key.namespace, selector).query();

@@ -1,13 +1,15 @@
 //! The endpoints of a port of a Service.
 
 use super::dns::Named;
+use super::remote::{RemoteSource, join};
 use super::slices::{Slices, is_tcp};
-use super::{BackendSetContent, Fault, PortName, Resolved, spoken};
+use super::{BackendSetContent, EMPTY, Fault, PortName, Resolved, spoken};
 use crate::compile::check::quoted;
 use crate::compile::references::{Target, is_permitted, not_permitted};
 use crate::compile::{ObjectKey, Objects, Reason};
 use crate::dns::check_hostname;
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use weir_crds::pool as spec;
 use weir_proto::push::UpstreamProtocol;
 
@@ -25,13 +27,23 @@ pub struct ServiceSource {
     pub port: PortName,
     /// What backends are spoken to in, whatever the Service and its slices say.
     pub protocol: Option<UpstreamProtocol>,
+    /// Of the backends of this cluster.
+    pub priority: u32,
+    /// Other clusters that have the Service.
+    pub clusters: Vec<RemoteSource>,
 }
 
 impl ServiceSource {
     pub(super) fn resolve(&self, pool: &ObjectKey, objects: &Objects) -> Resolved {
         let mut external = None;
-        let (content, said, faults) = match service_port(pool, &self.service, &self.port, objects) {
-            Ok(Found::Endpoints(families, port)) => of_port(&self.service, families, port, objects),
+        let found = self.service_port(pool, objects);
+        let is_found = found.is_ok();
+        let (mut content, mut said, faults) = match found {
+            Ok(Found::Endpoints(families, port)) => {
+                let slices = objects.slices_of(&self.service).collect();
+                let service = &self.service;
+                of_port(&Slices { service, slices, families, port, consequence: self.consequence() })
+            }
             Ok(Found::External(name)) => {
                 let resolved = name.resolve("name", &quoted(&self.service.name), objects);
                 let faults = name.unspoken().into_iter().chain(resolved.faults).collect();
@@ -40,16 +52,63 @@ impl ServiceSource {
             }
             Err(fault) => (BackendSetContent::default(), None, vec![fault]),
         };
+        let mut warnings: Vec<_> = faults.into_iter().map(|fault| fault.warning(pool, &self.field)).collect();
+        if self.priority > 0 {
+            content.backends.iter_mut().for_each(|backend| backend.priority = self.priority);
+            content = BackendSetContent::new(content.backends);
+        }
+        if !self.clusters.is_empty() {
+            // The Service here says what is spoken, and those elsewhere only while there is none.
+            let known = is_found.then_some(said.unwrap_or(UpstreamProtocol::Http1));
+            let joined = join(self, pool, objects, content, self.protocol.or(known));
+            (content, said) = (joined.content, joined.said);
+            warnings.extend(joined.warnings);
+        }
         // Whoever writes the protocol down knows better than what speaks of it otherwise.
         let is_written = self.protocol.is_some();
-        let faults =
-            faults.into_iter().filter(|fault| !is_written || fault.reason != Reason::UnsupportedProtocol);
+        warnings.retain(|warning| !is_written || warning.reason != Reason::UnsupportedProtocol);
         Resolved {
             content,
             protocol: self.protocol.or(said).unwrap_or(UpstreamProtocol::Http1),
-            warnings: faults.map(|fault| fault.warning(pool, &self.field)).collect(),
+            warnings,
             is_open: external.as_ref().is_some_and(|(_, is_open)| *is_open),
             name: external.map(|(lookup, _)| lookup),
+        }
+    }
+
+    fn consequence(&self) -> &'static str {
+        if self.clusters.is_empty() { EMPTY } else { "the set has no backends of this cluster" }
+    }
+
+    fn service_port<'a>(&self, pool: &ObjectKey, objects: &'a Objects) -> Result<Found<'a>, Fault> {
+        let (key, port) = (&self.service, &self.port);
+        let consequence = self.consequence();
+        let fault = |subfield, value, rule: String, reason| Fault {
+            subfield,
+            value,
+            rule: format!("{rule} ({consequence})"),
+            reason,
+        };
+        let unresolved = |subfield, value, rule| fault(subfield, value, rule, Reason::BackendNotFound);
+        if !is_permitted(&pool.namespace, Target::Service, key, objects) {
+            let rule = not_permitted(&pool.namespace, Target::Service, key);
+            return Err(fault("namespace", quoted(&key.namespace), rule, Reason::RefNotPermitted));
+        }
+        let Some(service) = objects.services.get(key) else {
+            let rule = format!(
+                "is not the name of a Service in namespace {:?}: create it or correct the name",
+                key.namespace
+            );
+            return Err(unresolved("name", quoted(&key.name), rule));
+        };
+        if let Some(spec) = external_spec(service) {
+            return external(key, spec, port)
+                .map(Found::External)
+                .map_err(|(subfield, value, rule)| unresolved(subfield, value, rule));
+        }
+        match port_of(key, service, port) {
+            Ok(found) => Ok(Found::Endpoints(families(service), found)),
+            Err((value, rule)) => Err(unresolved("port", value, rule)),
         }
     }
 }
@@ -62,14 +121,9 @@ enum Found<'a> {
     External(Named<'a>),
 }
 
-fn of_port(
-    service: &ObjectKey,
-    families: &[String],
-    port: &ServicePort,
-    objects: &Objects,
-) -> (BackendSetContent, Option<UpstreamProtocol>, Vec<Fault>) {
-    let slices = Slices { service, slices: objects.slices_of(service).collect(), families, port };
+fn of_port(slices: &Slices<'_>) -> (BackendSetContent, Option<UpstreamProtocol>, Vec<Fault>) {
     let (content, said, mut faults) = slices.read();
+    let port = slices.port;
     let Some(protocol) = port.app_protocol.as_deref() else { return (content, said, faults) };
     let spoken = spoken(protocol);
     if spoken.is_none() {
@@ -78,35 +132,40 @@ fn of_port(
     (content, spoken, faults)
 }
 
-fn service_port<'a>(
-    pool: &ObjectKey,
+/// The endpoints of a Service of another cluster, what they speak, and what is wrong with them.
+pub(super) fn elsewhere(
     key: &ObjectKey,
+    service: &Service,
+    slices: Vec<&EndpointSlice>,
     port: &PortName,
-    objects: &'a Objects,
-) -> Result<Found<'a>, Fault> {
-    let fault = |subfield, value, rule: String, reason| Fault {
-        subfield,
-        value,
-        rule: format!("{rule} (the set is empty, its requests are answered 503)"),
-        reason,
+    consequence: &'static str,
+) -> (BackendSetContent, Option<UpstreamProtocol>, Vec<Fault>) {
+    let fault = |subfield, value, rule: &str| {
+        let rule = format!("{rule} ({consequence})");
+        let fault = Fault { subfield, value, rule, reason: Reason::BackendNotFound };
+        (BackendSetContent::default(), None, vec![fault])
     };
-    let unresolved = |subfield, value, rule: String| fault(subfield, value, rule, Reason::BackendNotFound);
-    if !is_permitted(&pool.namespace, Target::Service, key, objects) {
-        let rule = not_permitted(&pool.namespace, Target::Service, key);
-        return Err(fault("namespace", quoted(&key.namespace), rule, Reason::RefNotPermitted));
+    if external_spec(service).is_some() {
+        let rule = "is a Service of type ExternalName, which is not followed in other clusters: name what it names \
+                    with dns";
+        return fault("name", quoted(&key.name), rule);
     }
-    let Some(service) = objects.services.get(key) else {
-        let rule = format!(
-            "is not the name of a Service in namespace {:?}: create it or correct the name",
-            key.namespace
-        );
-        return Err(unresolved("name", quoted(&key.name), rule));
-    };
-    if let Some(spec) = service.spec.as_ref().filter(|spec| spec.type_.as_deref() == Some("ExternalName")) {
-        return external(key, spec, port)
-            .map(Found::External)
-            .map_err(|(subfield, value, rule)| unresolved(subfield, value, rule));
+    match port_of(key, service, port) {
+        Ok(port) => of_port(&Slices { service: key, slices, families: families(service), port, consequence }),
+        Err((value, rule)) => fault("port", value, &rule),
     }
+}
+
+fn external_spec(service: &Service) -> Option<&ServiceSpec> {
+    service.spec.as_ref().filter(|spec| spec.type_.as_deref() == Some("ExternalName"))
+}
+
+/// The port that is meant, or what is there instead and why that is wrong.
+fn port_of<'a>(
+    key: &ObjectKey,
+    service: &'a Service,
+    port: &PortName,
+) -> Result<&'a ServicePort, (String, String)> {
     let shown = match port {
         PortName::Number(number) => number.to_string(),
         PortName::Name(name) => quoted(name),
@@ -121,13 +180,13 @@ fn service_port<'a>(
     match ports.iter().find(is_meant) {
         None => {
             let rule = format!("is not a TCP port of Service {key}: use one of {}", spelled(ports));
-            Err(unresolved("port", shown, rule))
+            Err((shown, rule))
         }
         Some(found) if !is_tcp(found.protocol.as_deref()) => {
             let rule = format!("is not a TCP port of Service {key}: use one with protocol TCP");
-            Err(unresolved("port", shown, rule))
+            Err((shown, rule))
         }
-        Some(found) => Ok(Found::Endpoints(families(service), found)),
+        Some(found) => Ok(found),
     }
 }
 

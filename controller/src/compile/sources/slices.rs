@@ -43,6 +43,8 @@ pub(super) struct Slices<'a> {
     pub(super) families: &'a [String],
     /// Of the Service.
     pub(super) port: &'a ServicePort,
+    /// What it means that there are no backends.
+    pub(super) consequence: &'static str,
 }
 
 /// What was found under one address. The greater of two is the one to keep.
@@ -189,8 +191,8 @@ impl Slices<'_> {
             let name = quoted(self.port.name.as_deref().unwrap_or_default());
             faults.push(self.about_port(format!(
                 "is a port of Service {} that none of its endpoints has under the name {name}: give the pods or the \
-                 EndpointSlices a TCP port of that name (the set is empty, its requests are answered 503)",
-                self.service
+                 EndpointSlices a TCP port of that name ({})",
+                self.service, self.consequence
             ), Reason::BackendNotFound));
         }
         faults
@@ -278,7 +280,7 @@ impl<'a> Found<'a> {
     }
 }
 
-/// Leaves as many as a set may have: ready ones first, then by id, so that few change when one more comes. Says so where
+/// Leaves as many as a set may have: ready ones first, then by priority and id, so that few change when one more comes. Says so where
 /// some were left out.
 pub(super) fn cut(backends: &mut Vec<Backend>) -> Option<String> {
     let count = backends.len();
@@ -286,7 +288,9 @@ pub(super) fn cut(backends: &mut Vec<Backend>) -> Option<String> {
         return None;
     }
     let order = |backend: &Backend| backend.state() != BackendState::Ready;
-    backends.sort_unstable_by(|a, b| order(a).cmp(&order(b)).then_with(|| a.id.cmp(&b.id)));
+    backends.sort_unstable_by(|a, b| {
+        order(a).cmp(&order(b)).then(a.priority.cmp(&b.priority)).then_with(|| a.id.cmp(&b.id))
+    });
     backends.truncate(BACKENDS_PER_SET_MAX);
     Some(format!(
         "has {count} endpoints, more than the {BACKENDS_PER_SET_MAX} that a set takes, of which ready ones and then \

@@ -83,8 +83,10 @@ fn random_pool(random: &mut Random, key: &ObjectKey) -> Arc<LoadBalancerPool> {
         0 => json!({ "name": name, "dns": { "hostname": random.of(&HOSTNAMES), "port": 80 } }),
         _ => {
             let service = random.key("web", 3);
+            let east = json!([{ "name": "east", "kubeconfigRef": { "name": "tls0" } }]);
             json!({ "name": name, "service":
-                { "name": service.name, "namespace": service.namespace, "port": random.of(&[80, 80, 81]) } })
+                { "name": service.name, "namespace": service.namespace, "port": random.of(&[80, 80, 81]),
+                  "clusters": random.of(&[json!([]), east]) } })
         }
     });
     let rules = match random.below(3) {
@@ -158,6 +160,11 @@ fn random_pods(random: &mut Random) -> BTreeMap<String, Arc<SelectedPod>> {
     (0..random.below(4)).map(|n| (format!("pod{n}"), Arc::new(pod(random)))).collect()
 }
 
+fn random_remote(random: &mut Random) -> RemoteService {
+    let secret = ObjectKey::new(random.of(&NAMESPACES), "tls0");
+    RemoteService { secret, key: "kubeconfig".to_owned(), service: random.key("web", 3) }
+}
+
 fn random_grant(random: &mut Random) -> Arc<ReferenceGrant> {
     let from =
         json!([{ "group": "weir.dev", "kind": "LoadBalancerPool", "namespace": random.of(&NAMESPACES) }]);
@@ -185,10 +192,43 @@ fn random_name(random: &mut Random) -> Answered {
     (lookup, Some(Arc::new(resolution)))
 }
 
+/// Something else is known of a Service of another cluster.
+fn change_remote(random: &mut Random, objects: &mut Objects) -> RemoteService {
+    let remote = random_remote(random);
+    match random.below(4) {
+        0 => objects.remotes.forget(&remote),
+        1 => {
+            let away = Away { since: std::time::SystemTime::UNIX_EPOCH, why: AwayReason::Unreachable };
+            objects.remotes.away.insert(remote.clone(), away);
+        }
+        2 => {
+            let service = random_service(random, &remote.service);
+            objects.remotes.set_service(&remote, random.of(&[None, Some(service)]));
+        }
+        _ => {
+            let slice = random_slice(random, &remote.service);
+            objects.remotes.replace_slices(&remote, [("slice".to_owned(), slice)].into());
+        }
+    }
+    remote
+}
+
+/// A Secret becomes another, comes, goes or may not be read.
+fn change_secret(random: &mut Random, secrets: &[Arc<Secret>], objects: &mut Objects) -> ObjectKey {
+    let (key, is_gone) = (random.key("tls", 3), random.below(4) == 0);
+    objects.unread_secrets.remove(&key);
+    if !is_gone {
+        objects.secrets.insert(key.clone(), random.of(secrets));
+    } else if objects.secrets.remove(&key).is_none() {
+        objects.unread_secrets.insert(key.clone(), Unread::Forbidden);
+    }
+    key
+}
+
 /// One object becomes another, comes or goes.
 fn change(random: &mut Random, secrets: &[Arc<Secret>], objects: &mut Objects, touched: &mut Touched) {
     let is_gone = random.below(4) == 0;
-    match random.below(11) {
+    match random.below(12) {
         9 => {
             let selector = random_selector(random);
             if is_gone {
@@ -197,6 +237,9 @@ fn change(random: &mut Random, secrets: &[Arc<Secret>], objects: &mut Objects, t
                 objects.pods.replace(&selector, random_pods(random));
             }
             touched.origins.insert(Origin::Pods(selector));
+        }
+        11 => {
+            touched.origins.insert(Origin::Remote(change_remote(random, objects)));
         }
         10 => {
             let answered = random_name(random);
@@ -236,14 +279,7 @@ fn change(random: &mut Random, secrets: &[Arc<Secret>], objects: &mut Objects, t
             }
         }
         6 | 7 => {
-            let key = random.key("tls", 3);
-            objects.unread_secrets.remove(&key);
-            if !is_gone {
-                objects.secrets.insert(key.clone(), random.of(secrets));
-            } else if objects.secrets.remove(&key).is_none() {
-                objects.unread_secrets.insert(key.clone(), Unread::Forbidden);
-            }
-            touched.secrets.insert(key);
+            touched.secrets.insert(change_secret(random, secrets, objects));
         }
         _ => {
             let key = random.key("grant", 2);

@@ -48,6 +48,8 @@ fn what_is_left_out_is_filled_in() {
     let cluster = Cluster::shared();
     let namespace = cluster.namespace("defaults");
     let mut pool = pool("shop");
+    pool["spec"]["backendSets"][0]["service"]["clusters"] =
+        json!([{ "name": "east", "kubeconfigRef": { "name": "east" } }]);
     pool["spec"]["healthCheck"] = json!({ "active": { "http": {} }, "passive": {} });
     pool["spec"]["backendSets"][1]["loadBalancing"] = json!({ "slowStart": { "window": "30s" } });
     namespace.apply(&pool.to_string());
@@ -57,6 +59,9 @@ fn what_is_left_out_is_filled_in() {
         ("/loadBalancing/algorithm", json!("LeastRequest")),
         ("/loadBalancing/locality", json!("None")),
         ("/backendSets/1/static/backends/0/priority", json!(0)),
+        ("/backendSets/0/service/priority", json!(0)),
+        ("/backendSets/0/service/clusters/0/priority", json!(1)),
+        ("/backendSets/0/service/clusters/0/kubeconfigRef/key", json!("kubeconfig")),
         ("/backendSets/1/loadBalancing/slowStart/minWeightPercent", json!(10)),
         ("/healthCheck/active/interval", json!("1s")),
         ("/healthCheck/active/timeout", json!("1s")),
@@ -134,6 +139,25 @@ const NONSENSE: &[(&str, &str, &str, &str)] = &[
         r#"{"name": "static"}"#,
         "spec.backendSets[1]",
         "exactly one of service, endpointSelector, static and dns",
+    ),
+    (
+        "/spec/backendSets/0/service",
+        r#"{"name": "web", "port": 80, "clusters": [
+            {"name": "a", "kubeconfigRef": {"name": "a"}}, {"name": "a", "kubeconfigRef": {"name": "b"}}]}"#,
+        "service.clusters",
+        r#"duplicate entries for key [name="a"]"#,
+    ),
+    (
+        "/spec/backendSets/0/service",
+        r#"{"name": "web", "port": 80, "clusters": [{"name": "a", "kubeconfigRef": {"name": "a", "key": "a/b"}}]}"#,
+        "clusters[0].kubeconfigRef.key",
+        "should match",
+    ),
+    (
+        "/spec/backendSets/0/service",
+        r#"{"name": "web", "port": 80, "clusters": [{"name": "a", "priority": 16, "kubeconfigRef": {"name": "a"}}]}"#,
+        "clusters[0].priority",
+        "less than or equal to 15",
     ),
     (
         "/spec/backendSets/1",

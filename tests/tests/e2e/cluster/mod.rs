@@ -1,5 +1,6 @@
 //! On a real API server, with kubectl.
 
+mod clusters;
 mod control_plane;
 mod definition;
 pub(crate) mod fleet;

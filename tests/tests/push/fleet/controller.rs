@@ -178,7 +178,8 @@ impl Controller {
 
     /// The watch ends with an error.
     pub(super) fn lose(&mut self, watch: usize, now: Instant) {
-        let failure = Failure { reason: FailureReason::Unreachable, cause: "gone".to_owned() };
+        let (reason, cause) = (FailureReason::Unreachable, "gone".to_owned());
+        let failure = Failure { reason, cause, at: std::time::SystemTime::now() };
         self.follow(watch, vec![Event::Failed(failure)], now);
     }
 

@@ -1,7 +1,7 @@
 //! Pods that selectors take: which are watched, waited for, kept and given up.
 
 use super::*;
-use crate::cluster::selectors::SELECTORS_MAX;
+use crate::cluster::followed::SELECTORS_MAX;
 use crate::compile::world;
 
 fn of(app: &str) -> Selector {
@@ -172,11 +172,11 @@ fn selectors_past_the_limit_wait_and_take_nothing_from_those_that_are_watched() 
     let pools = everywhere(Kind::LoadBalancerPool);
     let mut changes = cache.list(&pools, (1..=SELECTORS_MAX).map(named).collect());
     assert_eq!(cache.follow_references(&mut changes).needed.len(), SELECTORS_MAX);
-    assert_eq!((cache.unwatched_selectors(), cache.selectors.watched()), (0, SELECTORS_MAX));
+    assert_eq!((cache.unwatched_selectors(), cache.selectors.watched().len()), (0, SELECTORS_MAX));
     let first = edit(&mut cache, named(0));
     assert_eq!(first, NamedWatches::default(), "though its name is smaller than theirs");
     assert_eq!((cache.unwatched_selectors(), unread(&cache, "s-0000")), (1, Some(Unread::TooMany)));
-    assert_eq!(cache.selectors.watched(), SELECTORS_MAX);
+    assert_eq!(cache.selectors.watched().len(), SELECTORS_MAX);
 
     let mut changes = cache.say(&pools, Event::Delete(key("p-0007")));
     cache.follow_references(&mut changes);
