@@ -1,6 +1,6 @@
 //! A client's connection: from the accepted socket to the protocol that is spoken on it.
 
-use crate::snapshot::Protocol;
+use crate::snapshot::{ListenerLimits, Protocol};
 use crate::wire::{Io, Wire};
 use crate::worker::Worker;
 use crate::{http1, http2, tunnel};
@@ -44,6 +44,8 @@ pub(crate) struct Peer {
     pub(crate) scheme: Scheme,
     /// The client's address, as it goes into headers.
     pub(crate) ip: HeaderValue,
+    /// Of the listener, as they were when the connection came.
+    pub(crate) limits: Arc<ListenerLimits>,
 }
 
 /// How the client's bytes are protected.
@@ -61,16 +63,16 @@ pub(crate) async fn serve(worker: Rc<Worker>, port: u16, stream: TcpStream, addr
     let snapshot = worker.snapshot();
     // Accepted while the listener was being removed.
     let Some(listener) = snapshot.listeners.get(&port) else { return };
-    let protocol = listener.protocol.clone();
+    let (protocol, limits) = (listener.protocol.clone(), Arc::clone(&listener.limits));
     drop(snapshot);
     let ip = HeaderValue::try_from(address.ip().to_canonical().to_string()).expect("an address is ASCII");
     match protocol {
         Protocol::Http => {
-            let peer = Peer { port, scheme: Scheme::Http, ip };
+            let peer = Peer { port, scheme: Scheme::Http, ip, limits };
             plain(worker, peer, Io::Plain(stream)).await;
         }
         Protocol::Https(config) => {
-            let peer = Peer { port, scheme: Scheme::Https, ip };
+            let peer = Peer { port, scheme: Scheme::Https, ip, limits };
             tls(worker, peer, stream, config).await;
         }
     }
@@ -80,12 +82,12 @@ pub(crate) async fn serve(worker: Rc<Worker>, port: u16, stream: TcpStream, addr
 async fn plain(worker: Rc<Worker>, peer: Peer, io: Io) {
     let wire = Wire::new(io);
     let deadline = worker.timers.deadline();
-    deadline.set_idle(IDLE_TIMEOUT);
+    deadline.set_idle(peer.limits.idle_timeout);
     tokio::select! { biased;
         () = wire.readable() => {}
         () = deadline.passed() => return,
     }
-    deadline.set(Some(HEAD_TIMEOUT));
+    deadline.set(Some(peer.limits.head_timeout));
     let mut received = BytesMut::with_capacity(http1::HEAD_BYTES_MAX / 2);
     while received.len() < PREFACE.len() && PREFACE.starts_with(&received) {
         let read = tokio::select! { biased;

@@ -118,6 +118,11 @@ impl<'a> Course<'a> {
         self.arm();
     }
 
+    /// Whether the response's head has come.
+    pub(crate) fn is_answering(&self) -> bool {
+        self.phase.get() == Phase::Answering
+    }
+
     pub(crate) fn response_began(&self) {
         self.phase.set(Phase::Answering);
         self.arm();

@@ -17,10 +17,18 @@ pub(crate) enum Failure {
     // The client's side.
     #[error("{0}")]
     BadRequest(&'static str),
-    #[error("The request's line and headers are larger than {max} bytes; send fewer or smaller headers.", max = crate::http1::HEAD_BYTES_MAX)]
+    #[error(
+        "The request's line and headers are larger than this listener takes; send fewer or smaller headers."
+    )]
     HeadTooLarge,
-    #[error("The request has more than {max} headers; send fewer.", max = crate::http1::HEADERS_MAX)]
+    #[error("The request has more headers than this listener takes; send fewer.")]
     TooManyHeaders,
+    #[error("The path and query are longer than this listener takes; shorten them, or send a body.")]
+    UriTooLong,
+    #[error("The body is larger than this route takes.")]
+    BodyTooLarge,
+    #[error("Only the expectation 100-continue is served.")]
+    ExpectationRefused,
     #[error("Weir speaks HTTP/1.0, HTTP/1.1 and HTTP/2; use one of them.")]
     VersionUnsupported,
     #[error("The transfer coding is not supported; send the body as chunked or with a Content-Length.")]
@@ -72,6 +80,9 @@ impl Failure {
             Self::BadRequest(_) => (StatusCode::BAD_REQUEST, "bad_request"),
             Self::HeadTooLarge => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large"),
             Self::TooManyHeaders => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "too_many_headers"),
+            Self::UriTooLong => (StatusCode::URI_TOO_LONG, "uri_too_long"),
+            Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
+            Self::ExpectationRefused => (StatusCode::EXPECTATION_FAILED, "expectation_refused"),
             Self::VersionUnsupported => (StatusCode::HTTP_VERSION_NOT_SUPPORTED, "version_unsupported"),
             Self::CodingUnsupported => (StatusCode::NOT_IMPLEMENTED, "coding_unsupported"),
             Self::MethodRefused => (StatusCode::METHOD_NOT_ALLOWED, "method_refused"),
@@ -138,6 +149,9 @@ mod tests {
             Failure::BadRequest(""),
             Failure::HeadTooLarge,
             Failure::TooManyHeaders,
+            Failure::UriTooLong,
+            Failure::BodyTooLarge,
+            Failure::ExpectationRefused,
             Failure::VersionUnsupported,
             Failure::CodingUnsupported,
             Failure::MethodRefused,

@@ -28,6 +28,7 @@ mod outcomes;
 mod pool;
 mod replay;
 mod retry;
+mod sources;
 mod timer;
 mod tunnel;
 mod upstream;

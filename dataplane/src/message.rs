@@ -8,6 +8,7 @@ use crate::failure::Failure;
 use bytes::Bytes;
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, Method, StatusCode};
+use lb_core::path::{self, PathPolicy};
 use std::borrow::Cow;
 
 /// A request without its body.
@@ -38,6 +39,27 @@ impl RequestHead {
             "*" => "/",
             path => path,
         }
+    }
+
+    /// Puts the path into the one form in which routes and the backend read it. Copies nothing where it has that form.
+    ///
+    /// # Errors
+    /// [`Failure::BadRequest`] where readers would take it in several ways.
+    pub(crate) fn normalize_path(&mut self, policy: PathPolicy) -> Result<(), Failure> {
+        if self.target == "*" {
+            return Ok(());
+        }
+        let path = path::normalize(self.target.path(), policy);
+        let Cow::Owned(mut target) = path.map_err(|error| Failure::BadRequest(error.sentence()))? else {
+            return Ok(());
+        };
+        if let Some(query) = self.target.query() {
+            target.push('?');
+            target.push_str(query);
+        }
+        self.target = PathAndQuery::from_maybe_shared(Bytes::from(target))
+            .map_err(|_| Failure::BadRequest("The request's target is not a path."))?;
+        Ok(())
     }
 
     /// The host in lower case, without port; empty for HTTP/1.0 without `Host`.

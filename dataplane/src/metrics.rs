@@ -57,7 +57,7 @@ enum Value {
 }
 
 /// Every metric, in the order in which they are exposed.
-pub static METRICS: [Metric; 44] = [
+pub static METRICS: [Metric; 46] = [
     Metric {
         name: "http_request_duration_seconds",
         help: "Time from the end of a request's head to the end of its response",
@@ -94,6 +94,24 @@ pub static METRICS: [Metric; 44] = [
         name: "weir_connections_accepted_total",
         help: "Client connections accepted",
         value: |scrape| scrape.counter(|c| &c.connections_accepted),
+    },
+    Metric {
+        name: "weir_connections_refused_total",
+        help: "Client connections closed at once because of a limit of their listener",
+        value: |scrape| {
+            let limits = ["connections", "source", "handshakes"].into_iter().enumerate();
+            let by = limits.map(|(i, limit)| (limit, scrape.total(|c| &c.connections_refused[i])));
+            Value::Counters("limit", by.collect())
+        },
+    },
+    Metric {
+        name: "weir_http2_connections_cut_total",
+        help: "Client connections of HTTP/2 ended for too many resets, or too many frames without a message",
+        value: |scrape| {
+            let excesses = ["resets", "control_frames"].into_iter().enumerate();
+            let by = excesses.map(|(i, excess)| (excess, scrape.total(|c| &c.connections_cut[i])));
+            Value::Counters("excess", by.collect())
+        },
     },
     Metric {
         name: "weir_connections_open",

@@ -214,6 +214,7 @@ fn start_workers(
 ) -> Result<Workers, ProxyError> {
     let (phase, phases) = watch::channel(Phase::Serve);
     let (alive, all_ended) = mpsc::channel(1);
+    let sources = Arc::<crate::sources::Sources>::default();
     let mut workers = Workers { counters: Vec::new(), listeners: Vec::new(), phase, alive: all_ended };
     for index in 0..options.workers.get() {
         let (sender, listeners) = mpsc::unbounded_channel();
@@ -228,6 +229,7 @@ fn start_workers(
             phase: phases.clone(),
             outcomes,
             keeping,
+            sources: Arc::clone(&sources),
             alive: alive.clone(),
         };
         worker::spawn(seat).map_err(|source| ProxyError::Worker { index, source })?;

@@ -56,6 +56,11 @@ impl Timers {
         }
     }
 
+    /// [`TICK`]s that have passed.
+    pub(crate) fn now(&self) -> u64 {
+        self.now.get()
+    }
+
     /// One [`TICK`] has passed: wakes whoever waits for a deadline that is over.
     pub(crate) fn tick(&self) {
         let now = self.now.get() + 1;

@@ -7,7 +7,7 @@ use super::body::{BodyReader, Decoder};
 use super::head::{self, Framing, ParsedRequest, Persistence};
 use super::writer::Writer;
 use super::{READ_BYTES, encode};
-use crate::connection::{HEAD_TIMEOUT, IDLE_TIMEOUT, LINGER_BYTES_MAX, LINGER_TIMEOUT, Peer};
+use crate::connection::{LINGER_BYTES_MAX, LINGER_TIMEOUT, Peer};
 use crate::failure::Failure;
 use crate::message::{BodyError, BodyLength, Frame, RequestBody, ResponseHead, ResponseSink};
 use crate::request::{self, Outcome, Tunnel};
@@ -35,7 +35,7 @@ pub(crate) async fn serve(
     let deadline = worker.timers.deadline();
     loop {
         if received.is_empty() {
-            deadline.set_idle(IDLE_TIMEOUT);
+            deadline.set_idle(peer.limits.idle_timeout);
             tokio::select! { biased;
                 () = wire.readable() => {}
                 () = deadline.passed() => break,
@@ -154,7 +154,8 @@ impl Requests<'_> {
                 Some(Ok(_)) => {}
             }
         }
-        self.deadline.set(Some(HEAD_TIMEOUT));
+        let limits = &self.peer.limits;
+        self.deadline.set(Some(limits.head_timeout));
         let mut line = 0;
         loop {
             // An empty line before a request is forgiven, as RFC 9112, section 2.2, asks.
@@ -162,13 +163,13 @@ impl Requests<'_> {
                 self.buf.advance(2);
             }
             if let Some(end) = head::head_end(&self.buf, &mut line).map_err(Failure::BadRequest)? {
-                if head::is_too_large(end) {
+                if end > limits.head_bytes_max {
                     return Err(Failure::HeadTooLarge);
                 }
                 let bytes = self.buf.split_to(end).freeze();
-                return head::request(&bytes).map(Some);
+                return head::request(&bytes, limits.headers_max).map(Some);
             }
-            if head::is_too_large(self.buf.len()) {
+            if self.buf.len() > limits.head_bytes_max {
                 return Err(Failure::HeadTooLarge);
             }
             self.buf.reserve(READ_BYTES);

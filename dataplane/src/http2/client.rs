@@ -4,7 +4,7 @@ use super::{
     BACKEND_FRAMES_BYTES_MAX, CONNECTION_WINDOW_BYTES, COPIED_BYTES_MAX, SEND_BUFFER_BYTES_MAX,
     STREAM_WINDOW_BYTES, send_all,
 };
-use crate::http1::{HEAD_BYTES_MAX, HEADERS_MAX};
+use crate::http1::{HEAD_BYTES_MAX, HEADERS_MAX, head};
 use crate::link::{Answer, Down, NoAnswer, Stopped, Up};
 use crate::message::{BodyError, BodyLength, Frame, RequestHead, ResponseHead};
 use bytes::Bytes;
@@ -240,8 +240,7 @@ fn response_head(
 }
 
 fn length(value: &HeaderValue) -> Option<u64> {
-    let digits = value.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))?;
-    digits.parse().ok()
+    head::decimal(value.as_bytes())
 }
 
 impl Body {
@@ -260,7 +259,10 @@ impl Body {
         }
         let trailers =
             poll_fn(|cx| self.stream.poll_trailers(cx)).await.map_err(|error| body_error(&error))?;
-        Ok(trailers.map(Frame::Trailers))
+        Ok(trailers.map(|mut fields| {
+            head::drop_forbidden_trailers(&mut fields);
+            Frame::Trailers(fields)
+        }))
     }
 }
 

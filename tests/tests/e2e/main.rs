@@ -25,4 +25,5 @@ mod sessions;
 mod shared_ports;
 mod shutdown;
 mod status;
+mod strict;
 mod wrong_input;
