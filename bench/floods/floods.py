@@ -12,6 +12,7 @@ are their p99, how many were not answered 200, and how much the proxy grew.
 import argparse
 import asyncio
 import os
+import subprocess
 import sys
 import tempfile
 
@@ -74,7 +75,7 @@ SLOW = {
 async def flood(piece):
     """The same over and over; a new connection for one that is ended."""
     while True:
-        writer = None
+        writer = reading = None
         try:
             reader, writer = await asyncio.open_connection("127.0.0.1", POOL_PORT)
             reading = asyncio.create_task(reader.read(-1))
@@ -88,6 +89,9 @@ async def flood(piece):
         except OSError:
             await asyncio.sleep(0.001)
         finally:
+            if reading is not None:
+                reading.cancel()
+                await asyncio.gather(reading, return_exceptions=True)
             if writer is not None:
                 writer.close()
 
@@ -117,19 +121,24 @@ def attackers(name):
     return [slow(SLOW[name], name != "slow-reader") for _ in range(SLOW_CONNECTIONS)] if name in SLOW else []
 
 
+async def attack(name):
+    await asyncio.gather(*attackers(name))
+
+
 async def under(name, proxy):
-    """Answers of the others, and bytes that the proxy grew by at most."""
-    before = proxy.pss_bytes()
-    tasks = [asyncio.create_task(attacker) for attacker in attackers(name)]
-    most = before
-    load = asyncio.create_task(open_loop(POOL_PORT, RATE, SECONDS, SEED))
-    while not load.done():
-        await asyncio.wait([load], timeout=1)
-        most = max(most, proxy.pss_bytes())
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-    return await load, most - before
+    """Answers of the others, and bytes that the proxy grew by at most. The attackers are a process of their own."""
+    most = before = proxy.pss_bytes()
+    attacker = subprocess.Popen([sys.executable, __file__, "--attack", name]) if name != "quiet" else None
+    try:
+        load = asyncio.create_task(open_loop(POOL_PORT, RATE, SECONDS, SEED))
+        while not load.done():
+            await asyncio.wait([load], timeout=1)
+            most = max(most, proxy.pss_bytes())
+        return await load, most - before
+    finally:
+        if attacker is not None:
+            attacker.kill()
+            attacker.wait()
 
 
 def lines(name, answers, grown):
@@ -144,6 +153,7 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     everything = ["quiet", *FLOODS, *SLOW]
     parser.add_argument("--floods", default=",".join(everything), help="some of them, with commas between")
+    parser.add_argument("--attack", choices=everything, help=argparse.SUPPRESS)
     parser.add_argument("--binaries", metavar="FOLDER", default=f"{REPOSITORY}/target/release")
     parser.add_argument("--check", action="store_true", help="check this program without putting load on anything")
     options = parser.parse_args()
@@ -157,6 +167,9 @@ def arguments():
 def main():
     options = arguments()
     try:
+        if options.attack:
+            raise_open_files()
+            asyncio.run(attack(options.attack))
         if options.check:
             sys.exit(selfcheck.check(sys.modules[__name__]))
         weir = f"{options.binaries}/weir"

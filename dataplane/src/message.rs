@@ -44,8 +44,12 @@ impl RequestHead {
     /// Puts the path into the one form in which routes and the backend read it. Copies nothing where it has that form.
     ///
     /// # Errors
-    /// [`Failure::BadRequest`] where readers would take it in several ways.
-    pub(crate) fn normalize_path(&mut self, policy: PathPolicy) -> Result<(), Failure> {
+    /// [`Failure::UriTooLong`] where path and query are over so many bytes; [`Failure::BadRequest`] where readers would
+    /// take the path in several ways.
+    pub(crate) fn settle_target(&mut self, bytes_max: usize, policy: PathPolicy) -> Result<(), Failure> {
+        if self.target.as_str().len() > bytes_max {
+            return Err(Failure::UriTooLong);
+        }
         if self.target == "*" {
             return Ok(());
         }

@@ -3,10 +3,12 @@
 use crate::course::Course;
 use crate::failure::Failure;
 use crate::message::{BodyLength, Frame, RequestBody, RequestHead};
+use crate::snapshot::Listener;
 use crate::timer::{Deadline, TICK};
 use crate::wire::poll_once;
 use crate::worker::Worker;
 use http::header::CONTENT_TYPE;
+use lb_core::route::Route;
 use std::time::Duration;
 
 /// How long a body is waited for in all before its pace counts.
@@ -16,9 +18,15 @@ pub(crate) const PACE_GRACE: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
     /// `None` for no limit.
-    pub(super) bytes_max: Option<u64>,
+    bytes_max: Option<u64>,
     /// Bytes for each second in which the client is waited for; 0 for no minimum.
-    pub(super) pace_min: u32,
+    pace_min: u32,
+}
+
+impl Limits {
+    pub(super) fn of(listener: &Listener, route: &Route) -> Self {
+        Self { bytes_max: route.body_bytes_max, pace_min: listener.limits.body_bytes_per_second_min }
+    }
 }
 
 /// A request's body within its limits.

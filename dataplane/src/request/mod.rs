@@ -139,11 +139,8 @@ async fn forward(
     // 1. Configuration: one load, and everything below is of that version.
     let snapshot = worker.snapshot();
     let listener = snapshot.listeners.get(&peer.port).ok_or(Failure::NoRoute)?;
-    if head.target.as_str().len() > listener.limits.uri_bytes_max {
-        return Err(Failure::UriTooLong);
-    }
     // 2. Route: host and path say which backend sets may answer; the path in the form that the backend will read.
-    head.normalize_path(listener.paths)?;
+    head.settle_target(listener.limits.uri_bytes_max, listener.paths)?;
     let route = listener.routes.find(&head.host(), head.path()).ok_or(Failure::NoRoute)?;
     // 3. Policy: the backend learns who asks, and the client's own claims end here.
     forwarding::describe_client(head, peer);
@@ -155,11 +152,7 @@ async fn forward(
     let session = RefCell::new(session);
     let course = Course::new(deadline, &route.timeouts);
     let is_kept = Cell::new(true);
-    let limits = intake::Limits {
-        bytes_max: route.body_bytes_max,
-        pace_min: listener.limits.body_bytes_per_second_min,
-    };
-    let mut body = Intake::new(body, worker, &course, head, limits)?;
+    let mut body = Intake::new(body, worker, &course, head, intake::Limits::of(listener, route))?;
     let mut body = Replay::new(forwarding::Disclaimed(&mut body), &course, &is_kept);
     let mut attempts = Attempts::new(&route.retry, head);
     let hedge_after = hedge::after(route, head, &attempts);

@@ -12,7 +12,7 @@ fn compiled(listener: &str, spec: &str, rule: &str) -> Result<push::PoolConfig, 
     );
     let world = world(&objects(&pool), None);
     match world.pools.get(&key("shop")) {
-        Some(pool) => Ok(pool.config.clone()),
+        Some(pool) => Ok((*pool.config).clone()),
         None => Err(shown(world.rejections.values().flatten())),
     }
 }

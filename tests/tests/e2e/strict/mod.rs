@@ -1,6 +1,7 @@
 //! HTTP that two readers could take in two ways: what comes through, what does not, and what a recording backend saw.
 
 mod backends;
+mod chunks;
 mod framing;
 mod heads;
 mod http2;
