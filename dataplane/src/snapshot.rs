@@ -43,7 +43,8 @@ pub struct Listener {
     pub paths: PathPolicy,
 }
 
-/// What clients may do on a listener. A connection keeps those that it came under, but for the size of targets.
+/// What clients may do on a listener. A connection keeps what it came under, but for the size of targets and the pace of
+/// bodies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListenerLimits {
     /// Bytes of a request's path and query; 414 past it.
