@@ -94,7 +94,9 @@ pub struct Counters {
     pub cookies_refused: [Count; 4],
     /// Requests on backends now (gauge).
     pub upstream_in_flight: Count,
-    /// Upgraded connections (WebSocket) open now (gauge).
+    /// Tunnels (WebSocket) that were opened.
+    pub tunnels: Count,
+    /// Tunnels (WebSocket) open now (gauge).
     pub tunnels_open: Count,
 }
 

@@ -133,6 +133,9 @@ pub(crate) fn response(bytes: &Bytes, method: &Method) -> Result<ParsedResponse,
     for field in parsed.headers.iter() {
         fields.add(bytes, field)?;
     }
+    if status == StatusCode::SWITCHING_PROTOCOLS && fields.upgrade() == Upgrade::No {
+        return Err("it switches to something other than WebSocket");
+    }
     let (framing, body) = fields.response_framing(status, method, minor_version)?;
     let persistence = match framing {
         Framing::UntilClose => Persistence::Close,
@@ -330,7 +333,7 @@ pub(crate) fn expectation(headers: &HeaderMap) -> Result<(), Failure> {
     match (values.next(), values.next()) {
         (None, _) => Ok(()),
         (Some(value), None) if value.as_bytes().eq_ignore_ascii_case(b"100-continue") => Ok(()),
-        _ => Err(Failure::ExpectationRefused),
+        _ => Err(Failure::ExpectationFailed),
     }
 }
 

@@ -1,19 +1,21 @@
 //! HTTP/2 towards the client, on the `h2` crate: each stream is a request of its own.
 
+use super::carried::Carried;
 use super::meter::{Excess, Meter};
 use super::{
     CLIENT_FRAMES_BYTES_MAX, CONNECTION_WINDOW_BYTES, COPIED_BYTES_MAX, SEND_BUFFER_BYTES_MAX,
     STREAM_WINDOW_BYTES,
 };
 use crate::connection::{LINGER_TIMEOUT, Peer, Scheme};
-use crate::failure::Failure;
+use crate::failure::{Asked, Failure};
 use crate::http1::head;
 use crate::message::{BodyLength, Frame, RequestBody, RequestHead, ResponseHead, ResponseSink, Upgrade};
-use crate::request::{self, Outcome};
+use crate::request::{self, Outcome, Tunnel};
 use crate::snapshot::ListenerLimits;
-use crate::wire::Io;
+use crate::wire::{Io, poll_once};
 use crate::worker::Worker;
 use bytes::{Buf as _, Bytes};
+use h2::ext::Protocol;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::header::{self, HeaderMap, HeaderValue};
@@ -28,8 +30,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+/// What becomes of a stream on which both sides agreed to speak another protocol. The connection goes on beside it.
+pub(crate) type OnUpgrade = fn(Rc<Worker>, Carried, Box<Tunnel>);
+
 /// Serves a connection until either side ends it. `received` was read from it already.
-pub(crate) async fn serve(worker: Rc<Worker>, peer: Peer, io: Io, received: Bytes) {
+pub(crate) async fn serve(worker: Rc<Worker>, peer: Peer, io: Io, received: Bytes, on_upgrade: OnUpgrade) {
     let limits = Arc::clone(&peer.limits);
     let peer = Rc::new(peer);
     let deadline = worker.timers.deadline();
@@ -41,7 +46,8 @@ pub(crate) async fn serve(worker: Rc<Worker>, peer: Peer, io: Io, received: Byte
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .data_frame_budget(CLIENT_FRAMES_BYTES_MAX)
         .max_header_list_size(u32::try_from(limits.head_bytes_max).unwrap_or(u32::MAX))
-        .max_send_buffer_size(SEND_BUFFER_BYTES_MAX);
+        .max_send_buffer_size(SEND_BUFFER_BYTES_MAX)
+        .enable_connect_protocol();
     let meter = Rc::new(RefCell::new(Meter::new(Rc::clone(&worker.timers), &limits)));
     meter.borrow_mut().came(&received);
     let received = Received { first: received, io, meter: Rc::clone(&meter) };
@@ -60,7 +66,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, peer: Peer, io: Io, received: Byte
             accepted = connection.accept() => match accepted {
                 Some(Ok((request, respond))) => {
                     worker.counters.requests_http2.add(1);
-                    let stream = stream(Rc::clone(&worker), Rc::clone(&peer), request, respond);
+                    let stream = stream(Rc::clone(&worker), Rc::clone(&peer), request, respond, on_upgrade);
                     tokio::task::spawn_local(stream);
                 }
                 // The connection is over; h2 has told the client why.
@@ -172,9 +178,10 @@ async fn stream(
     peer: Rc<Peer>,
     request: Request<RecvStream>,
     respond: SendResponse<Bytes>,
+    on_upgrade: OnUpgrade,
 ) {
     let (parts, body) = request.into_parts();
-    let method = parts.method.clone();
+    let asked = Asked::new(&parts.method, &parts.headers);
     let mut sink = Sink { respond, stream: None, pending: Bytes::new(), left: None };
     let mut body = Body { stream: body, data_done: false };
     let deadline = worker.timers.deadline();
@@ -182,7 +189,7 @@ async fn stream(
         Ok(head) => head,
         Err(failure) => {
             worker.counters.requests_refused.add(1);
-            let _ = request::answer(&mut sink, failure, Some(&method), &deadline).await;
+            let _ = request::answer(&mut sink, failure, &asked, &deadline).await;
             return;
         }
     };
@@ -191,7 +198,17 @@ async fn stream(
         // Where the client is still sending, h2 tells it to stop once the answer has gone out (NO_ERROR; RFC 9113,
         // section 8.1). A reset by us would overtake the answer.
         Outcome::Answered => {}
-        Outcome::Aborted | Outcome::Upgraded(_) => sink.reset(Reason::INTERNAL_ERROR),
+        Outcome::Aborted => {
+            // What is still here of the answer goes out, as far as that needs no wait: a reset throws away what h2 has not
+            // written yet, and the connection's task, which writes it, has its turn first.
+            let _ = poll_once(sink.flush()).await;
+            tokio::task::yield_now().await;
+            sink.reset(Reason::INTERNAL_ERROR);
+        }
+        Outcome::Upgraded(tunnel) => {
+            let send = sink.stream.expect("an upgrade is agreed to with a head");
+            on_upgrade(worker, Carried::new(send, body.stream), tunnel);
+        }
     }
 }
 
@@ -202,9 +219,12 @@ fn request_head(
     scheme: Scheme,
     limits: &ListenerLimits,
 ) -> Result<RequestHead, Failure> {
-    let http::request::Parts { method, uri, mut headers, .. } = parts;
-    if method == Method::CONNECT {
-        return Err(Failure::MethodRefused);
+    let http::request::Parts { mut method, uri, mut headers, extensions, .. } = parts;
+    let upgrade = if method == Method::CONNECT { extended_connect(&extensions)? } else { Upgrade::No };
+    if upgrade == Upgrade::WebSocket {
+        method = Method::GET;
+        // What HTTP/1.1 proves by it, :protocol says.
+        headers.remove(header::SEC_WEBSOCKET_KEY);
     }
     join_cookies(&mut headers);
     if headers.len() > limits.headers_max {
@@ -238,6 +258,8 @@ fn request_head(
             .ok_or(Failure::BadRequest("The Content-Length is not a decimal number."))
     });
     let body = match length.transpose()? {
+        // What follows the head is no body.
+        _ if upgrade == Upgrade::WebSocket => BodyLength::Empty,
         // Data that belies it may still come: it is read on, so that h2 can say so before the request is whole.
         Some(0) if !body.is_end_stream() => BodyLength::Unknown,
         Some(length) => BodyLength::Known(length),
@@ -249,7 +271,16 @@ fn request_head(
     if !is_target {
         return Err(Failure::BadRequest("The :path does not begin with a slash."));
     }
-    Ok(RequestHead { method, authority: Some(authority), target, headers, body, upgrade: Upgrade::No })
+    Ok(RequestHead { method, authority: Some(authority), target, headers, body, upgrade })
+}
+
+/// What a CONNECT asks for (RFC 8441, section 4); one without a :protocol asks for a connection to somewhere else.
+fn extended_connect(extensions: &http::Extensions) -> Result<Upgrade, Failure> {
+    match extensions.get::<Protocol>().map(Protocol::as_str) {
+        Some("websocket") => Ok(Upgrade::WebSocket),
+        Some(_) => Err(Failure::ProtocolUnsupported),
+        None => Err(Failure::MethodRefused),
+    }
 }
 
 /// What a backend that is asked over HTTP/1 could read in another way.
@@ -354,6 +385,14 @@ impl ResponseSink for Sink {
         let mut response = Response::new(());
         *response.status_mut() = head.status;
         *response.headers_mut() = head.headers;
+        if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            // Agreed to (RFC 8441, section 5). The proof is for a key, which there was none of.
+            *response.status_mut() = StatusCode::OK;
+            response.headers_mut().remove(header::SEC_WEBSOCKET_ACCEPT);
+            let stream = self.respond.send_response(response, false).map_err(|_| Failure::ClientGone)?;
+            self.stream = Some(stream);
+            return Ok(());
+        }
         if let BodyLength::Known(length) | BodyLength::Announced(Some(length)) = head.body {
             response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
         }
