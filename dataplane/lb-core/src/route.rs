@@ -8,8 +8,10 @@ mod parts;
 
 pub use parts::{Entry, RouteParts};
 
+use crate::addresses::IpRules;
 use crate::backend::BackendSet;
 use crate::host::HostMap;
+use crate::rate::Limiter;
 use crate::resilience::RetryPolicy;
 use crate::sessions::{SessionPolicy, SessionTable};
 use foldhash::HashMap;
@@ -35,6 +37,10 @@ pub struct Route {
     pub retry: RetryPolicy,
     /// `None`: each request goes its own way.
     pub sessions: Option<Arc<Sessions>>,
+    /// From where requests may come; `None`: from everywhere.
+    pub ip_rules: Option<Arc<IpRules>>,
+    /// How many there may be, asked in this order.
+    pub limits: Vec<Arc<Limiter>>,
 }
 
 impl Route {
@@ -42,7 +48,18 @@ impl Route {
     #[must_use]
     pub fn new(id: u64, pool: Arc<str>, rule: usize, sets: Vec<WeightedSet>) -> Self {
         let (timeouts, retry) = (Timeouts::default(), RetryPolicy::default());
-        Self { id, pool, rule, sets, fallbacks: Vec::new(), timeouts, retry, sessions: None }
+        Self {
+            id,
+            pool,
+            rule,
+            sets,
+            fallbacks: Vec::new(),
+            timeouts,
+            retry,
+            sessions: None,
+            ip_rules: None,
+            limits: Vec::new(),
+        }
     }
 
     /// What stands in for a set of this route, or for one that stands in itself. No set comes back to itself in this way.
