@@ -3,11 +3,13 @@
 #![allow(clippy::duplicated_attributes, reason = "each printcolumn has a type_ of its own")]
 
 mod backend_set;
+mod client_address;
 mod connections;
 mod data_plane;
 mod endpoint_selector;
 mod health_check;
 mod load_balancing;
+mod rate_limit;
 mod resilience;
 mod sessions;
 mod split;
@@ -15,6 +17,9 @@ mod split;
 pub use backend_set::{
     BackendSet, CLUSTERS_MAX, DnsSource, IpFamily, KubeconfigRef, OtherCluster, SECRET_KEY_BYTES_MAX,
     SECRET_KEY_PATTERN, ServiceSource, StaticBackend, StaticSource,
+};
+pub use client_address::{
+    ClientAddress, ClientAddressSource, ForwardedHeader, TRUSTED_HOPS_MAX, TRUSTED_NETWORKS_MAX,
 };
 pub use connections::{
     BACKEND_REQUESTS_MAX, Concurrency, ConnectionPool, IDLE_PER_BACKEND_MAX, PER_BACKEND_MAX,
@@ -39,6 +44,11 @@ pub use load_balancing::{
     LoadBalancing, Locality, PRIORITY_MAX, SLOW_START_MAX_S, SlowStart,
 };
 
+pub use rate_limit::{
+    IP_NETWORKS_MAX, IpRules, NETWORK_BYTES_MAX, RATE_KEYS_DEFAULT, RATE_KEYS_OF_POOL_MAX, RATE_KEYS_RANGE,
+    RATE_LIMITS_MAX, RATE_NAME_BYTES_MAX, RATE_REQUESTS_MAX, RateLimit, RateLimitAlgorithm, RateLimitHeaders,
+    RateLimitKey, RateLimitKeyType,
+};
 pub use resilience::{
     BREAKER_REQUESTS_MAX, BUDGET_RETRIES_MAX, CONTENT_TYPE_BYTES_MAX, CircuitBreaker, Fallback,
     FallbackResponse, HALF_OPEN_REQUESTS_MAX, RESPONSE_BODY_BYTES_MAX, RETRY_ATTEMPTS_MAX, RETRY_CODES_MAX,
@@ -247,6 +257,19 @@ pub struct LoadBalancerPoolSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_persistence: Option<SessionPersistence>,
 
+    /// From where requests may come, for every rule that does not say it itself. Without it: from everywhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ip_rules: Option<IpRules>,
+
+    /// How many requests there may be, for every rule that does not say it itself, and counted over all of these rules
+    /// together; at most 8. Without it: as many as come.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = RATE_LIMITS_MAX),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])
+    )]
+    pub rate_limits: Vec<RateLimit>,
+
     /// Which proxies serve the pool. Without it: all of class default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data_plane: Option<DataPlane>,
@@ -290,6 +313,11 @@ pub struct Listener {
         extend("x-kubernetes-list-type" = "set")
     )]
     pub hostnames: Vec<String>,
+
+    /// Whose word on the client's address counts. Without it: nobody's, and every X-Forwarded header of a request is
+    /// replaced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_address: Option<ClientAddress>,
 
     /// Certificates; for protocol HTTPS, and only there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -387,6 +415,19 @@ pub struct Rule {
     /// whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_persistence: Option<SessionPersistence>,
+
+    /// From where requests of this rule may come, in place of spec.ipRules as a whole; `{}` is from everywhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ip_rules: Option<IpRules>,
+
+    /// How many requests of this rule there may be, in place of spec.rateLimits as a whole; at most 8, and `[]` is as many
+    /// as come.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(max = RATE_LIMITS_MAX),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])
+    )]
+    pub rate_limits: Option<Vec<RateLimit>>,
 }
 
 /// One kind of request.

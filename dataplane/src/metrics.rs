@@ -57,7 +57,7 @@ enum Value {
 }
 
 /// Every metric, in the order in which they are exposed.
-pub static METRICS: [Metric; 44] = [
+pub static METRICS: [Metric; 47] = [
     Metric {
         name: "http_request_duration_seconds",
         help: "Time from the end of a request's head to the end of its response",
@@ -89,6 +89,24 @@ pub static METRICS: [Metric; 44] = [
         name: "http_requests_refused_total",
         help: "Requests refused before a route was looked for: malformed or beyond a limit",
         value: |scrape| scrape.counter(|c| &c.requests_refused),
+    },
+    Metric {
+        name: "weir_requests_ip_denied_total",
+        help: "Requests refused for the client's address, by ipRules",
+        value: |scrape| scrape.counter(|c| &c.ip_denied),
+    },
+    Metric {
+        name: "weir_requests_rate_limited_total",
+        help: "Requests that a rate limit refused",
+        value: |scrape| scrape.counter(|c| &c.rate_limited),
+    },
+    Metric {
+        name: "weir_rate_limit_shared",
+        help: "Requests counted together with those of other clients, as the tables of the limits in force were full",
+        value: |scrape| {
+            let limiters = &scrape.current.load().limiters;
+            Value::whole(limiters.iter().map(|limiter| limiter.shared()).sum())
+        },
     },
     Metric {
         name: "weir_connections_accepted_total",

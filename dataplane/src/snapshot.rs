@@ -4,7 +4,10 @@
 //! of a backend set, lives in a cell of its own inside ([`lb_core::backend::BackendSet`]).
 
 use arc_swap::ArcSwap;
+use foldhash::HashMap;
+use lb_core::addresses::ClientPolicy;
 use lb_core::backend::BackendSet;
+use lb_core::rate::Limiter;
 use lb_core::route::RouteTable;
 use lb_core::sessions::SessionTable;
 use std::collections::BTreeMap;
@@ -21,6 +24,8 @@ pub struct Snapshot {
     pub sets: Arc<[Arc<BackendSet>]>,
     /// Sessions that this process remembers, a table for each pool that has any.
     pub tables: Vec<Arc<SessionTable>>,
+    /// Every limit that a route asks, each once.
+    pub limiters: Vec<Arc<Limiter>>,
 }
 
 /// One port: pools that share it are merged here.
@@ -34,7 +39,12 @@ pub struct Listener {
     pub routes: RouteTable,
     /// The sets of those routes and their fallbacks. Not always each once.
     pub sets: Arc<[Arc<BackendSet>]>,
+    /// Who the client is for the routes of a pool; for a pool that is not there, who is connected.
+    pub clients: Clients,
 }
+
+/// Who the client is, by the name of the pool whose route it is.
+pub type Clients = Arc<HashMap<Arc<str>, Arc<ClientPolicy>>>;
 
 /// What a listener speaks.
 #[derive(Debug, Clone)]

@@ -5,7 +5,7 @@ use super::check::{Check, quoted};
 use super::policy::{self, Policy};
 use super::rules::{check_routes, rules};
 use super::sources::{self, SetSource};
-use super::{DEFAULT_NAMESPACE, DataPlane, ObjectKey, Objects, Rejection, Warning};
+use super::{DEFAULT_NAMESPACE, DataPlane, ObjectKey, Objects, Rejection, Warning, client_address};
 use prost::Message as _;
 use std::collections::{BTreeMap, BTreeSet};
 use weir_crds::pool as spec;
@@ -115,8 +115,11 @@ fn listeners(
         let Some(port) = check.port(&format!("{field}.port"), listener.port) else { continue };
         check.unique(&mut ports, port, format!("{field}.port"), port);
         claims.extend(claims_of(&field, listener, port, &spec.rules));
+        let client_address = listener.client_address.as_ref();
+        let client_address =
+            client_address.map(|own| client_address::compile(&format!("{field}.clientAddress"), own, check));
         if let Some(listener) = compile_listener(&field, listener, port, certificates) {
-            compiled.push(listener);
+            compiled.push(push::Listener { client_address, ..listener });
         }
     }
     (compiled, claims)
@@ -195,6 +198,7 @@ fn compile_listener(
         protocol: protocol(listener.protocol).into(),
         hostnames: listener.hostnames.clone(),
         tls,
+        client_address: None,
     })
 }
 

@@ -8,12 +8,14 @@ mod policy;
 mod resilience;
 mod rules;
 mod sessions;
+mod traffic;
 
 pub(super) use resilience::FallbackSpec;
 pub(super) use rules::{PathSpec, RuleSpec};
 
 use crate::tls::{CertificateError, ServerCertificate};
 use http::HeaderName;
+use lb_core::addresses::ClientPolicy;
 use lb_core::backend::{BackendState, SetPolicy};
 use lb_core::health::SetPlan;
 use std::collections::BTreeMap;
@@ -21,6 +23,7 @@ use std::fmt::Display;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use traffic::IpRulesRead;
 use weir_proto::limits::{self, ROUTES_PER_POOL_MAX};
 use weir_proto::push;
 
@@ -67,6 +70,8 @@ pub(super) struct ListenerSpec {
     pub(super) protocol: ListenerProtocol,
     /// Empty: every host.
     pub(super) hostnames: Vec<String>,
+    /// `None`: who is connected is the client.
+    pub(super) client: Option<Arc<ClientPolicy>>,
 }
 
 #[derive(Debug, Clone)]
@@ -111,7 +116,9 @@ pub(super) fn pool(
         listeners.push(listener);
     }
     let pool: Arc<str> = config.pool.as_str().into();
-    let rules = config.rules.iter().enumerate().map(|(index, wire)| rules::rule(index, wire, &sets, &pool));
+    let mut ip_rules = IpRulesRead::default();
+    let rules = config.rules.iter().enumerate();
+    let rules = rules.map(|(index, wire)| rules::rule(index, wire, &sets, &pool, &mut ip_rules));
     let rules = rules.collect::<Result<Vec<_>, _>>()?;
     check_routes(&listeners, &rules)?;
     let fallbacks = resilience::fallbacks(&config.backend_sets, &sets)?;
@@ -195,7 +202,13 @@ fn listener(
             return Err(Rejection::new(field("protocol"), reason));
         }
     };
-    Ok(ListenerSpec { port, protocol, hostnames: wire.hostnames.clone() })
+    let client = wire.client_address.as_ref().map(|wire| traffic::client(&field("clientAddress"), wire));
+    Ok(ListenerSpec {
+        port,
+        protocol,
+        hostnames: wire.hostnames.clone(),
+        client: client.transpose()?.map(Arc::new),
+    })
 }
 
 fn certificate(

@@ -2,7 +2,9 @@
 
 use super::convert::{ListenerProtocol, ListenerSpec, PathSpec, PoolSpec};
 use super::{hosts, routes};
+use crate::snapshot::Clients;
 use crate::tls::HostCertificates;
+use lb_core::addresses::ClientPolicy;
 use lb_core::backend::BackendSet;
 use lb_core::route::{Entry, PathMatch, Route, RouteParts, RouteTable};
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,6 +24,8 @@ pub(super) struct Port {
     routes: RouteParts,
     /// The sets of all parts; `None` after one of them came or went.
     sets: Option<Arc<[Arc<BackendSet>]>>,
+    /// Who the client is, for pools that say it; `None` after one of them changed that.
+    clients: Option<Clients>,
     are_certificates_new: bool,
 }
 
@@ -30,6 +34,7 @@ pub(super) struct Port {
 struct Part {
     sets: Vec<Arc<BackendSet>>,
     certificates: Vec<HostCertificates>,
+    client: Option<Arc<ClientPolicy>>,
 }
 
 impl Ports {
@@ -94,6 +99,7 @@ impl Port {
         let part = Part {
             sets: routes::sets_of(of_rules.iter()),
             certificates: listeners().filter_map(|listener| certificates(listener, spec)).collect(),
+            client: listeners().find_map(|listener| listener.client.clone()),
         };
         let entries = listeners().flat_map(|listener| entries(listener, spec, of_rules));
         // Of two pools with one host and path the first by name has it: the controller has settled whose it is, and the
@@ -136,6 +142,13 @@ impl Port {
         Arc::clone(self.sets.get_or_insert_with(all))
     }
 
+    /// Who the client is for each pool, the very same map where none changed that.
+    pub(super) fn clients(&mut self) -> Clients {
+        let of = |(pool, part): (&String, &Part)| Some((pool.as_str().into(), part.client.clone()?));
+        let all = || Arc::new(self.parts.iter().filter_map(of).collect());
+        Arc::clone(self.clients.get_or_insert_with(all))
+    }
+
     /// The certificates of all pools.
     pub(super) fn certificates(&self) -> impl Iterator<Item = &HostCertificates> {
         self.parts.values().flat_map(|part| &part.certificates)
@@ -164,6 +177,9 @@ impl Port {
         let ids = |part: &Part| part.sets.iter().map(|set| set.id).collect::<Vec<_>>();
         if ids(before) != ids(now) {
             self.sets = None;
+        }
+        if before.client != now.client {
+            self.clients = None;
         }
         self.are_certificates_new |= before.certificates != now.certificates;
     }
