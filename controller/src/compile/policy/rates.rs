@@ -139,9 +139,9 @@ fn key(field: &str, own: &spec::RateLimitKey, check: &mut Check) -> Option<Key> 
     let mut bits = [0; 2];
     for ((name, length, default, max), bits) in prefixes.into_iter().zip(&mut bits) {
         match length {
-            Some(length) if own.kind != SourceIp => {
-                let rule = "is for key type SourceIP only: remove it";
-                check.refuse(format!("{field}.{name}"), length.to_string(), rule);
+            Some(_) if own.kind != SourceIp => {
+                check.refuse(field, name, "is for key type SourceIP only: remove it");
+                return None;
             }
             length => {
                 *bits = check.between(&format!("{field}.{name}"), length.unwrap_or(default), (1, max))?;
