@@ -10,10 +10,9 @@
 //! ```
 
 use prost::Message as _;
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io::Write as _;
-use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
@@ -46,7 +45,7 @@ struct Tally {
 struct Proxy {
     replica: Replica,
     holds: String,
-    tally: Rc<RefCell<Tally>>,
+    tally: Arc<Mutex<Tally>>,
 }
 
 fn main() {
@@ -54,7 +53,7 @@ fn main() {
     let [controller, count, pool, set] = &arguments[..] else {
         panic!("usage: light-proxies CONTROLLER COUNT POOL SET");
     };
-    let tally = Rc::new(RefCell::new(Tally {
+    let tally = Arc::new(Mutex::new(Tally {
         count: count.parse().expect("COUNT is a number"),
         pool: pool.clone(),
         set: set.clone(),
@@ -64,27 +63,32 @@ fn main() {
         messages: 0,
     }));
     let target = Target::new(controller, Credentials::default()).expect("CONTROLLER is a URL");
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    for thread in 0..threads {
+        let (tally, target) = (Arc::clone(&tally), target.clone());
+        std::thread::spawn(move || follow(thread, threads, &tally, &target));
+    }
+    for _ in std::io::stdin().lines().map_while(Result::ok) {
+        let Tally { bytes, messages, .. } = *lock(&tally);
+        say(&format!("received {bytes} {messages}"));
+    }
+}
+
+/// Every proxy of one thread, of so many.
+fn follow(thread: usize, threads: usize, tally: &Arc<Mutex<Tally>>, target: &Target) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let count = lock(tally).count;
     LocalSet::new().block_on(&runtime, async {
-        for number in 0..tally.borrow().count {
-            let proxy = Proxy { replica: Replica::default(), holds: String::new(), tally: Rc::clone(&tally) };
+        for number in (thread..count).step_by(threads) {
+            let proxy = Proxy { replica: Replica::default(), holds: String::new(), tally: Arc::clone(tally) };
             tokio::task::spawn_local(proxy.run(format!("light-{number}"), target.clone().into()));
         }
-        let mut asked = questions();
-        while asked.recv().await.is_some() {
-            let Tally { bytes, messages, .. } = &*tally.borrow();
-            say(&format!("received {bytes} {messages}"));
-        }
+        std::future::pending::<()>().await;
     });
 }
 
-/// One for each line on standard input, until that ends.
-fn questions() -> mpsc::Receiver<()> {
-    let (ask, asked) = mpsc::channel(1);
-    std::thread::spawn(move || {
-        std::io::stdin().lines().map_while(Result::ok).all(|_| ask.blocking_send(()).is_ok())
-    });
-    asked
+fn lock(tally: &Mutex<Tally>) -> MutexGuard<'_, Tally> {
+    tally.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Proxy {
@@ -95,7 +99,7 @@ impl Proxy {
             // Whatever ended it: dial again.
             let _ = self.stream(&name, &mut dialer, &mut random, &mut is_synced).await;
             if is_synced {
-                self.tally.borrow_mut().synced -= 1;
+                lock(&self.tally).synced -= 1;
                 backoff.reset();
             }
             dialer.failed();
@@ -130,13 +134,13 @@ impl Proxy {
                 }
             };
             {
-                let mut tally = self.tally.borrow_mut();
+                let mut tally = lock(&self.tally);
                 tally.bytes += message.encoded_len() as u64;
                 tally.messages += 1;
             }
             for event in self.replica.on_message(message).ok()? {
                 if matches!(event, Event::Synced) && !std::mem::replace(is_synced, true) {
-                    self.tally.borrow_mut().synced();
+                    lock(&self.tally).synced();
                 }
                 match self.on_event(event) {
                     Some(chunk @ Body::ChunkReceived(_)) => received = Some(chunk),
@@ -168,7 +172,7 @@ impl Proxy {
     }
 
     fn look_at(&mut self, pool: &str) {
-        let mut tally = self.tally.borrow_mut();
+        let mut tally = lock(&self.tally);
         if tally.pool != pool {
             return;
         }

@@ -30,7 +30,9 @@ pub use tls::{HANDSHAKE_TIMEOUT, HANDSHAKES_MAX, RELOAD_INTERVAL, TlsError};
 use crate::identity::Identity;
 use crate::replicas;
 use crate::store::Store;
+use futures_util::FutureExt as _;
 use hyper_util::rt::TokioIo;
+use prost::Message as _;
 pub(crate) use security::aged;
 use std::future::Future;
 use std::io;
@@ -38,7 +40,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::DuplexStream;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc::{self, PermitIterator};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
@@ -65,6 +68,14 @@ const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
 /// Longest time after the first lists for which what they miss or have empty is not taken from a proxy that has it from
 /// before. An API server that lags, or was restored, shows the rest as events.
 pub const FIRST_SYNC_GUARD: Duration = Duration::from_secs(2);
+
+/// Messages, and bytes of them, that are decided at once for a stream when all before them have left. Each more of them
+/// spares the runtime and the system a turn; a delta that is decided after them waits behind so much.
+const BURST_MESSAGES_MAX: usize = 64;
+const BURST_BYTES_MAX: usize = 16 << 10;
+
+/// Messages of a proxy that are taken in at once.
+const HEARD_AT_ONCE_MAX: usize = 64;
 
 /// Streams that one connection may carry; a proxy needs one.
 pub const STREAMS_PER_CONNECTION_MAX: u32 = 4;
@@ -185,8 +196,8 @@ impl Push for Service {
         if ends_at.is_some_and(|ends_at| ends_at <= Instant::now()) {
             return Err(aged());
         }
-        // One message: what is sent is decided when the one before has left.
-        let (outbound, receiver) = mpsc::channel(1);
+        // One burst: what is sent is decided when the one before has left.
+        let (outbound, receiver) = mpsc::channel(BURST_MESSAGES_MAX);
         let stream = ProxyStream {
             store: Arc::clone(&self.store),
             relay: Arc::clone(&self.relay),
@@ -259,20 +270,16 @@ impl ProxyStream {
             let due = conversation.due().map(Instant::from_std);
             tokio::select! {
                 _ = self.ended.wait_for(|ended| *ended) => break Err(shutting_down()),
-                message = self.inbound.message() => match message {
-                    Ok(Some(message)) => match conversation.hear(Instant::now().into_std(), message) {
-                        Ok(()) => may_have_more = true,
-                        Err(breach) => break Err(refused(&breach)),
-                    },
-                    Ok(None) => break Ok(()),
-                    Err(status) => break Err(status),
-                },
-                permit = self.outbound.reserve(), if may_have_more => {
-                    let Ok(permit) = permit else { break Ok(()) };
-                    match conversation.next(Instant::now().into_std()) {
-                        Some(message) => permit.send(Ok(message)),
-                        None => may_have_more = false,
+                message = self.inbound.message() => {
+                    match hear(message, &mut self.inbound, &mut conversation) {
+                        Ok(true) => may_have_more = true,
+                        Ok(false) => break Ok(()),
+                        Err(status) => break Err(status),
                     }
+                }
+                permits = self.outbound.reserve_many(BURST_MESSAGES_MAX), if may_have_more => {
+                    let Ok(permits) = permits else { break Ok(()) };
+                    may_have_more = say(permits, &mut conversation);
                 }
                 () = conversation.changed() => may_have_more = true,
                 () = at(due), if !may_have_more => may_have_more = true,
@@ -291,6 +298,45 @@ impl ProxyStream {
         }
         end
     }
+}
+
+/// Takes in a message and those that have come behind it. False where the proxy has ended the stream.
+fn hear(
+    first: Result<Option<ProxyMessage>, Status>,
+    inbound: &mut Streaming<ProxyMessage>,
+    conversation: &mut Conversation,
+) -> Result<bool, Status> {
+    let now = Instant::now().into_std();
+    let mut next = first;
+    let mut heard = 0;
+    loop {
+        let Some(message) = next? else { return Ok(false) };
+        conversation.hear(now, message).map_err(|breach| refused(&breach))?;
+        heard += 1;
+        if heard == HEARD_AT_ONCE_MAX {
+            return Ok(true);
+        }
+        let Some(more) = inbound.message().now_or_never() else { return Ok(true) };
+        next = more;
+    }
+}
+
+/// One burst. False where there is nothing more to say.
+fn say(
+    permits: PermitIterator<'_, Result<ControllerMessage, Status>>,
+    conversation: &mut Conversation,
+) -> bool {
+    let now = Instant::now().into_std();
+    let mut bytes = 0;
+    for permit in permits {
+        let Some(message) = conversation.next(now) else { return false };
+        bytes += message.encoded_len();
+        permit.send(Ok(message));
+        if bytes >= BURST_BYTES_MAX {
+            break;
+        }
+    }
+    true
 }
 
 /// Waits for a moment; without one, for ever.

@@ -5,6 +5,7 @@
 //! anything reads it, is no change: a status that we write ourselves must not compile the world again. What a later
 //! list of the same watch misses goes a moment later ([`super::guard`]).
 
+mod coming;
 mod remote;
 mod secrets;
 mod selected;
@@ -18,11 +19,11 @@ use super::{Extent, Kind, WatchId};
 pub use crate::compile::SECRETS_MAX;
 use crate::compile::{ObjectKey, Objects, Origin, RemoteService, Selector, Touched, Unread};
 use crate::dns::Answered;
+pub(super) use coming::Coming;
 use k8s_openapi::ByteString;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
-use weir_crds::LoadBalancerPool;
 
 /// A watch of what pools name that failed so often is not waited for any longer.
 const FAILURES_MAX: u32 = 3;
@@ -107,7 +108,9 @@ impl NamedWatches {
 /// Everything that is known of the cluster.
 #[derive(Debug, Default)]
 pub(crate) struct Cache {
+    /// With pools as they are to be compiled.
     objects: Objects,
+    coming: Coming,
     /// Pools that cannot be read. What they said before is in `objects`, where there is a before.
     malformed: BTreeMap<ObjectKey, Arc<Malformed>>,
     /// Grants that cannot be read. What such a one permits is not known, and so it permits nothing.
@@ -205,8 +208,7 @@ impl Cache {
         self.unwatched
     }
 
-    /// Whether nothing is waited for: what is known is all that can be known now. A pool that names another Secret
-    /// or selector waits here for it, instead of losing its listener or backends for the moment in between.
+    /// Whether nothing is waited for: what is known is all that can be known now.
     pub(crate) fn is_settled(&self) -> bool {
         self.unsettled.is_empty()
     }
@@ -285,8 +287,18 @@ impl Cache {
         }
     }
 
-    /// Brings the watches in line with what pools name and may use.
+    /// Brings the watches in line with what pools name and may use, and takes the pools into use that wait for none of them
+    /// any more.
     pub(crate) fn follow_references(&mut self, changes: &mut Changes) -> NamedWatches {
+        let mut watches = self.follow_named(changes);
+        if self.take_in_use(changes) {
+            // They do not name any more what they named before.
+            watches.extend(self.follow_named(changes));
+        }
+        watches
+    }
+
+    fn follow_named(&mut self, changes: &mut Changes) -> NamedWatches {
         let mut watches = self.follow_secrets(changes);
         watches.needed.extend(self.follow_selectors(changes));
         watches.extend(self.follow_remotes(changes));
@@ -336,7 +348,9 @@ impl Cache {
     fn kept(&self, id: &WatchId) -> impl Iterator<Item = ObjectKey> {
         let objects = &self.objects;
         let keys: Box<dyn Iterator<Item = &ObjectKey>> = match id.kind {
-            Kind::LoadBalancerPool => Box::new(objects.pools.keys().chain(self.malformed.keys())),
+            Kind::LoadBalancerPool => {
+                Box::new(objects.pools.keys().chain(self.coming()).chain(self.malformed.keys()))
+            }
             Kind::Service => Box::new(objects.services.keys()),
             Kind::EndpointSlice => Box::new(objects.slices().map(|(key, _)| key)),
             Kind::ReferenceGrant => Box::new(objects.grants.keys().chain(self.malformed_grants.keys())),
@@ -412,22 +426,6 @@ impl Cache {
         }
     }
 
-    fn put_pool(&mut self, key: ObjectKey, pool: Arc<LoadBalancerPool>, changes: &mut Changes) {
-        let was_malformed = self.malformed.remove(&key).is_some();
-        let before = self.objects.pools.insert(key.clone(), Arc::clone(&pool));
-        // The uid tells a pool from its successor of the same name, and age decides who has a port.
-        let compiles_as =
-            |pool: &LoadBalancerPool| (pool.metadata.uid.clone(), pool.metadata.creation_timestamp.clone());
-        let is_same = before
-            .as_ref()
-            .is_some_and(|before| before.spec == pool.spec && compiles_as(before) == compiles_as(&pool));
-        if !is_same || was_malformed {
-            changes.touched.pools.insert(key);
-        } else if before != Some(pool) {
-            changes.pools.insert(key);
-        }
-    }
-
     fn remove(&mut self, id: &WatchId, key: &ObjectKey, changes: &mut Changes) {
         match &id.extent {
             Extent::Selected(selector) => {
@@ -447,7 +445,8 @@ impl Cache {
         match kind {
             Kind::LoadBalancerPool => {
                 let was_malformed = self.malformed.remove(key).is_some();
-                if self.objects.pools.remove(key).is_some() || was_malformed {
+                let was_coming = self.coming.remove(key);
+                if self.objects.pools.remove(key).is_some() || was_coming || was_malformed {
                     changes.touched.pools.insert(key.clone());
                 }
             }

@@ -6,9 +6,8 @@
 //!   names another selector loses its backends only when those of the other are there, and one that is rejected serves what
 //!   it said before.
 
-use crate::compile::{ObjectKey, Objects};
+use crate::compile::ObjectKey;
 use std::collections::{BTreeMap, BTreeSet};
-use weir_crds::LoadBalancerPool;
 
 /// Selectors whose pods are watched. Each is a connection to the API server.
 pub const SELECTORS_MAX: usize = 256;
@@ -56,15 +55,15 @@ impl<T: Ord + Clone> Followed<T> {
         !self.idle.is_empty()
     }
 
-    /// Takes in pools that changed; `of` is what a pool names.
-    pub(super) fn follow(
-        &mut self,
-        pools: &BTreeSet<ObjectKey>,
-        objects: &Objects,
-        of: fn(&LoadBalancerPool) -> BTreeSet<T>,
-    ) {
+    /// What a pool names.
+    pub(super) fn of(&self, pool: &ObjectKey) -> impl Iterator<Item = &T> {
+        self.by_pool.get(pool).into_iter().flatten()
+    }
+
+    /// Takes in pools that changed; `of` is what one names.
+    pub(super) fn follow(&mut self, pools: &BTreeSet<ObjectKey>, of: impl Fn(&ObjectKey) -> BTreeSet<T>) {
         for key in pools {
-            let now = objects.pools.get(key).map(|pool| of(pool)).unwrap_or_default();
+            let now = of(key);
             // First what is named, so that what both name is named all the way.
             now.iter().for_each(|named| self.name(named));
             let before = match now.is_empty() {

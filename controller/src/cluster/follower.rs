@@ -106,12 +106,12 @@ impl Follower {
         let mut changes = Changes::default();
         messages.for_each(|message| self.cache.step(message, &mut changes));
         self.cache.lapse(now, &mut changes);
-        let mut watches = if changes.is_of_pools() {
+        let mut watches = if changes.is_of_pools() || self.cache.are_any_coming() {
             self.cache.follow_references(&mut changes)
         } else {
             NamedWatches::default()
         };
-        // First what costs little, so that endpoints never wait for pools that wait for what they name.
+        // First what costs little, so that endpoints never wait for pools.
         if let Some(seen) = changes.seen {
             self.refresh(&std::mem::take(&mut changes.touched.origins), seen);
             if !changes.touched.is_empty() {
@@ -120,10 +120,11 @@ impl Follower {
         }
         self.unjudged.extend(changes.pools);
         self.due.extend(changes.touched);
-        if self.cache.is_settled() {
+        // At the start for everything; then a pool waits alone for what it names.
+        if self.world.is_some() || self.cache.is_settled() {
             self.compile(now);
             self.release(&mut watches, now);
-        } else if self.world.is_none() {
+        } else {
             self.readiness.waiting(self.cache.waiting_for());
         }
         self.measure();
@@ -182,11 +183,7 @@ impl Follower {
     /// Brings the board up to date. Apart from [`Self::take`], so that proxies hear of a change first.
     pub fn judge(&mut self) {
         let Some(world) = &self.world else { return };
-        // A pool that waits is newer than the world.
-        let (waiting, unjudged) =
-            std::mem::take(&mut self.unjudged).into_iter().partition(|key| self.due.pools.contains(key));
-        self.unjudged = waiting;
-        for key in unjudged {
+        for key in std::mem::take(&mut self.unjudged) {
             // What a malformed pool said before is among the objects too.
             let verdict = match (self.cache.malformed().get(&key), self.cache.objects().pools.get(&key)) {
                 (Some(malformed), _) => malformed.verdict(world),
@@ -331,7 +328,8 @@ impl Follower {
 /// A pool that cannot be read, and of which nothing is known from before, is there nevertheless.
 fn completeness(cache: &Cache, world: &World) -> Completeness {
     let unread = cache.malformed().keys().filter(|pool| world.serving(pool).is_none());
-    Completeness::AllBut(unread.map(ToString::to_string).collect())
+    // Another replica may have read what these wait for.
+    Completeness::AllBut(unread.chain(cache.coming()).map(ToString::to_string).collect())
 }
 
 impl Finding {
@@ -430,6 +428,53 @@ mod tests {
 
         say(&mut follower, Kind::LoadBalancerPool, Event::Delete(key.clone()));
         assert_eq!(board.verdict(&key), None);
+    }
+
+    fn tls_pool(name: &str, port: u16, secret: &str) -> Event {
+        let tls = json!({ "certificateRefs": [{ "name": secret }] });
+        let spec = json!({
+            "listeners": [
+                { "name": "plain", "port": port, "protocol": "HTTP" },
+                { "name": "tls", "port": 8443, "protocol": "HTTPS", "tls": tls },
+            ],
+            "backendSets": [{ "name": "s", "static": { "backends": [] } }],
+        });
+        let (version, kind) = ("weir.dev/v1alpha1", "LoadBalancerPool");
+        Event::Apply(read::pool(object(name, json!({ "apiVersion": version, "kind": kind, "spec": spec }))))
+    }
+
+    #[test]
+    fn a_pool_that_names_another_secret_serves_what_it_said_and_waits_for_that_alone() {
+        let mut follower = follower(&Arc::default());
+        let port = |follower: &Follower, pool: &str| {
+            let pool = follower.store.pool(&format!("ns/{pool}"))?;
+            pool.contents.config.listeners.first().map(|listener| listener.port)
+        };
+        let list = |follower: &mut Follower, secret: &str| {
+            let watch = WatchId::secret(ObjectKey::new("ns", secret));
+            for event in [Event::Init, Event::InitDone] {
+                let (watch, now) = (watch.clone(), Instant::now());
+                follower.take(std::iter::once(Message { watch, event, seen: now }), now);
+            }
+        };
+        say(&mut follower, Kind::LoadBalancerPool, pool(&json!(80), 1));
+        say(&mut follower, Kind::LoadBalancerPool, tls_pool("t", 443, "one"));
+        assert_eq!(port(&follower, "t"), None);
+        assert!(follower.store.knowledge().may_exist("ns/t"), "another replica may serve it");
+        list(&mut follower, "one");
+        assert!(port(&follower, "t") == Some(443) && !follower.cache().are_any_coming());
+
+        say(&mut follower, Kind::LoadBalancerPool, pool(&json!(81), 2));
+        say(&mut follower, Kind::LoadBalancerPool, tls_pool("t", 444, "two"));
+        say(&mut follower, Kind::LoadBalancerPool, pool(&json!(82), 3));
+        assert_eq!((port(&follower, "p"), port(&follower, "t")), (Some(82), Some(443)));
+        say(&mut follower, Kind::LoadBalancerPool, tls_pool("t", 445, "two"));
+        list(&mut follower, "two");
+        assert_eq!(port(&follower, "t"), Some(445), "the newest of what it said");
+        say(&mut follower, Kind::LoadBalancerPool, tls_pool("t", 446, "three"));
+        say(&mut follower, Kind::LoadBalancerPool, Event::Delete(ObjectKey::new("ns", "t")));
+        assert!(follower.store.pool("ns/t").is_none() && !follower.cache().are_any_coming());
+        assert!(!follower.store.knowledge().may_exist("ns/t"));
     }
 
     #[test]

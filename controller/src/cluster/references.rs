@@ -1,5 +1,6 @@
 //! The Secrets that pools name and may use, kept up to date pool by pool.
 
+use super::cache::Coming;
 use crate::compile::{ObjectKey, Objects, Touched, secret_namespaces, secret_references, take};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,18 +26,30 @@ impl References {
         &self.secrets
     }
 
-    /// Takes in pools and grants that changed, and returns the Secrets that are named now and were not, or the reverse.
-    pub(super) fn follow(&mut self, touched: &Touched, objects: &Objects) -> BTreeSet<ObjectKey> {
+    /// The Secrets that a pool names and may use.
+    pub(super) fn of(&self, pool: &ObjectKey) -> &[ObjectKey] {
+        self.by_pool.get(pool).map_or(&[], |named| &named.secrets)
+    }
+
+    /// Takes in pools and grants that changed, and returns the Secrets that are named now and were not, or the reverse. A
+    /// pool that is coming names what it named before, too.
+    pub(super) fn follow(
+        &mut self,
+        touched: &Touched,
+        objects: &Objects,
+        coming: &Coming,
+    ) -> BTreeSet<ObjectKey> {
         let abroad = touched.grants.iter().filter_map(|namespace| self.abroad.get(namespace)).flatten();
         let pools: BTreeSet<_> = touched.pools.iter().chain(abroad).cloned().collect();
         let mut moved = BTreeSet::new();
         for key in pools {
             let before = self.by_pool.remove(&key).unwrap_or_default();
-            let now = objects.pools.get(&key).map(|pool| Named {
-                secrets: secret_references(pool, objects),
-                namespaces: secret_namespaces(pool),
-            });
-            if let Some(now) = now {
+            let mut now = Named::default();
+            for pool in coming.and_in_force(&key, objects) {
+                now.secrets.extend(secret_references(pool, objects));
+                now.namespaces.extend(secret_namespaces(pool));
+            }
+            if !now.namespaces.is_empty() || !now.secrets.is_empty() {
                 self.add(&key, &now, &mut moved);
                 self.by_pool.insert(key.clone(), now);
             }

@@ -41,7 +41,10 @@ impl Cache {
 
     /// Starts to follow what pools that changed name, and takes in Secrets that changed.
     pub(super) fn follow_remotes(&mut self, changes: &mut Changes) -> NamedWatches {
-        self.remotes.follow(&changes.touched.pools, &self.objects, remotes_of);
+        let (coming, objects) = (&self.coming, &self.objects);
+        self.remotes.follow(&changes.touched.pools, |key| {
+            coming.and_in_force(key, objects).flat_map(remotes_of).collect()
+        });
         self.start_remotes(changes)
     }
 

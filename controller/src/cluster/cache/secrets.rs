@@ -24,7 +24,7 @@ impl Cache {
     /// A Secret whose watch ends is forgotten. Costs what pools and grants that changed name; while pools name too many
     /// Secrets, what all of them name.
     pub(super) fn follow_secrets(&mut self, changes: &mut Changes) -> NamedWatches {
-        let moved = self.references.follow(&changes.touched, &self.objects);
+        let moved = self.references.follow(&changes.touched, &self.objects, &self.coming);
         if moved.is_empty() {
             return NamedWatches::default();
         }

@@ -16,7 +16,10 @@ impl Cache {
     /// Starts to follow what pools that changed name. What they do not name any more stays for now, see
     /// [`Self::release_selectors`].
     pub(super) fn follow_selectors(&mut self, changes: &mut Changes) -> Vec<WatchId> {
-        self.selectors.follow(&changes.touched.pools, &self.objects, selectors_of);
+        let (coming, objects) = (&self.coming, &self.objects);
+        self.selectors.follow(&changes.touched.pools, |key| {
+            coming.and_in_force(key, objects).flat_map(selectors_of).collect()
+        });
         self.start_selectors(changes)
     }
 

@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::json;
+use weir_crds::LoadBalancerPool;
 
 const SEEDS: u64 = 50;
 const STEPS: usize = 300;
@@ -89,7 +90,7 @@ fn failure(reason: FailureReason) -> Event {
 /// Names every pool and grant: those that are the same are no difference.
 fn all_touched(cache: &Cache) -> Changes {
     let gone = ["a", "b", "p"].map(key);
-    let pools = cache.objects().pools.keys().cloned().chain(gone).collect();
+    let pools = cache.kept(&everywhere(Kind::LoadBalancerPool)).chain(gone).collect();
     let grants = ["ns", "other"].map(ToOwned::to_owned).into();
     Changes { touched: Touched { pools, grants, ..Touched::default() }, ..Changes::default() }
 }
@@ -102,6 +103,11 @@ impl Cache {
     fn follow(&mut self) -> NamedWatches {
         let mut changes = all_touched(self);
         self.follow_references(&mut changes)
+    }
+
+    /// Nothing happened but what was said before.
+    fn go_on(&mut self) -> NamedWatches {
+        self.follow_references(&mut Changes::default())
     }
 
     fn say(&mut self, watch: &WatchId, event: Event) -> Changes {
@@ -276,11 +282,15 @@ fn a_malformed_pool_costs_itself_and_keeps_what_it_said() {
     let pools = everywhere(Kind::LoadBalancerPool);
     let changes = cache.list(&pools, vec![pool("good", 443, "tls"), malformed("bad", "no")]);
     assert!(changes.is_of_pools());
+    cache.follow();
+    cache.list(&WatchId::secret(key("tls")), Vec::new());
+    cache.go_on();
     assert_eq!(cache.objects().pools.len(), 1);
     cache.say(&pools, Event::Apply(malformed("good", "broken now")));
     assert_eq!(cache.malformed().len(), 2);
     assert!(cache.objects().pools.contains_key(&key("good")), "what it said before");
     assert!(cache.say(&pools, Event::Apply(pool("bad", 444, "tls"))).is_of_pools(), "it heals by itself");
+    cache.follow();
     assert!(cache.say(&pools, Event::Delete(key("good"))).is_of_pools());
     assert_eq!((cache.malformed().len(), cache.objects().pools.len()), (0, 1));
 }
@@ -308,10 +318,18 @@ fn secrets_are_watched_while_a_pool_names_them() {
     assert_eq!(follow(&mut cache).0, NamedWatches { needed: vec![two.clone()], unneeded: Vec::new() });
     cache.say(&pools, Event::Delete(key("b")));
     let (watches, forgotten) = follow(&mut cache);
+    assert_eq!(
+        (watches, forgotten),
+        (NamedWatches::default(), false),
+        "it serves with it until the other is there"
+    );
+    cache.list(&two, vec![secret("two", 1)]);
+    let (watches, forgotten) = follow(&mut cache);
     assert_eq!(watches, NamedWatches { needed: Vec::new(), unneeded: vec![one.clone()] });
-    assert!(forgotten && cache.objects().secrets.is_empty());
+    let left = |cache: &Cache| cache.objects().secrets.keys().cloned().collect::<Vec<_>>();
+    assert!(forgotten && left(&cache) == [key("two")]);
     assert_eq!(cache.say(&one, Event::Apply(secret("one", 2))), Changes::default(), "it was stopped");
-    assert!(cache.objects().secrets.is_empty());
+    assert_eq!(left(&cache), [key("two")]);
 }
 
 #[test]

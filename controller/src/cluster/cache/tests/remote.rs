@@ -3,6 +3,7 @@
 use super::*;
 use crate::cluster::followed::REMOTES_MAX;
 use crate::compile::{AwayReason, RemoteService, world};
+use weir_crds::LoadBalancerPool;
 
 /// A pool without a certificate, of Services `web0` and so on in another cluster.
 fn remote_pool(name: &str, services: std::ops::Range<usize>) -> Item {

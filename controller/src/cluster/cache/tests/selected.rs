@@ -83,6 +83,7 @@ fn two_pools_with_one_selector_are_one_watch_and_an_event_is_of_its_sets_alone()
 fn a_selector_that_is_left_is_watched_until_nothing_that_is_served_follows_it() {
     let mut cache = synced_with(vec![plain("a", "old")]);
     cache.list(&watch("old"), vec![selected_pod("one", 1)]);
+    cache.go_on();
     let before = world(cache.objects(), None);
     assert!(before.is_followed(&Origin::Pods(of("old"))));
 
@@ -92,6 +93,7 @@ fn a_selector_that_is_left_is_watched_until_nothing_that_is_served_follows_it() 
     assert_eq!(release(&mut cache, &before), []);
     assert_eq!(pods_of(&cache, "old"), ["one"], "it serves until the other is there");
     cache.list(&watch("new"), vec![selected_pod("two", 1)]);
+    cache.go_on();
     let after = world(cache.objects(), Some(&before));
     assert_eq!(release(&mut cache, &after), [watch("old")]);
     assert_eq!((pods_of(&cache, "old"), pods_of(&cache, "new")), (vec![], vec!["two".to_owned()]));
@@ -104,12 +106,14 @@ fn a_selector_that_is_left_is_watched_until_nothing_that_is_served_follows_it() 
 fn a_pool_that_is_rejected_keeps_the_pods_that_it_serves_with() {
     let mut cache = synced_with(vec![plain("a", "old")]);
     cache.list(&watch("old"), vec![selected_pod("one", 1)]);
+    cache.go_on();
     let before = world(cache.objects(), None);
     let Item::Pool(wrong) = plain("a", "new") else { panic!("a pool") };
     let mut wrong = (*wrong).clone();
     wrong.spec.listeners[0].port = 0;
     edit(&mut cache, Item::Pool(Arc::new(wrong)));
     cache.list(&watch("new"), Vec::new());
+    cache.go_on();
     let after = world(cache.objects(), Some(&before));
     assert_eq!(after.last_good.len(), 1);
     assert_eq!(release(&mut cache, &after), [], "what it said before serves on");
@@ -127,6 +131,7 @@ fn a_pool_that_is_rejected_keeps_the_pods_that_it_serves_with() {
 fn a_selector_that_is_named_again_before_its_watch_ended_goes_on() {
     let mut cache = synced_with(vec![plain("a", "web")]);
     cache.list(&watch("web"), vec![selected_pod("one", 1)]);
+    cache.go_on();
     let before = world(cache.objects(), None);
     edit(&mut cache, plain("a", "other"));
     assert_eq!(edit(&mut cache, plain("a", "web")), NamedWatches::default());
