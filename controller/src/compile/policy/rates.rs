@@ -171,3 +171,52 @@ pub(in super::super) fn check_keys(rules: &[push::Rule], check: &mut Check) {
         check.refuse("spec.rules", format!("{keys} maxKeys"), rule);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compile::ObjectKey;
+
+    fn refusals(read: impl FnOnce(&mut Check)) -> Vec<String> {
+        let mut check = Check::new(ObjectKey::new("ns", "p"));
+        read(&mut check);
+        let refused = check.finish(()).err().unwrap_or_default();
+        refused.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_network_with_bits_behind_its_prefix_could_mean_two_things() {
+        let read = |text: &str| {
+            refusals(|check| {
+                networks("f", &[text.to_owned()], 1, check);
+            })
+        };
+        for right in
+            ["10.0.0.0/8", "0.0.0.0/0", "192.0.2.1/32", "2001:db8::/32", "::/0", "::ffff:10.0.0.0/104"]
+        {
+            assert_eq!(read(right), [""; 0], "{right}");
+        }
+        let refused = read("10.0.0.1/8");
+        assert!(refused[0].contains("write 10.0.0.0/8 for the network, or 10.0.0.1/32"), "{refused:?}");
+        for wrong in ["", "10.0.0.1", "10.0.0.0/33", "10/8", "a/8", "10.0.0.0/8 "] {
+            assert!(read(wrong)[0].contains("is not a network"), "{wrong}");
+        }
+        let two = vec!["10.0.0.0/8".to_owned(); 2];
+        assert!(!refusals(|check| drop(networks("f", &two, 1, check))).is_empty());
+    }
+
+    #[test]
+    fn limits_that_rules_share_are_counted_once_against_what_a_pool_may_keep() {
+        let rule = |id: &str, keys_max| push::Rule {
+            rate_limits: vec![push::RateLimit { id: id.into(), keys_max, ..push::RateLimit::default() }],
+            ..push::Rule::default()
+        };
+        let shared = vec![rule("pool/a", 1_000_000); 8];
+        assert_eq!(refusals(|check| check_keys(&shared, check)), [""; 0]);
+        let ids = ["a", "b", "c", "d"];
+        let most: Vec<_> = ids.iter().map(|id| rule(id, 1_000_000)).collect();
+        assert_eq!(refusals(|check| check_keys(&most, check)), [""; 0]);
+        let more: Vec<_> = most.into_iter().chain([rule("e", 100)]).collect();
+        assert!(refusals(|check| check_keys(&more, check))[0].contains("4000100 maxKeys"));
+    }
+}

@@ -287,6 +287,9 @@ fn as_many_sets_and_rules_as_there_may_be_with_all_of_it_cost_the_api_server_no_
     let mut sets = vec![set; sets_max - 1];
     sets[sets_max - 2]["circuitBreaker"]["fallback"] = json!({ "response": { "body": "b".repeat(512) } });
     let mut rule = good_rules().remove(0);
+    // What an object may be in size ends before what it may say of all rules.
+    let limit = |name: &str| json!({ "name": name, "key": { "type": "Cookie", "name": "c" }, "requests": 1, "period": "1s", "burst": 1, "maxKeys": 100 });
+    rule["rateLimits"] = json!([limit("a"), limit("b")]);
     let matches = json!([{ "type": "Header", "name": "x-canary", "value": "v" }]);
     // The last ones, so that whoever looks for them looks at all.
     let names = (sets_max - 10..sets_max - 2).map(|index| format!("s{index}"));
