@@ -34,7 +34,7 @@ pub const NETWORK_BYTES_MAX: usize = 64;
         "fieldPath": ".burst",
     },
     {
-        "rule": "!has(self.maxKeys) || self.key.type != 'Route'",
+        "rule": "!has(self.maxKeys) || !has(self.key) || self.key.type != 'Route'",
         "message": "maxKeys is not for key type Route, which has one bucket: remove it",
         "reason": "FieldValueForbidden",
         "fieldPath": ".maxKeys",
@@ -46,8 +46,8 @@ pub struct RateLimit {
     pub name: String,
 
     /// What is counted together. Without it: the requests of one source address.
-    #[serde(default)]
-    pub key: RateLimitKey,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<RateLimitKey>,
 
     /// TokenBucket lets requests pass evenly, and so many at once as burst says. SlidingWindow counts those of the last
     /// period.

@@ -73,7 +73,8 @@ fn rate_limit(
     limit: &spec::RateLimit,
     check: &mut Check,
 ) -> Option<push::RateLimit> {
-    let key = key(&format!("{field}.key"), &limit.key, check);
+    let own = limit.key.clone().unwrap_or_default();
+    let key = key(&format!("{field}.key"), &own, check);
     let requests = check.between(&format!("{field}.requests"), limit.requests, (1, spec::RATE_REQUESTS_MAX));
     let burst = limit.burst.map_or(requests, |burst| {
         check.between(&format!("{field}.burst"), burst, (1, spec::RATE_REQUESTS_MAX))
@@ -88,7 +89,7 @@ fn rate_limit(
             Algorithm::SlidingWindow(push::SlidingWindow {})
         }
     };
-    let has_one = limit.key.kind == spec::RateLimitKeyType::Route;
+    let has_one = own.kind == spec::RateLimitKeyType::Route;
     let keys_max = match limit.max_keys {
         Some(keys) if has_one => {
             let rule = "is not for key type Route, which has one bucket: remove it";
