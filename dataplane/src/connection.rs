@@ -1,6 +1,9 @@
 //! A client's connection: from the accepted socket to the protocol that is spoken on it.
 
+use crate::http2::carried::Carried;
+use crate::request::Tunnel;
 use crate::snapshot::Protocol;
+use crate::tunnel::Side;
 use crate::wire::{Io, Wire};
 use crate::worker::Worker;
 use crate::{http1, http2, tunnel};
@@ -101,7 +104,7 @@ async fn plain(worker: Rc<Worker>, peer: Peer, io: Io) {
     }
     drop(deadline);
     if received.starts_with(PREFACE) {
-        Box::pin(http2::server::serve(worker, peer, wire.into_inner(), received.freeze())).await;
+        Box::pin(http2::server::serve(worker, peer, wire.into_inner(), received.freeze(), carry)).await;
     } else {
         http1(&worker, &peer, &wire, received).await;
     }
@@ -110,8 +113,17 @@ async fn plain(worker: Rc<Worker>, peer: Peer, io: Io) {
 async fn http1(worker: &Worker, peer: &Peer, wire: &Wire, received: BytesMut) {
     if let Some(upgraded) = http1::server::serve(worker, peer, wire, received).await {
         let http1::server::Upgraded { early, tunnel } = upgraded;
-        Box::pin(tunnel::run(worker, wire, early, *tunnel)).await;
+        Box::pin(tunnel::run(worker, Side::Wire(wire, early), *tunnel)).await;
     }
+}
+
+/// Begins a tunnel on a stream of HTTP/2, in a task of its own: what the request took is given back.
+fn carry(worker: Rc<Worker>, stream: Carried, tunnel: Box<Tunnel>) {
+    tokio::task::spawn_local(carried(worker, stream, tunnel));
+}
+
+async fn carried(worker: Rc<Worker>, stream: Carried, tunnel: Box<Tunnel>) {
+    tunnel::run(&worker, Side::Stream(stream), *tunnel).await;
 }
 
 async fn tls(worker: Rc<Worker>, peer: Peer, stream: TcpStream, config: Arc<rustls::ServerConfig>) {
@@ -122,7 +134,7 @@ async fn tls(worker: Rc<Worker>, peer: Peer, stream: TcpStream, config: Arc<rust
     let speaks_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let io = Io::Tls(stream);
     if speaks_http2 {
-        Box::pin(http2::server::serve(worker, peer, io, bytes::Bytes::new())).await;
+        Box::pin(http2::server::serve(worker, peer, io, bytes::Bytes::new(), carry)).await;
     } else {
         http1(&worker, &peer, &Wire::new(io), BytesMut::new()).await;
     }
@@ -147,6 +159,20 @@ mod tests {
 
     fn size<A, B, C, D, F: Future>(_: impl Fn(A, B, C, D) -> F) -> usize {
         size_of::<F>()
+    }
+
+    fn of_tunnel<F: Future>(_: impl Fn(Rc<Worker>, Carried, Box<Tunnel>) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn the_task_of_an_idle_websocket_over_http2_is_small() {
+        // Both directions with their ends, and no buffer.
+        assert!(
+            of_tunnel(carried) <= 2_048,
+            "{} bytes; box what is large where it begins",
+            of_tunnel(carried)
+        );
     }
 
     #[test]

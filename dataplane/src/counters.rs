@@ -92,7 +92,9 @@ pub struct Counters {
     pub rate_limited: Count,
     /// Requests on backends now (gauge).
     pub upstream_in_flight: Count,
-    /// Upgraded connections (WebSocket) open now (gauge).
+    /// Tunnels (WebSocket) that were opened.
+    pub tunnels: Count,
+    /// Tunnels (WebSocket) open now (gauge).
     pub tunnels_open: Count,
 }
 

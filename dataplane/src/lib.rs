@@ -22,6 +22,7 @@ mod cookie;
 mod course;
 mod failure;
 mod forwarding;
+mod grpc;
 mod link;
 mod message;
 mod outcomes;
@@ -33,6 +34,7 @@ mod timer;
 mod tunnel;
 mod upstream;
 mod warm;
+mod websocket;
 mod wire;
 mod worker;
 

@@ -20,11 +20,11 @@ pub(crate) struct RequestHead {
     /// Without `Host`, hop-by-hop fields and framing.
     pub(crate) headers: HeaderMap,
     pub(crate) body: BodyLength,
-    /// The client asks to speak WebSocket on this connection from here on.
+    /// Whether the client asks to speak WebSocket from here on, on this connection or, over HTTP/2, on this stream.
     pub(crate) upgrade: Upgrade,
 }
 
-/// Whether a message asks for, or agrees to, another protocol on its connection.
+/// Whether a request asks for another protocol. Agreed to with 101, whatever protocols are spoken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Upgrade {
     No,

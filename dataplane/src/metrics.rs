@@ -57,7 +57,7 @@ enum Value {
 }
 
 /// Every metric, in the order in which they are exposed.
-pub static METRICS: [Metric; 47] = [
+pub static METRICS: [Metric; 48] = [
     Metric {
         name: "http_request_duration_seconds",
         help: "Time from the end of a request's head to the end of its response",
@@ -119,8 +119,13 @@ pub static METRICS: [Metric; 47] = [
         value: |scrape| scrape.gauge(|c| &c.connections_open),
     },
     Metric {
+        name: "weir_tunnels_opened_total",
+        help: "WebSockets opened, over HTTP/1.1 and over streams of HTTP/2",
+        value: |scrape| scrape.counter(|c| &c.tunnels),
+    },
+    Metric {
         name: "weir_tunnels_open",
-        help: "Upgraded connections (WebSocket) open now",
+        help: "WebSockets open now",
         value: |scrape| scrape.gauge(|c| &c.tunnels_open),
     },
     Metric {

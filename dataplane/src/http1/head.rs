@@ -125,6 +125,9 @@ pub(crate) fn response(bytes: &Bytes, method: &Method) -> Result<ParsedResponse,
     for field in parsed.headers.iter() {
         fields.add(bytes, field)?;
     }
+    if status == StatusCode::SWITCHING_PROTOCOLS && fields.upgrade() == Upgrade::No {
+        return Err("it switches to something other than WebSocket");
+    }
     let (framing, body) = fields.response_framing(status, method, minor_version)?;
     let persistence = match framing {
         Framing::UntilClose => Persistence::Close,

@@ -1,5 +1,6 @@
 //! HTTP/2 on both sides, on the `h2` crate: each stream is a request of its own.
 
+pub(crate) mod carried;
 pub(crate) mod client;
 pub(crate) mod server;
 

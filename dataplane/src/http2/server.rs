@@ -1,18 +1,20 @@
 //! HTTP/2 towards the client, on the `h2` crate: each stream is a request of its own.
 
+use super::carried::Carried;
 use super::{
     CLIENT_FRAMES_BYTES_MAX, CONNECTION_WINDOW_BYTES, COPIED_BYTES_MAX, SEND_BUFFER_BYTES_MAX,
     STREAM_WINDOW_BYTES,
 };
 use crate::connection::{IDLE_TIMEOUT, LINGER_TIMEOUT, Peer, Scheme};
-use crate::failure::Failure;
+use crate::failure::{Asked, Failure};
 use crate::http1::HEAD_BYTES_MAX;
 use crate::http1::head;
 use crate::message::{BodyLength, Frame, RequestBody, RequestHead, ResponseHead, ResponseSink, Upgrade};
-use crate::request::{self, Outcome};
-use crate::wire::Io;
+use crate::request::{self, Outcome, Tunnel};
+use crate::wire::{Io, poll_once};
 use crate::worker::Worker;
 use bytes::{Buf as _, Bytes};
+use h2::ext::Protocol;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::header::{self, HeaderMap, HeaderValue};
@@ -28,8 +30,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// Requests that one connection may have under way.
 pub(crate) const CONCURRENT_STREAMS_MAX: u32 = 256;
 
+/// What becomes of a stream on which both sides agreed to speak another protocol. The connection goes on beside it.
+pub(crate) type OnUpgrade = fn(Rc<Worker>, Carried, Box<Tunnel>);
+
 /// Serves a connection until either side ends it. `received` was read from it already.
-pub(crate) async fn serve(worker: Rc<Worker>, peer: Peer, io: Io, received: Bytes) {
+pub(crate) async fn serve(worker: Rc<Worker>, peer: Peer, io: Io, received: Bytes, on_upgrade: OnUpgrade) {
     let peer = Rc::new(peer);
     let deadline = worker.timers.deadline();
     deadline.set(Some(crate::connection::HEAD_TIMEOUT));
@@ -40,7 +45,8 @@ pub(crate) async fn serve(worker: Rc<Worker>, peer: Peer, io: Io, received: Byte
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .data_frame_budget(CLIENT_FRAMES_BYTES_MAX)
         .max_header_list_size(u32::try_from(HEAD_BYTES_MAX).expect("a small constant"))
-        .max_send_buffer_size(SEND_BUFFER_BYTES_MAX);
+        .max_send_buffer_size(SEND_BUFFER_BYTES_MAX)
+        .enable_connect_protocol();
     let handshake = Box::pin(settings.handshake::<_, Bytes>(Received { first: received, io }));
     let connection = tokio::select! { biased;
         connection = handshake => connection,
@@ -56,7 +62,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, peer: Peer, io: Io, received: Byte
             accepted = connection.accept() => match accepted {
                 Some(Ok((request, respond))) => {
                     worker.counters.requests_http2.add(1);
-                    let stream = stream(Rc::clone(&worker), Rc::clone(&peer), request, respond);
+                    let stream = stream(Rc::clone(&worker), Rc::clone(&peer), request, respond, on_upgrade);
                     tokio::task::spawn_local(stream);
                 }
                 // The connection is over; h2 has told the client why.
@@ -136,9 +142,10 @@ async fn stream(
     peer: Rc<Peer>,
     request: Request<RecvStream>,
     respond: SendResponse<Bytes>,
+    on_upgrade: OnUpgrade,
 ) {
     let (parts, body) = request.into_parts();
-    let method = parts.method.clone();
+    let asked = Asked::new(&parts.method, &parts.headers);
     let mut sink = Sink { respond, stream: None, pending: Bytes::new(), left: None };
     let mut body = Body { stream: body, data_done: false };
     let deadline = worker.timers.deadline();
@@ -146,7 +153,7 @@ async fn stream(
         Ok(head) => head,
         Err(failure) => {
             worker.counters.requests_refused.add(1);
-            let _ = request::answer(&mut sink, failure, Some(&method), &deadline).await;
+            let _ = request::answer(&mut sink, failure, &asked, &deadline).await;
             return;
         }
     };
@@ -155,7 +162,17 @@ async fn stream(
         // Where the client is still sending, h2 tells it to stop once the answer has gone out (NO_ERROR; RFC 9113,
         // section 8.1). A reset by us would overtake the answer.
         Outcome::Answered => {}
-        Outcome::Aborted | Outcome::Upgraded(_) => sink.reset(Reason::INTERNAL_ERROR),
+        Outcome::Aborted => {
+            // What is still here of the answer goes out, as far as that needs no wait: a reset throws away what h2 has not
+            // written yet, and the connection's task, which writes it, has its turn first.
+            let _ = poll_once(sink.flush()).await;
+            tokio::task::yield_now().await;
+            sink.reset(Reason::INTERNAL_ERROR);
+        }
+        Outcome::Upgraded(tunnel) => {
+            let send = sink.stream.expect("an upgrade is agreed to with a head");
+            on_upgrade(worker, Carried::new(send, body.stream), tunnel);
+        }
     }
 }
 
@@ -165,9 +182,12 @@ fn request_head(
     body: &RecvStream,
     scheme: Scheme,
 ) -> Result<RequestHead, Failure> {
-    let http::request::Parts { method, uri, mut headers, .. } = parts;
-    if method == Method::CONNECT {
-        return Err(Failure::MethodRefused);
+    let http::request::Parts { mut method, uri, mut headers, extensions, .. } = parts;
+    let upgrade = if method == Method::CONNECT { extended_connect(&extensions)? } else { Upgrade::No };
+    if upgrade == Upgrade::WebSocket {
+        method = Method::GET;
+        // What HTTP/1.1 proves by it, :protocol says.
+        headers.remove(header::SEC_WEBSOCKET_KEY);
     }
     join_cookies(&mut headers);
     if headers.len() > crate::http1::HEADERS_MAX {
@@ -194,6 +214,8 @@ fn request_head(
     let authority = authority.map_err(Failure::BadRequest)?;
     let length = headers.remove(header::CONTENT_LENGTH);
     let body = match length.as_ref().and_then(|value| value.to_str().ok()?.parse().ok()) {
+        // What follows the head is no body.
+        _ if upgrade == Upgrade::WebSocket => BodyLength::Empty,
         _ if length.is_none() && body.is_end_stream() => BodyLength::Empty,
         Some(length) => BodyLength::Known(length),
         None => BodyLength::Unknown,
@@ -203,7 +225,16 @@ fn request_head(
     if !is_target {
         return Err(Failure::BadRequest("The :path does not begin with a slash."));
     }
-    Ok(RequestHead { method, authority: Some(authority), target, headers, body, upgrade: Upgrade::No })
+    Ok(RequestHead { method, authority: Some(authority), target, headers, body, upgrade })
+}
+
+/// What a CONNECT asks for (RFC 8441, section 4); one without a :protocol asks for a connection to somewhere else.
+fn extended_connect(extensions: &http::Extensions) -> Result<Upgrade, Failure> {
+    match extensions.get::<Protocol>().map(Protocol::as_str) {
+        Some("websocket") => Ok(Upgrade::WebSocket),
+        Some(_) => Err(Failure::ProtocolUnsupported),
+        None => Err(Failure::MethodRefused),
+    }
 }
 
 /// HTTP/2 may split the Cookie field; elsewhere it is one (RFC 9113, section 8.2.3).
@@ -298,6 +329,14 @@ impl ResponseSink for Sink {
         let mut response = Response::new(());
         *response.status_mut() = head.status;
         *response.headers_mut() = head.headers;
+        if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            // Agreed to (RFC 8441, section 5). The proof is for a key, which there was none of.
+            *response.status_mut() = StatusCode::OK;
+            response.headers_mut().remove(header::SEC_WEBSOCKET_ACCEPT);
+            let stream = self.respond.send_response(response, false).map_err(|_| Failure::ClientGone)?;
+            self.stream = Some(stream);
+            return Ok(());
+        }
         if let BodyLength::Known(length) | BodyLength::Announced(Some(length)) = head.body {
             response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
         }

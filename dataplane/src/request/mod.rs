@@ -9,8 +9,9 @@ mod waits;
 
 use crate::connection::Peer;
 use crate::course::Course;
-use crate::failure::{self, Failure};
+use crate::failure::{self, Asked, Failure};
 use crate::forwarding;
+use crate::grpc;
 use crate::message::{BodyLength, Frame, RequestBody, RequestHead, ResponseHead, ResponseSink};
 use crate::rates::Telling;
 use crate::replay::Replay;
@@ -19,10 +20,10 @@ use crate::timer::Deadline;
 use crate::wire::poll_once;
 use crate::worker::Worker;
 use attempt::Attempt;
-pub(crate) use attempt::Tunnel;
+pub(crate) use attempt::{Tunnel, TunnelTo};
 use bytes::Bytes;
 use hedge::Hedge;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, EXPECT};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use lb_core::route::FallbackResponse;
 use std::cell::{Cell, RefCell};
@@ -71,7 +72,7 @@ pub(crate) async fn serve(
             if !body.has_ended() {
                 sink.close_after();
             }
-            match answer(sink, failure, Some(&head.method), deadline).await {
+            match answer(sink, failure, &Asked::new(&head.method, &head.headers), deadline).await {
                 Ok(()) => (failure.answer().0, Outcome::Answered),
                 Err(gone) => (gone.answer().0, Outcome::Aborted),
             }
@@ -94,33 +95,27 @@ async fn skip_what_came(body: &mut impl RequestBody) {
     }
 }
 
-/// Answers in place of a backend. `method` is the request's, where it is known.
+/// Answers in place of a backend.
 pub(crate) async fn answer(
     sink: &mut impl ResponseSink,
     failure: Failure,
-    method: Option<&Method>,
+    asked: &Asked,
     deadline: &Deadline,
 ) -> Result<(), Failure> {
-    let (head, body) = failure.response();
-    write(sink, head, body, method, deadline).await
+    let (head, body) = failure.response(asked);
+    write(sink, head, body, deadline).await
 }
 
 async fn write(
     sink: &mut impl ResponseSink,
-    mut head: ResponseHead,
+    head: ResponseHead,
     body: Bytes,
-    method: Option<&Method>,
     deadline: &Deadline,
 ) -> Result<(), Failure> {
     let write = async {
-        if method == Some(&Method::HEAD) {
-            head.body = BodyLength::Announced(Some(body.len() as u64));
-            sink.head(head).await?;
-        } else {
-            sink.head(head).await?;
-            if !body.is_empty() {
-                sink.data(body).await?;
-            }
+        sink.head(head).await?;
+        if !body.is_empty() {
+            sink.data(body).await?;
         }
         sink.end(None).await
     };
@@ -141,6 +136,7 @@ async fn forward(
     let listener = snapshot.listeners.get(&peer.port).ok_or(Failure::NoRoute)?;
     // 2. Route: host and path say which backend sets may answer.
     let route = listener.routes.find(&head.host(), head.path()).ok_or(Failure::NoRoute)?;
+    check_expectations(&head.headers)?;
     // 3. Policy: the backend learns who asks, and the client's own claims end here. From here on the client is whom
     // trusted proxies named, if there are any.
     let policy = if listener.clients.is_empty() { None } else { listener.clients.get(&route.pool) };
@@ -154,7 +150,7 @@ async fn forward(
         session.recall().await;
     }
     let session = RefCell::new(session);
-    let course = Course::new(deadline, &route.timeouts);
+    let course = Course::new(deadline, &route.timeouts, grpc::timeout(&head.headers));
     let is_kept = Cell::new(true);
     let mut body = Replay::new(forwarding::Disclaimed(body), &course, &is_kept);
     let mut attempts = Attempts::new(&route.retry, head);
@@ -197,6 +193,14 @@ async fn forward(
     }
 }
 
+/// 100-continue is between the client and the backend, of whom each knows what it waits for; nobody knows another one (RFC
+/// 9110, section 10.1.1).
+fn check_expectations(headers: &HeaderMap) -> Result<(), Failure> {
+    let mut all = headers.get_all(EXPECT).iter();
+    let is_known = all.all(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+    if is_known { Ok(()) } else { Err(Failure::ExpectationFailed) }
+}
+
 /// Says what was configured in place of a backend's answer.
 async fn say(
     sink: &mut impl ResponseSink,
@@ -209,8 +213,12 @@ async fn say(
     let mut headers = HeaderMap::new();
     headers.insert(failure::REASON_HEADER, HeaderValue::from_static("fallback"));
     headers.extend(kind.ok().map(|kind| (CONTENT_TYPE, kind)));
-    let body = Bytes::copy_from_slice(&response.body);
-    let head = ResponseHead { status, headers, body: BodyLength::Known(body.len() as u64) };
-    write(sink, head, body, Some(method), course.deadline()).await?;
+    let mut body = Bytes::copy_from_slice(&response.body);
+    let mut length = BodyLength::Known(body.len() as u64);
+    if *method == Method::HEAD {
+        length = BodyLength::Announced(Some(body.len() as u64));
+        body = Bytes::new();
+    }
+    write(sink, ResponseHead { status, headers, body: length }, body, course.deadline()).await?;
     Ok((status, None))
 }

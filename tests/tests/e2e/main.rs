@@ -17,6 +17,7 @@ mod names;
 mod objects;
 mod poison;
 mod policy;
+mod protocols;
 mod quickstart;
 mod readiness;
 mod resilience;
