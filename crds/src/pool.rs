@@ -3,19 +3,25 @@
 #![allow(clippy::duplicated_attributes, reason = "each printcolumn has a type_ of its own")]
 
 mod backend_set;
+mod client_address;
 mod connections;
 mod data_plane;
 mod endpoint_selector;
 mod health_check;
 mod limits;
 mod load_balancing;
+mod rate_limit;
 mod resilience;
+mod rule;
 mod sessions;
 mod split;
 
 pub use backend_set::{
     BackendSet, CLUSTERS_MAX, DnsSource, IpFamily, KubeconfigRef, OtherCluster, SECRET_KEY_BYTES_MAX,
     SECRET_KEY_PATTERN, ServiceSource, StaticBackend, StaticSource,
+};
+pub use client_address::{
+    ClientAddress, ClientAddressSource, ForwardedHeader, TRUSTED_HOPS_MAX, TRUSTED_NETWORKS_MAX,
 };
 pub use connections::{
     BACKEND_REQUESTS_MAX, Concurrency, ConnectionPool, IDLE_PER_BACKEND_MAX, PER_BACKEND_MAX,
@@ -45,11 +51,17 @@ pub use load_balancing::{
     LoadBalancing, Locality, PRIORITY_MAX, SLOW_START_MAX_S, SlowStart,
 };
 
+pub use rate_limit::{
+    IP_NETWORKS_MAX, IpRules, NETWORK_BYTES_MAX, RATE_KEYS_DEFAULT, RATE_KEYS_OF_POOL_MAX, RATE_KEYS_RANGE,
+    RATE_LIMITS_MAX, RATE_NAME_BYTES_MAX, RATE_REQUESTS_MAX, RateLimit, RateLimitAlgorithm, RateLimitHeaders,
+    RateLimitKey, RateLimitKeyType,
+};
 pub use resilience::{
     BREAKER_REQUESTS_MAX, BUDGET_RETRIES_MAX, CONTENT_TYPE_BYTES_MAX, CircuitBreaker, Fallback,
     FallbackResponse, HALF_OPEN_REQUESTS_MAX, RESPONSE_BODY_BYTES_MAX, RETRY_ATTEMPTS_MAX, RETRY_CODES_MAX,
     Retry, RetryBudget,
 };
+pub use rule::{PathMatch, PathMatchType, RouteMatch, Rule};
 pub use sessions::{
     COOKIE_NAME, COOKIE_NAME_BYTES_MAX, COOKIE_PATH_BYTES_MAX, CookieConfig, CookieLifetime, CookieSecurity,
     SESSION_NAME_BYTES_MAX, SESSIONS_RANGE, SameSite, SessionPersistence, SessionType,
@@ -257,6 +269,19 @@ pub struct LoadBalancerPoolSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<RequestLimits>,
 
+    /// From where requests may come, for every rule that does not say it itself. Without it: from everywhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ip_rules: Option<IpRules>,
+
+    /// How many requests there may be, for every rule that does not say it itself, and counted over all of these rules
+    /// together; at most 8. Without it: as many as come.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = RATE_LIMITS_MAX),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])
+    )]
+    pub rate_limits: Vec<RateLimit>,
+
     /// Which proxies serve the pool. Without it: all of class default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data_plane: Option<DataPlane>,
@@ -300,6 +325,11 @@ pub struct Listener {
         extend("x-kubernetes-list-type" = "set")
     )]
     pub hostnames: Vec<String>,
+
+    /// Whose word on the client's address counts. Without it: nobody's, and every X-Forwarded header of a request is
+    /// replaced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_address: Option<ClientAddress>,
 
     /// Certificates; for protocol HTTPS, and only there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -352,111 +382,6 @@ pub struct SecretReference {
     /// Name of the Secret.
     #[schemars(length(min = 1, max = HOSTNAME_BYTES_MAX), regex(pattern = OBJECT_NAME_PATTERN))]
     pub name: String,
-}
-
-/// Requests that match go to these backend sets.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Rule {
-    /// Name of the rule, for messages: a DNS label of 1 to 63 characters.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = NAME_BYTES_MAX), regex(pattern = NAME_PATTERN))]
-    pub name: Option<String>,
-
-    /// Hosts that the rule is for, lower case, at most 16; `*.example.com` stands for every name below
-    /// example.com. Without it: every host of the listeners.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(
-        length(max = HOSTNAMES_MAX),
-        inner(length(min = 1, max = HOSTNAME_BYTES_MAX), regex(pattern = HOSTNAME_PATTERN)),
-        extend("x-kubernetes-list-type" = "set")
-    )]
-    pub hostnames: Vec<String>,
-
-    /// Requests that the rule is for: any of these, at most 16. Without it: every request.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = MATCHES_MAX), extend("x-kubernetes-list-type" = "atomic"))]
-    pub matches: Vec<RouteMatch>,
-
-    /// Backend sets that share the rule's requests by weight: 1 to 8, at least one with a weight above 0.
-    #[schemars(
-        length(min = 1, max = RULE_BACKEND_SETS_MAX),
-        extend(
-            "x-kubernetes-list-type" = "map",
-            "x-kubernetes-list-map-keys" = ["name"],
-            "x-kubernetes-validations" = [{
-                "rule": "self.exists(b, b.weight > 0)",
-                "message": "at least one backend set of a rule must have a weight above 0",
-                "reason": "FieldValueInvalid",
-            }]
-        )
-    )]
-    pub backend_sets: Vec<WeightedBackendSet>,
-
-    /// How long a request of this rule may take.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub timeouts: Option<RuleTimeouts>,
-
-    /// When a request of this rule is tried again, in place of spec.retry as a whole.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub retry: Option<Retry>,
-
-    /// Whether requests of this rule that belong together go to one backend, in place of spec.sessionPersistence as a
-    /// whole.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub session_persistence: Option<SessionPersistence>,
-
-    /// How large requests of this rule may be.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub limits: Option<RequestLimits>,
-}
-
-/// One kind of request.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct RouteMatch {
-    /// The path of the request.
-    pub path: PathMatch,
-}
-
-/// Compares the path of a request, as the listener's paths makes it, byte by byte and without the query.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct PathMatch {
-    /// PathPrefix compares whole segments: /a matches /a and /a/b, not /ab. Exact compares the whole path.
-    #[serde(rename = "type", default)]
-    pub kind: PathMatchType,
-
-    /// Path to compare with, up to 1024 characters: starts with a slash; no empty, `.` or `..` segment, no `%2F`.
-    #[schemars(
-        length(min = 1, max = PATH_BYTES_MAX),
-        regex(pattern = PATH_PATTERN),
-        extend("x-kubernetes-validations" = [
-            {
-                "rule": "!self.contains('//')",
-                "message": "a path must not contain an empty segment (//)",
-            },
-            {
-                "rule": "!self.contains('/./') && !self.contains('/../') && !self.endsWith('/.') && !self.endsWith('/..')",
-                "message": "a path must not contain a segment . or ..",
-            },
-            {
-                "rule": "!self.contains('%2f') && !self.contains('%2F')",
-                "message": "a path must not contain an encoded slash (%2F)",
-            },
-        ])
-    )]
-    pub value: String,
-}
-
-/// How a path is compared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[schemars(inline)]
-#[allow(missing_docs, reason = "a doc comment on a variant would turn the schema's enum into oneOf")]
-pub enum PathMatchType {
-    #[default]
-    PathPrefix,
-    Exact,
 }
 
 fn one() -> i32 {

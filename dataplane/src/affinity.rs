@@ -49,6 +49,7 @@ mod tests {
         Peer {
             port: 80,
             scheme: Scheme::Http,
+            address: ip.parse().expect("an address"),
             ip: HeaderValue::from_static(ip),
             limits: std::sync::Arc::default(),
         }

@@ -9,7 +9,7 @@ use crate::worker::Worker;
 use crate::{http1, http2, tunnel};
 use bytes::BytesMut;
 use http::HeaderValue;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,13 +39,15 @@ pub const LINGER_BYTES_MAX: usize = 256 << 10;
 /// How an HTTP/2 connection begins (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// What is known of a client's connection before it asks for anything.
+/// Who asks: what is known of a client's connection, or what trusted proxies said of the client of one request.
 #[derive(Debug)]
 pub(crate) struct Peer {
     /// Port of the listener that it came to.
     pub(crate) port: u16,
     pub(crate) scheme: Scheme,
-    /// The client's address, as it goes into headers.
+    /// The client's address; never an IPv4-mapped one.
+    pub(crate) address: IpAddr,
+    /// The same, as it goes into headers.
     pub(crate) ip: HeaderValue,
     /// Of the listener, as they were when the connection came.
     pub(crate) limits: Arc<ListenerLimits>,
@@ -68,14 +70,15 @@ pub(crate) async fn serve(worker: Rc<Worker>, port: u16, stream: TcpStream, addr
     let Some(listener) = snapshot.listeners.get(&port) else { return };
     let (protocol, limits) = (listener.protocol.clone(), Arc::clone(&listener.limits));
     drop(snapshot);
-    let ip = HeaderValue::try_from(address.ip().to_canonical().to_string()).expect("an address is ASCII");
+    let address = address.ip().to_canonical();
+    let ip = HeaderValue::try_from(address.to_string()).expect("an address is ASCII");
     match protocol {
         Protocol::Http => {
-            let peer = Peer { port, scheme: Scheme::Http, ip, limits };
+            let peer = Peer { port, scheme: Scheme::Http, address, ip, limits };
             plain(worker, peer, Io::Plain(stream)).await;
         }
         Protocol::Https(config) => {
-            let peer = Peer { port, scheme: Scheme::Https, ip, limits };
+            let peer = Peer { port, scheme: Scheme::Https, address, ip, limits };
             tls(worker, peer, stream, config).await;
         }
     }

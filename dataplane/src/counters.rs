@@ -92,6 +92,10 @@ pub struct Counters {
     pub sessions: [Count; 3],
     /// Session cookies that were not believed: forged, of another pool, expired, too long.
     pub cookies_refused: [Count; 4],
+    /// Requests from where the rule lets none come.
+    pub ip_denied: Count,
+    /// Requests that a rate limit refused.
+    pub rate_limited: Count,
     /// Requests on backends now (gauge).
     pub upstream_in_flight: Count,
     /// Tunnels (WebSocket) that were opened.

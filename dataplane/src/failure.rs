@@ -49,6 +49,10 @@ pub(crate) enum Failure {
     NoBackend,
     #[error("The backend speaks HTTP/2, and has not announced that it takes WebSockets on it (RFC 8441).")]
     UpgradeUnsupported,
+    #[error("The rule takes no requests from the client's address.")]
+    IpDenied,
+    #[error("There are too many requests; ask again after {retry_after_s} s.")]
+    RateLimited { retry_after_s: u32 },
     // Limits of the backends.
     #[error("Too many requests to the backends failed: none is sent until they have been tried again.")]
     CircuitOpen { retry_after_s: u32 },
@@ -110,6 +114,8 @@ impl Failure {
             Self::NoRoute => (StatusCode::NOT_FOUND, "no_route"),
             Self::NoBackend => (StatusCode::SERVICE_UNAVAILABLE, "no_backend"),
             Self::UpgradeUnsupported => (StatusCode::NOT_IMPLEMENTED, "upgrade_unsupported"),
+            Self::IpDenied => (StatusCode::FORBIDDEN, "ip_denied"),
+            Self::RateLimited { .. } => (StatusCode::TOO_MANY_REQUESTS, "rate_limited"),
             Self::CircuitOpen { .. } => (StatusCode::SERVICE_UNAVAILABLE, "circuit_open"),
             Self::QueueFull => (StatusCode::SERVICE_UNAVAILABLE, "queue_full"),
             Self::QueueTimeout => (StatusCode::SERVICE_UNAVAILABLE, "queue_timeout"),
@@ -142,7 +148,7 @@ impl Failure {
             body = Bytes::from(format!("{json}\n"));
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         }
-        if let Self::CircuitOpen { retry_after_s } = self {
+        if let Self::CircuitOpen { retry_after_s } | Self::RateLimited { retry_after_s } = self {
             headers.insert(RETRY_AFTER, retry_after_s.into());
         }
         let mut length = BodyLength::Known(body.len() as u64);
@@ -208,6 +214,8 @@ mod tests {
             Failure::NoRoute,
             Failure::NoBackend,
             Failure::UpgradeUnsupported,
+            Failure::IpDenied,
+            Failure::RateLimited { retry_after_s: 1 },
             Failure::CircuitOpen { retry_after_s: 1 },
             Failure::QueueFull,
             Failure::QueueTimeout,

@@ -1,14 +1,24 @@
-//! What a backend is told of the client: `X-Forwarded-*` and `X-Real-IP`.
+//! What a backend is told of the client: `X-Forwarded-*`, `X-Real-IP`, and `Forwarded` where it is asked for.
 //!
-//! What a client says of itself in these fields is not believed: no trusted proxies can be named yet, so they are
-//! dropped, all of the family and `Forwarded`, and ours are put in their place. A backend behind CGI or WSGI reads
-//! `X_Forwarded_For` as the same field, and some merge trailers into the headers: both are dropped as well.
+//! What a client says of itself in these fields is not believed: they are dropped, all of the family and `Forwarded`, and
+//! ours are put in their place. The word of trusted proxies counts ([`claims`]), as far back as the first address that is
+//! not one of theirs; what stands before it in the chain is that client's own claim, and ends here too. A backend behind
+//! CGI or WSGI reads `X_Forwarded_For` as the same field, and some merge trailers into the headers: both are dropped as
+//! well.
+
+mod claims;
 
 use crate::connection::{Peer, Scheme};
 use crate::failure::Failure;
 use crate::message::{Frame, RequestBody, RequestHead};
+use claims::Told;
 use http::HeaderMap;
-use http::header::{HeaderName, HeaderValue};
+use http::header::{FORWARDED, HeaderName, HeaderValue};
+use http::uri::Authority;
+use lb_core::addresses::ClientPolicy;
+use std::fmt::Write as _;
+use std::net::IpAddr;
+use std::sync::Arc;
 
 const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -18,23 +28,76 @@ const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 /// How the names of all fields begin that proxies describe clients in.
 const FAMILY: &str = "x-forwarded-";
 
-/// Puts the client's address, scheme and host into the request's headers, and nothing of what it claims there.
-pub(crate) fn describe_client(head: &mut RequestHead, peer: &Peer) {
-    let headers = &mut head.headers;
-    drop_claims(headers);
-    headers.insert(FOR, peer.ip.clone());
-    headers.insert(REAL_IP, peer.ip.clone());
-    headers.insert(
-        PROTO,
-        match peer.scheme {
-            Scheme::Http => HeaderValue::from_static("http"),
-            Scheme::Https => HeaderValue::from_static("https"),
-        },
-    );
-    if let Some(authority) = &head.authority {
-        let value = HeaderValue::from_str(authority.as_str()).expect("an authority is visible ASCII");
-        headers.insert(HOST, value);
+/// Puts the client's address, scheme and host into the request's headers, and nothing of what it claims there. Who the
+/// client is, where trusted proxies said that it is another than who is connected.
+pub(crate) fn describe_client(
+    head: &mut RequestHead,
+    peer: &Peer,
+    policy: Option<&ClientPolicy>,
+) -> Option<Peer> {
+    let Some(policy) = policy else {
+        drop_claims(&mut head.headers);
+        describe(head, peer, peer.ip.clone(), None);
+        return None;
+    };
+    let told = claims::read(&head.headers, peer.address, policy);
+    drop_claims(&mut head.headers);
+    let scheme = told.scheme.unwrap_or(peer.scheme);
+    let address = told.chain.client();
+    let ip = if address == peer.address { peer.ip.clone() } else { value(&address.to_string()) };
+    let client = Peer { port: peer.port, scheme, address, ip, limits: Arc::clone(&peer.limits) };
+    let mut chain = String::new();
+    for hop in &told.chain.addresses {
+        let comma = if chain.is_empty() { "" } else { ", " };
+        let _ = write!(chain, "{comma}{hop}");
     }
+    if policy.sends_forwarded {
+        head.headers.insert(FORWARDED, forwarded(&told, scheme, head.authority.as_ref()));
+    }
+    describe(head, &client, value(&chain), told.host);
+    Some(client)
+}
+
+fn describe(head: &mut RequestHead, client: &Peer, chain: HeaderValue, host: Option<HeaderValue>) {
+    let headers = &mut head.headers;
+    headers.insert(FOR, chain);
+    headers.insert(REAL_IP, client.ip.clone());
+    headers.insert(PROTO, HeaderValue::from_static(name(client.scheme)));
+    let own = || head.authority.as_ref().map(|authority| value(authority.as_str()));
+    if let Some(host) = host.or_else(own) {
+        headers.insert(HOST, host);
+    }
+}
+
+/// RFC 7239, section 4: what is known of the client's own request stands in its element.
+fn forwarded(told: &Told, scheme: Scheme, authority: Option<&Authority>) -> HeaderValue {
+    let mut text = String::new();
+    for (at, hop) in told.chain.addresses.iter().enumerate() {
+        let comma = if at == 0 { "" } else { ", " };
+        let _ = match hop {
+            IpAddr::V4(hop) => write!(text, "{comma}for={hop}"),
+            IpAddr::V6(hop) => write!(text, "{comma}for=\"[{hop}]\""),
+        };
+        if at == 0 {
+            let told = told.host.as_ref().and_then(|host| host.to_str().ok());
+            if let Some(host) = told.or(authority.map(Authority::as_str)) {
+                let _ = write!(text, ";host=\"{host}\"");
+            }
+            let _ = write!(text, ";proto={}", name(scheme));
+        }
+    }
+    value(&text)
+}
+
+fn name(scheme: Scheme) -> &'static str {
+    match scheme {
+        Scheme::Http => "http",
+        Scheme::Https => "https",
+    }
+}
+
+fn value(text: &str) -> HeaderValue {
+    HeaderValue::from_str(text).expect("addresses and authorities are visible ASCII")
 }
 
 /// A request's body, whose trailers claim nothing.
@@ -84,14 +147,13 @@ mod tests {
 
     fn described(bytes: &'static [u8]) -> HeaderMap {
         let mut head = crate::http1::head::request(&Bytes::from_static(bytes), 100).expect("a request").head;
-        let peer = Peer {
-            port: 80,
-            scheme: Scheme::Http,
-            ip: HeaderValue::from_static("192.0.2.1"),
-            limits: Arc::default(),
-        };
-        describe_client(&mut head, &peer);
+        assert!(describe_client(&mut head, &peer(), None).is_none());
         head.headers
+    }
+
+    fn peer() -> Peer {
+        let ip = HeaderValue::from_static("192.0.2.1");
+        Peer { port: 80, scheme: Scheme::Http, address: [192, 0, 2, 1].into(), ip, limits: Arc::default() }
     }
 
     #[test]
@@ -121,6 +183,77 @@ mod tests {
         passed.sort_unstable();
         assert_eq!(passed, ["forwarded-by", "x-forwarded", "x-real-ip-hash", "x_request_id"]);
         assert_eq!(headers.get_all(FOR).iter().count(), 1);
+    }
+
+    /// What the backend is told of a request that a trusted proxy sent, and who the client is.
+    fn told(policy: &ClientPolicy, fields: &str) -> (String, Vec<String>) {
+        let bytes = format!("GET / HTTP/1.1\r\nHost: weir.example\r\n{fields}\r\n");
+        let mut head = crate::http1::head::request(&Bytes::from(bytes), 100).expect("a request").head;
+        let client = describe_client(&mut head, &peer(), Some(policy)).expect("a policy");
+        let shown = head.headers.iter().map(|(name, value)| {
+            assert_eq!(head.headers.get_all(name).iter().count(), 1, "{name}");
+            format!("{name}: {}", value.to_str().expect("text"))
+        });
+        (client.address.to_string(), shown.collect())
+    }
+
+    fn trusting(networks: &[&str]) -> ClientPolicy {
+        let networks = networks.iter().map(|network| (network.parse().expect("a network"), ()));
+        let trusted = lb_core::addresses::TrustedProxies {
+            networks: Some(lb_core::addresses::IpTable::new(networks)),
+            hops: None,
+        };
+        ClientPolicy { trusted, ..ClientPolicy::default() }
+    }
+
+    #[test]
+    fn the_word_of_a_trusted_proxy_is_passed_on_without_the_clients_own() {
+        let ours = trusting(&["192.0.2.0/24", "10.0.0.0/8"]);
+        let (client, headers) = told(
+            &ours,
+            "X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-For: 198.51.100.7, 10.0.0.1\r\nX-Forwarded-Proto: https\r\n\
+             X-Forwarded-Host: shop.example\r\nForwarded: for=7.7.7.7\r\nX-Real-IP: 8.8.8.8\r\nX-Forwarded-Port: 9\r\n",
+        );
+        assert_eq!(client, "198.51.100.7");
+        let expected = [
+            "x-forwarded-for: 198.51.100.7, 10.0.0.1, 192.0.2.1",
+            "x-real-ip: 198.51.100.7",
+            "x-forwarded-proto: https",
+            "x-forwarded-host: shop.example",
+        ];
+        assert_eq!(headers, expected);
+    }
+
+    #[test]
+    fn nobody_else_is_believed_though_others_are_trusted() {
+        let (client, headers) = told(
+            &trusting(&["10.0.0.0/8"]),
+            "X-Forwarded-For: 10.0.0.1\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: evil\r\n",
+        );
+        assert_eq!(client, "192.0.2.1");
+        let expected = [
+            "x-forwarded-for: 192.0.2.1",
+            "x-real-ip: 192.0.2.1",
+            "x-forwarded-proto: http",
+            "x-forwarded-host: weir.example",
+        ];
+        assert_eq!(headers, expected);
+    }
+
+    #[test]
+    fn forwarded_is_written_where_it_is_asked_for() {
+        let policy = ClientPolicy { sends_forwarded: true, ..trusting(&["192.0.2.0/24"]) };
+        for (fields, expected) in [
+            ("", "for=192.0.2.1;host=\"weir.example\";proto=http"),
+            ("Forwarded: for=6.6.6.6\r\n", "for=192.0.2.1;host=\"weir.example\";proto=http"),
+            (
+                "X-Forwarded-For: 2001:db8::1\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: a.example:8443\r\n",
+                "for=\"[2001:db8::1]\";host=\"a.example:8443\";proto=https, for=192.0.2.1",
+            ),
+        ] {
+            let (_, headers) = told(&policy, fields);
+            assert_eq!(headers[0], format!("forwarded: {expected}"), "{fields}");
+        }
     }
 
     /// A body of one piece and trailers.

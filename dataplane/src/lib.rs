@@ -2,7 +2,7 @@
 //!
 //! [`proxy`] says what runs in the process. A request goes through these modules in this order; [`request`] is the
 //! one that knows them all: `listener` -> `worker` -> `connection` -> `http1` or `http2` -> `request` ->
-//! `forwarding` -> `balance` -> `pool` -> `upstream`.
+//! `forwarding` -> `rates` -> `balance` -> `pool` -> `upstream`.
 //!
 //! A configuration change comes in by [`config`], becomes a [`snapshot`] and is in force with one pointer swap.
 //! [`admin`] and [`metrics`] show what happens; they read, and nothing on the request path waits for them.
@@ -27,6 +27,7 @@ mod link;
 mod message;
 mod outcomes;
 mod pool;
+mod rates;
 mod replay;
 mod retry;
 mod sources;

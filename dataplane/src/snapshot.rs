@@ -5,8 +5,11 @@
 
 use crate::{connection, http1};
 use arc_swap::ArcSwap;
+use foldhash::HashMap;
+use lb_core::addresses::ClientPolicy;
 use lb_core::backend::BackendSet;
 use lb_core::path::PathPolicy;
+use lb_core::rate::Limiter;
 use lb_core::route::RouteTable;
 use lb_core::sessions::SessionTable;
 use std::collections::BTreeMap;
@@ -24,6 +27,8 @@ pub struct Snapshot {
     pub sets: Arc<[Arc<BackendSet>]>,
     /// Sessions that this process remembers, a table for each pool that has any.
     pub tables: Vec<Arc<SessionTable>>,
+    /// Every limit that a route asks, each once.
+    pub limiters: Vec<Arc<Limiter>>,
 }
 
 /// One port: pools that share it are merged here.
@@ -41,6 +46,17 @@ pub struct Listener {
     pub limits: Arc<ListenerLimits>,
     /// What is done with paths before a route is looked for.
     pub paths: PathPolicy,
+    /// Who the client is for the routes of a pool; for a pool that is not there, who is connected.
+    pub clients: Clients,
+}
+
+impl Listener {
+    /// Whose word counts on who the client of a pool's route is; `None`: nobody's.
+    #[must_use]
+    pub fn client_policy(&self, pool: &str) -> Option<&ClientPolicy> {
+        // Most listeners have none, and then nothing is hashed.
+        if self.clients.is_empty() { None } else { self.clients.get(pool).map(|policy| &**policy) }
+    }
 }
 
 /// What clients may do on a listener. A connection keeps what it came under, but for the size of targets and the pace of
@@ -92,6 +108,9 @@ impl Default for ListenerLimits {
         }
     }
 }
+
+/// Who the client is, by the name of the pool whose route it is.
+pub type Clients = Arc<HashMap<Arc<str>, Arc<ClientPolicy>>>;
 
 /// What a listener speaks.
 #[derive(Debug, Clone)]

@@ -6,10 +6,12 @@
 use crate::balance::Turns;
 use crate::connection::{self, Peer};
 use crate::counters::Counters;
+use crate::failure::Failure;
 use crate::listener::ListenerChange;
 use crate::message::RequestHead;
 use crate::outcomes::Outcomes;
 use crate::pool::Pools;
+use crate::rates::{self, Telling};
 use crate::sessions::{Keeping, Moment, Seen};
 use crate::snapshot::{Current, Protocol, Snapshot};
 use crate::sources::{Admitted, Refused, Sources};
@@ -17,7 +19,7 @@ use crate::timer::{TICK, Timers};
 use crate::warm;
 use crate::wire::poll_once;
 use lb_core::resilience::RetryBudget;
-use lb_core::route::Sessions;
+use lb_core::route::{Route, Sessions};
 use socket2::SockRef;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -113,6 +115,27 @@ impl Worker {
             self.counters.cookie_refused(refusal);
         }
         seen
+    }
+
+    /// Lets a request of this route go on, where it may come from there and so often.
+    ///
+    /// # Errors
+    /// What it is refused for.
+    pub(crate) fn admit<S>(
+        &self,
+        route: &Route,
+        head: &RequestHead,
+        peer: &Peer,
+        sink: &mut Telling<'_, S>,
+    ) -> Result<(), Failure> {
+        let now = || self.outcomes.since_start(Instant::now());
+        let admitted = rates::check(route, head, peer, now, sink);
+        match admitted {
+            Err(Failure::IpDenied) => self.counters.ip_denied.add(1),
+            Err(Failure::RateLimited { .. }) => self.counters.rate_limited.add(1),
+            _ => {}
+        }
+        admitted
     }
 
     /// Takes a retry out of a set's budget, where there is one left.

@@ -21,6 +21,7 @@
 
 mod certificates;
 mod check;
+mod client_address;
 mod conflict;
 mod data_plane;
 mod index;

@@ -1,9 +1,11 @@
 //! How a set's backends are chosen, reached and checked, from the specification to the wire.
 
+mod rates;
 mod resilience;
 mod sessions;
 mod upstream;
 
+pub(super) use rates::{check_keys, ip_rules, networks, rate_limits};
 pub(super) use resilience::{check_fallbacks, retry};
 pub(super) use sessions::sessions;
 pub(super) use upstream::protocol;

@@ -6,7 +6,7 @@ use super::limits;
 use super::policy::{self, Policy};
 use super::rules::{check_routes, rules};
 use super::sources::{self, SetSource};
-use super::{DEFAULT_NAMESPACE, DataPlane, ObjectKey, Objects, Rejection, Warning};
+use super::{DEFAULT_NAMESPACE, DataPlane, ObjectKey, Objects, Rejection, Warning, client_address};
 use prost::Message as _;
 use std::collections::{BTreeMap, BTreeSet};
 use weir_crds::pool as spec;
@@ -122,8 +122,11 @@ fn listeners(
         claims.extend(claims_of(&field, listener, port, &spec.rules));
         let limits = listener.limits.as_ref();
         let limits = limits.map(|own| limits::of_listener(&format!("{field}.limits"), own, check));
-        if let Some(compiled_one) = compile_listener(&field, listener, port, certificates) {
-            compiled.push(push::Listener { limits, ..compiled_one });
+        let client_address = listener.client_address.as_ref();
+        let client_address =
+            client_address.map(|own| client_address::compile(&format!("{field}.clientAddress"), own, check));
+        if let Some(listener) = compile_listener(&field, listener, port, certificates) {
+            compiled.push(push::Listener { limits, client_address, ..listener });
         }
     }
     (compiled, claims)
@@ -205,6 +208,7 @@ fn compile_listener(
         limits: None,
         paths: listener.paths.as_ref().map(limits::paths),
         created_s: 0,
+        client_address: None,
     })
 }
 

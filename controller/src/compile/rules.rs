@@ -49,6 +49,8 @@ pub(super) fn rules(spec: &LoadBalancerPoolSpec, check: &mut Check) -> Vec<push:
     let sessions = spec.session_persistence.as_ref();
     let sessions = sessions.and_then(|own| policy::sessions("spec.sessionPersistence", own, check));
     let body_bytes_max = limits::body_bytes("spec.limits", spec.limits.as_ref(), check);
+    let ip_rules = spec.ip_rules.as_ref().map(|own| policy::ip_rules("spec.ipRules", own, check));
+    let rate_limits = policy::rate_limits("spec.rateLimits", "pool", &spec.rate_limits, check);
     let mut compiled = Vec::new();
     for (index, rule) in spec.rules.iter().enumerate() {
         let field = format!("spec.rules[{index}]");
@@ -80,9 +82,33 @@ pub(super) fn rules(spec: &LoadBalancerPoolSpec, check: &mut Check) -> Vec<push:
             )
             .or(body_bytes_max)
             .unwrap_or_default(),
+            ip_rules: match &rule.ip_rules {
+                Some(own) => Some(policy::ip_rules(&format!("{field}.ipRules"), own, check)),
+                None => ip_rules.clone(),
+            },
+            rate_limits: match &rule.rate_limits {
+                Some(own) => policy::rate_limits(
+                    &format!("{field}.rateLimits"),
+                    &scope(index, &spec.rules),
+                    own,
+                    check,
+                ),
+                None => rate_limits.clone(),
+            },
         });
     }
+    policy::check_keys(&compiled, check);
     compiled
+}
+
+/// What a rule's limits are known by: its name, so that rules may change places, or its place where it has none of its own.
+fn scope(index: usize, rules: &[spec::Rule]) -> String {
+    match &rules[index].name {
+        Some(name) if rules.iter().filter(|rule| rule.name.as_ref() == Some(name)).count() == 1 => {
+            format!("rule/{name}")
+        }
+        _ => format!("rules/{index}"),
+    }
 }
 
 /// Refuses more routes than a proxy makes of one pool. Listeners that have no certificate as yet count too: one that comes

@@ -8,8 +8,10 @@ mod parts;
 
 pub use parts::{Entry, RouteParts};
 
+use crate::addresses::IpRules;
 use crate::backend::BackendSet;
 use crate::host::HostMap;
+use crate::rate::Limiter;
 use crate::resilience::RetryPolicy;
 use crate::sessions::{SessionPolicy, SessionTable};
 use foldhash::HashMap;
@@ -37,6 +39,10 @@ pub struct Route {
     pub sessions: Option<Arc<Sessions>>,
     /// Bytes of a request's body; `None` for no limit.
     pub body_bytes_max: Option<u64>,
+    /// From where requests may come; `None`: from everywhere.
+    pub ip_rules: Option<Arc<IpRules>>,
+    /// How many there may be, asked in this order.
+    pub limits: Vec<Arc<Limiter>>,
 }
 
 impl Route {
@@ -54,6 +60,8 @@ impl Route {
             retry,
             sessions: None,
             body_bytes_max: None,
+            ip_rules: None,
+            limits: Vec::new(),
         }
     }
 

@@ -14,7 +14,7 @@
 use super::convert::{self, Certificates, ListenerProtocol, ListenerSpec, PoolSpec, Rejection, SetSpec};
 use super::members;
 use super::ports::{Port, Ports};
-use super::routes::{self, Parts, PoolSessions};
+use super::routes::{self, Parts, PoolLimits, PoolSessions};
 use super::status::Status;
 use crate::health::{Counts, Exchange, Ids, Orders, Surroundings};
 use crate::listener::Sockets;
@@ -26,6 +26,7 @@ use lb_core::backend::{BackendSet, Membership, Place};
 use lb_core::health::SetPlan;
 use rustls::ServerConfig;
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use weir_proto::push;
@@ -42,6 +43,10 @@ pub struct Applier {
     pools: BTreeMap<String, ServedPool>,
     /// Of those that remember sessions.
     sessions: BTreeMap<String, PoolSessions>,
+    /// Of all pools.
+    limits: BTreeMap<String, PoolLimits>,
+    /// For their hashes.
+    seed: u64,
     /// What they have on each port.
     ports: Ports,
     tls: BTreeMap<u16, PortTls>,
@@ -99,6 +104,8 @@ impl Applier {
             status: Arc::default(),
             pools: BTreeMap::new(),
             sessions: BTreeMap::new(),
+            limits: BTreeMap::new(),
+            seed: RandomState::new().hash_one(0),
             ports: Ports::default(),
             tls: BTreeMap::new(),
             ring: None,
@@ -192,6 +199,7 @@ impl Applier {
         if let Some(served) = self.pools.remove(pool) {
             self.gone.extend(served.sets.values().cloned());
             self.sessions.remove(pool);
+            self.limits.remove(pool);
             self.touched.extend(self.ports.remove(pool, &served.spec));
             self.needs_commit = true;
         }
@@ -297,7 +305,8 @@ impl Applier {
             routes::once(listeners.values().flat_map(|listener| &*listener.sets)).into()
         };
         let tables = routes::tables(self.sessions.values());
-        self.current.store(Arc::new(Snapshot { version, listeners, sets, tables }));
+        let limiters = self.limits.values().flat_map(PoolLimits::all).cloned().collect();
+        self.current.store(Arc::new(Snapshot { version, listeners, sets, tables, limiters }));
         self.sockets.open_exactly(&ports);
         self.status.committed(version);
     }
@@ -411,8 +420,10 @@ impl Applier {
         self.gone.extend(old.iter().flat_map(|pool| pool.sets.values()).filter(|set| !is_kept(set)).cloned());
         let before = self.sessions.remove(pool);
         let sessions = PoolSessions::of(pool, &spec.rules, before.as_ref());
-        let parts = Parts { sets: &sets, sessions: sessions.as_ref(), ids: &self.ids };
+        let limits = PoolLimits::of(&spec.rules, self.limits.get(pool), self.seed);
+        let parts = Parts { sets: &sets, sessions: sessions.as_ref(), limits: &limits, ids: &self.ids };
         let routes = parts.routes(pool, &spec);
+        self.limits.insert(pool.to_owned(), limits);
         self.sessions.extend(sessions.map(|sessions| (pool.to_owned(), sessions)));
         self.touched.extend(self.ports.put(pool, &spec, &routes, old.as_ref().map(|old| &old.spec)));
         self.needs_commit = true;
@@ -447,6 +458,7 @@ impl Applier {
             sets: port.sets(),
             limits: port.limits(),
             paths: port.paths(),
+            clients: port.clients(),
         })
     }
 }

@@ -9,6 +9,7 @@ mod policy;
 mod resilience;
 mod rules;
 mod sessions;
+mod traffic;
 
 pub(super) use resilience::FallbackSpec;
 pub(super) use rules::{PathSpec, RuleSpec};
@@ -16,6 +17,7 @@ pub(super) use rules::{PathSpec, RuleSpec};
 use crate::snapshot::ListenerLimits;
 use crate::tls::{CertificateError, ServerCertificate};
 use http::HeaderName;
+use lb_core::addresses::ClientPolicy;
 use lb_core::backend::{BackendState, SetPolicy};
 use lb_core::health::SetPlan;
 use lb_core::path::PathPolicy;
@@ -24,6 +26,7 @@ use std::fmt::Display;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use traffic::IpRulesRead;
 use weir_proto::limits::{ROUTES_PER_POOL_MAX, routes};
 use weir_proto::push;
 
@@ -76,6 +79,8 @@ pub(super) struct ListenerSpec {
     pub(super) paths: Option<PathPolicy>,
     /// Of the pool, in seconds since 1970; what nobody knows is younger than any.
     pub(super) created_s: u64,
+    /// `None`: who is connected is the client.
+    pub(super) client: Option<Arc<ClientPolicy>>,
 }
 
 #[derive(Debug, Clone)]
@@ -120,7 +125,9 @@ pub(super) fn pool(
         listeners.push(listener);
     }
     let pool: Arc<str> = config.pool.as_str().into();
-    let rules = config.rules.iter().enumerate().map(|(index, wire)| rules::rule(index, wire, &sets, &pool));
+    let mut ip_rules = IpRulesRead::default();
+    let rules = config.rules.iter().enumerate();
+    let rules = rules.map(|(index, wire)| rules::rule(index, wire, &sets, &pool, &mut ip_rules));
     let rules = rules.collect::<Result<Vec<_>, _>>()?;
     check_routes(&listeners, &rules)?;
     let fallbacks = resilience::fallbacks(&config.backend_sets, &sets)?;
@@ -210,7 +217,16 @@ fn listener(
     };
     let paths = wire.paths.as_ref().map(limits::paths);
     let created_s = if wire.created_s == 0 { u64::MAX } else { wire.created_s };
-    Ok(ListenerSpec { port, protocol, hostnames: wire.hostnames.clone(), limits: bounds, paths, created_s })
+    let client = wire.client_address.as_ref().map(|wire| traffic::client(&field("clientAddress"), wire));
+    Ok(ListenerSpec {
+        port,
+        protocol,
+        hostnames: wire.hostnames.clone(),
+        limits: bounds,
+        paths,
+        created_s,
+        client: client.transpose()?.map(Arc::new),
+    })
 }
 
 fn certificate(

@@ -2,8 +2,9 @@
 
 use super::convert::{ListenerProtocol, ListenerSpec, PathSpec, PoolSpec};
 use super::{hosts, routes};
-use crate::snapshot::ListenerLimits;
+use crate::snapshot::{Clients, ListenerLimits};
 use crate::tls::HostCertificates;
+use lb_core::addresses::ClientPolicy;
 use lb_core::backend::BackendSet;
 use lb_core::path::PathPolicy;
 use lb_core::route::{Entry, PathMatch, Route, RouteParts, RouteTable};
@@ -24,6 +25,8 @@ pub(super) struct Port {
     routes: RouteParts,
     /// The sets of all parts; `None` after one of them came or went.
     sets: Option<Arc<[Arc<BackendSet>]>>,
+    /// Who the client is, for pools that say it; `None` after one of them changed that.
+    clients: Option<Clients>,
     are_certificates_new: bool,
 }
 
@@ -35,6 +38,7 @@ struct Part {
     limits: Option<Arc<ListenerLimits>>,
     paths: Option<PathPolicy>,
     created_s: u64,
+    client: Option<Arc<ClientPolicy>>,
 }
 
 impl Ports {
@@ -102,6 +106,7 @@ impl Port {
             limits: listeners().find_map(|listener| listener.limits.clone()),
             paths: listeners().find_map(|listener| listener.paths),
             created_s: listeners().map(|listener| listener.created_s).min().unwrap_or(u64::MAX),
+            client: listeners().find_map(|listener| listener.client.clone()),
         };
         let entries = listeners().flat_map(|listener| entries(listener, spec, of_rules));
         // Of two pools with one host and path the first by name has it: the controller has settled whose it is, and the
@@ -142,6 +147,13 @@ impl Port {
     pub(super) fn sets(&mut self) -> Arc<[Arc<BackendSet>]> {
         let all = || self.parts.values().flat_map(|part| &part.sets).cloned().collect();
         Arc::clone(self.sets.get_or_insert_with(all))
+    }
+
+    /// Who the client is for each pool, the very same map where none changed that.
+    pub(super) fn clients(&mut self) -> Clients {
+        let of = |(pool, part): (&String, &Part)| Some((pool.as_str().into(), part.client.clone()?));
+        let all = || Arc::new(self.parts.iter().filter_map(of).collect());
+        Arc::clone(self.clients.get_or_insert_with(all))
     }
 
     /// The certificates of all pools.
@@ -187,6 +199,9 @@ impl Port {
         let ids = |part: &Part| part.sets.iter().map(|set| set.id).collect::<Vec<_>>();
         if ids(before) != ids(now) {
             self.sets = None;
+        }
+        if before.client != now.client {
+            self.clients = None;
         }
         self.are_certificates_new |= before.certificates != now.certificates;
     }

@@ -3,6 +3,7 @@
 use super::convert::{FallbackSpec, PoolSpec, RuleSpec};
 use crate::health::Ids;
 use lb_core::backend::BackendSet;
+use lb_core::rate::{LimitPolicy, Limiter};
 use lb_core::route::{Fallback, Route, Sessions, WeightedSet};
 use lb_core::sessions::{SessionPolicy, SessionSource, SessionTable};
 use std::collections::{BTreeMap, BTreeSet};
@@ -44,6 +45,36 @@ impl PoolSessions {
     }
 }
 
+/// Limits of a pool with what they have counted, by their ids.
+#[derive(Debug, Clone, Default)]
+pub(super) struct PoolLimits(BTreeMap<Arc<str>, Arc<Limiter>>);
+
+impl PoolLimits {
+    /// The limits of these rules: the one `before` where it is the same. One that is changed counts from nothing. Keys are
+    /// hashed with this seed.
+    pub(super) fn of(rules: &[RuleSpec], before: Option<&Self>, seed: u64) -> Self {
+        let made = |policy: &LimitPolicy| {
+            let before = before.and_then(|before| before.0.get(&policy.id));
+            let same = before.filter(|limiter| limiter.policy == *policy);
+            same.map_or_else(|| Arc::new(Limiter::new(policy.clone(), seed)), Arc::clone)
+        };
+        let mut limits = BTreeMap::new();
+        for policy in rules.iter().flat_map(|rule| &rule.limits) {
+            limits.entry(Arc::clone(&policy.id)).or_insert_with(|| made(policy));
+        }
+        Self(limits)
+    }
+
+    /// Each once.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Arc<Limiter>> {
+        self.0.values()
+    }
+
+    fn of_rule(&self, rule: &RuleSpec) -> Vec<Arc<Limiter>> {
+        rule.limits.iter().filter_map(|policy| self.0.get(&policy.id)).map(Arc::clone).collect()
+    }
+}
+
 /// The tables of these pools.
 pub(super) fn tables<'a>(pools: impl Iterator<Item = &'a PoolSessions>) -> Vec<Arc<SessionTable>> {
     pools.map(|sessions| Arc::clone(&sessions.table)).collect()
@@ -57,6 +88,7 @@ fn is_remembered(policy: &SessionPolicy) -> bool {
 pub(super) struct Parts<'a> {
     pub(super) sets: &'a BTreeMap<String, Arc<BackendSet>>,
     pub(super) sessions: Option<&'a PoolSessions>,
+    pub(super) limits: &'a PoolLimits,
     pub(super) ids: &'a Ids,
 }
 
@@ -84,6 +116,8 @@ impl Parts<'_> {
             retry: rule.retry.clone(),
             sessions,
             body_bytes_max: rule.body_bytes_max,
+            ip_rules: rule.ip_rules.clone(),
+            limits: self.limits.of_rule(rule),
             ..Route::new(self.ids.next(), pool, index, weighted.collect())
         }
     }

@@ -14,6 +14,7 @@ use crate::failure::{self, Asked, Failure};
 use crate::forwarding;
 use crate::grpc;
 use crate::message::{BodyLength, Frame, RequestBody, RequestHead, ResponseHead, ResponseSink};
+use crate::rates::Telling;
 use crate::replay::Replay;
 use crate::retry::Attempts;
 use crate::timer::Deadline;
@@ -61,6 +62,7 @@ pub(crate) async fn serve(
     deadline: &Deadline,
 ) -> Outcome {
     let began = Instant::now();
+    let sink = &mut Telling::new(sink);
     let (status, outcome) = match forward(worker, peer, &mut head, body, sink, deadline).await {
         Ok((status, None)) => (status, Outcome::Answered),
         Ok((status, Some(tunnel))) => (status, Outcome::Upgraded(tunnel)),
@@ -128,7 +130,7 @@ async fn forward(
     peer: &Peer,
     head: &mut RequestHead,
     body: &mut impl RequestBody,
-    sink: &mut impl ResponseSink,
+    sink: &mut Telling<'_, impl ResponseSink>,
     deadline: &Deadline,
 ) -> Result<Done, Failure> {
     // 1. Configuration: one load, and everything below is of that version.
@@ -138,9 +140,13 @@ async fn forward(
     head.settle_target(listener.limits.uri_bytes_max, listener.paths)?;
     let route = listener.routes.find(&head.host(), head.path()).ok_or(Failure::NoRoute)?;
     check_expectations(&head.headers)?;
-    // 3. Policy: the backend learns who asks, and the client's own claims end here.
-    forwarding::describe_client(head, peer);
-    // 4. Session: what the request says of where it is at home. A backend does not see our cookie.
+    // 3. Policy: the backend learns who asks, and the client's own claims end here. From here on the client is whom
+    // trusted proxies named, if there are any.
+    let client = forwarding::describe_client(head, peer, listener.client_policy(&route.pool));
+    let peer = client.as_ref().unwrap_or(peer);
+    // 4. Guards: from where it comes, and how many came before.
+    worker.admit(route, head, peer, sink)?;
+    // 5. Session: what the request says of where it is at home. A backend does not see our cookie.
     let mut session = route.sessions.as_ref().map(|sessions| worker.session(sessions, head, peer));
     if let Some(session) = &mut session {
         session.recall().await;
@@ -159,13 +165,13 @@ async fn forward(
     }
     loop {
         course.begin_wait();
-        // 5. Balance: the set by match, session or share, the backend by the set's algorithm, a free slot on it.
+        // 6. Balance: the set by match, session or share, the backend by the set's algorithm, a free slot on it.
         let waits = Waits { worker, course: &course };
         let target = match waits.place(route, (head, peer), &session, &attempts.tried, sink).await? {
             Placed::Backend(target) => target,
             Placed::Response(response) => return say(sink, response, &head.method, &course).await,
         };
-        // 6. One attempt: a connection, the exchange over it, and what came of it.
+        // 7. One attempt: a connection, the exchange over it, and what came of it.
         course.begin_attempt();
         let attempt =
             Attempt { worker, course: &course, attempts: &attempts, is_kept: &is_kept, session: &session };
@@ -180,7 +186,7 @@ async fn forward(
             Ok(done) => return Ok(done),
             Err(failed) => *failed,
         };
-        // 7. Retry: what does no harm twice, while there is time, and budget for it.
+        // 8. Retry: what does no harm twice, while there is time, and budget for it.
         if course.is_over() {
             return Err(failed.failure);
         }

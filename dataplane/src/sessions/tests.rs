@@ -62,7 +62,8 @@ fn head(fields: &[(&'static str, &str)]) -> RequestHead {
 }
 
 fn peer(scheme: Scheme) -> Peer {
-    Peer { port: 80, scheme, ip: HeaderValue::from_static("192.0.2.1"), limits: Arc::default() }
+    let (address, ip) = ([192, 0, 2, 1].into(), HeaderValue::from_static("192.0.2.1"));
+    Peer { port: 80, scheme, address, ip, limits: Arc::default() }
 }
 
 /// One request of a client that keeps cookies: what it sends, where it goes, and what comes back.

@@ -515,6 +515,9 @@ pub struct Listener {
     /// limits or paths are.
     #[prost(uint64, tag = "62")]
     pub created_s: u64,
+    /// Unset: nobody's word on the client counts.
+    #[prost(message, optional, tag = "70")]
+    pub client_address: ::core::option::Option<ClientAddress>,
 }
 /// ListenerLimits bound what clients may do on a port. 0 is the default of each,
 /// as from a controller that does not know the field.
@@ -566,6 +569,23 @@ pub struct PathPolicy {
     pub double_slashes: i32,
     #[prost(enumeration = "EncodedSlashes", tag = "3")]
     pub encoded_slashes: i32,
+}
+/// ClientAddress says whose word on the client's address counts.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ClientAddress {
+    /// Networks of trusted proxies ("10.0.0.0/8"), at most 64. Empty: any address,
+    /// where trusted_hops is set, else none.
+    #[prost(string, repeated, tag = "1")]
+    pub trusted_networks: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Trusted proxies in a row, at most 16; 0: as many as the networks have.
+    #[prost(uint32, tag = "2")]
+    pub trusted_hops: u32,
+    /// They are read from Forwarded (RFC 7239), not from X-Forwarded-*.
+    #[prost(bool, tag = "3")]
+    pub from_forwarded: bool,
+    /// Backends are sent Forwarded too.
+    #[prost(bool, tag = "4")]
+    pub send_forwarded: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Tls {
@@ -619,7 +639,88 @@ pub struct Rule {
     /// Bytes of a request's body; 0 for no limit; 413 past it.
     #[prost(uint64, tag = "60")]
     pub request_body_bytes_max: u64,
+    /// Unset: requests may come from everywhere.
+    #[prost(message, optional, tag = "70")]
+    pub ip_rules: ::core::option::Option<IpRules>,
+    /// Asked in this order, at most 8, each name once.
+    #[prost(message, repeated, tag = "71")]
+    pub rate_limits: ::prost::alloc::vec::Vec<RateLimit>,
 }
+/// IpRules says from where requests may come: the longest prefix decides, denied
+/// before allowed; what none covers may come where none is allowed.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct IpRules {
+    /// "10.0.0.0/8", at most 1,000.
+    #[prost(string, repeated, tag = "1")]
+    pub allow: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// At most 1,000.
+    #[prost(string, repeated, tag = "2")]
+    pub deny: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// RateLimit bounds requests in a time.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RateLimit {
+    /// Unique within the pool, but for the limits that several rules share.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    /// For clients: a DNS label.
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    /// 1 to 1,000,000.
+    #[prost(uint32, tag = "9")]
+    pub requests: u32,
+    /// 1,000 to 86,400,000.
+    #[prost(uint64, tag = "10")]
+    pub period_ms: u64,
+    /// Buckets at a time, 100 to 1,000,000; not for `route`.
+    #[prost(uint32, tag = "11")]
+    pub keys_max: u32,
+    /// Every response tells what is left, not only those that it refused.
+    #[prost(bool, tag = "12")]
+    pub always_told: bool,
+    #[prost(oneof = "rate_limit::Key", tags = "3, 4, 5, 6")]
+    pub key: ::core::option::Option<rate_limit::Key>,
+    #[prost(oneof = "rate_limit::Algorithm", tags = "7, 8")]
+    pub algorithm: ::core::option::Option<rate_limit::Algorithm>,
+}
+/// Nested message and enum types in `RateLimit`.
+pub mod rate_limit {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Key {
+        /// All requests together.
+        #[prost(message, tag = "3")]
+        Route(super::RouteKey),
+        #[prost(message, tag = "4")]
+        Source(super::SourceKey),
+        /// Of this header, lower case.
+        #[prost(string, tag = "5")]
+        Header(::prost::alloc::string::String),
+        #[prost(string, tag = "6")]
+        Cookie(::prost::alloc::string::String),
+    }
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Algorithm {
+        /// With so many at once, 1 to 1,000,000.
+        #[prost(uint32, tag = "7")]
+        TokenBucketBurst(u32),
+        #[prost(message, tag = "8")]
+        SlidingWindow(super::SlidingWindow),
+    }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RouteKey {}
+/// SourceKey says how many leading bits of an address are one client.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SourceKey {
+    /// 1 to 32.
+    #[prost(uint32, tag = "1")]
+    pub v4_bits: u32,
+    /// 1 to 128.
+    #[prost(uint32, tag = "2")]
+    pub v6_bits: u32,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SlidingWindow {}
 /// Retry says when a request is tried again. Where it is absent, as from a
 /// controller that does not know it: 3 retries, also of answers 502, 503 and 504,
 /// after 25 ms at first, and no hedging.

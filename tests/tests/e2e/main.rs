@@ -16,6 +16,7 @@ mod live_changes;
 mod names;
 mod objects;
 mod poison;
+mod policy;
 mod protocols;
 mod quickstart;
 mod readiness;

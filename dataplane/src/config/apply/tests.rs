@@ -497,3 +497,70 @@ fn an_edit_of_one_pool_makes_its_own_routes_again_and_the_rest_stays_where_it_is
     let renewed = fixture.current.load_full();
     assert!(!Arc::ptr_eq(&config(listener), &config(&renewed.listeners[&port])));
 }
+
+#[test]
+fn a_limit_keeps_its_counts_while_it_is_the_same_and_rules_that_take_the_pools_share_it() {
+    use push::rate_limit::{Algorithm, Key};
+    let limit = |id: &str, requests| push::RateLimit {
+        id: id.into(),
+        name: "l".into(),
+        key: Some(Key::Route(push::RouteKey {})),
+        algorithm: Some(Algorithm::TokenBucketBurst(1)),
+        requests,
+        period_ms: 1_000,
+        keys_max: 0,
+        always_told: false,
+    };
+    let (mut fixture, port) = (Fixture::new(), free_port());
+    let mut pool = config(
+        "ns/a",
+        vec![listener(port, &[], vec![])],
+        ["/a", "/b", "/c"].map(|path| rule(&[], path)).into(),
+    );
+    pool.rules[0].rate_limits = vec![limit("pool/l", 5)];
+    pool.rules[1].rate_limits = vec![limit("pool/l", 5)];
+    pool.rules[2].rate_limits = vec![limit("rules/2/l", 5)];
+    fixture.apply(&pool).expect("accepted");
+    let of = |fixture: &Fixture, path| Arc::clone(&fixture.route(port, path).limits[0]);
+    let first = of(&fixture, "/a");
+    assert!(Arc::ptr_eq(&first, &of(&fixture, "/b")), "the pool's is one");
+    assert!(!Arc::ptr_eq(&first, &of(&fixture, "/c")), "a rule's own is another");
+    assert_eq!(fixture.current.load().limiters.len(), 2);
+    let of_rule = of(&fixture, "/c");
+    pool.rules[2].rate_limits = vec![limit("rules/2/l", 6)];
+    pool.backend_sets[0].connect_timeout_ms = 2;
+    fixture.apply(&pool).expect("accepted");
+    assert!(Arc::ptr_eq(&first, &of(&fixture, "/a")), "an edit of something else");
+    assert!(!Arc::ptr_eq(&of_rule, &of(&fixture, "/c")), "an edit of the limit");
+    fixture.applier.remove("ns/a");
+    fixture.applier.commit();
+    assert!(fixture.current.load().limiters.is_empty());
+}
+
+#[test]
+fn pools_that_share_a_port_have_each_its_own_trusted_proxies() {
+    let (mut fixture, port) = (Fixture::new(), free_port());
+    let trusting = |network: &str| {
+        Some(push::ClientAddress { trusted_networks: vec![network.into()], ..Default::default() })
+    };
+    let on = |pool: &str, host: &str, client_address| {
+        let listener = push::Listener { client_address, ..listener(port, &[host], vec![]) };
+        config(pool, vec![listener], vec![rule(&[], "/")])
+    };
+    fixture.apply(&on("ns/a", "a.org", trusting("10.0.0.0/8"))).expect("accepted");
+    fixture.apply(&on("ns/b", "b.org", trusting("192.0.2.0/24"))).expect("accepted");
+    fixture.apply(&on("ns/c", "c.org", None)).expect("accepted");
+    let clients = |fixture: &Fixture| Arc::clone(&fixture.current.load().listeners[&port].clients);
+    let trusts = |fixture: &Fixture, pool: &str, address: [u8; 4]| {
+        clients(fixture).get(pool).is_some_and(|policy| policy.trusted.trusts(address.into()))
+    };
+    let (ten, doc) = ([10, 0, 0, 1], [192, 0, 2, 1]);
+    assert!(trusts(&fixture, "ns/a", ten) && !trusts(&fixture, "ns/a", doc));
+    assert!(!trusts(&fixture, "ns/b", ten) && trusts(&fixture, "ns/b", doc));
+    assert!(!clients(&fixture).contains_key("ns/c"));
+    fixture.apply(&on("ns/a", "a.org", None)).expect("accepted");
+    assert!(!trusts(&fixture, "ns/a", ten) && trusts(&fixture, "ns/b", doc));
+    fixture.applier.remove("ns/b");
+    fixture.applier.commit();
+    assert!(clients(&fixture).is_empty());
+}

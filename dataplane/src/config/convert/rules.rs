@@ -1,7 +1,10 @@
 //! Rules, from the wire: which requests, to which sets, and for how long.
 
+use super::traffic::{self, IpRulesRead};
 use super::{Rejection, SetSpec, check_hostname, duration, header_text, sessions, token, within};
+use lb_core::addresses::IpRules;
 use lb_core::path::{self, DoubleSlashes, EncodedSlashes, PathPolicy};
+use lb_core::rate::LimitPolicy;
 use lb_core::resilience::{RETRIES_MAX, RetryPolicy};
 use lb_core::route::{SplitMatch, SplitSource, Timeouts};
 use lb_core::sessions::SessionPolicy;
@@ -35,6 +38,9 @@ pub(in super::super) struct RuleSpec {
     pub(in super::super) sessions: Option<SessionPolicy>,
     /// `None` for no limit.
     pub(in super::super) body_bytes_max: Option<u64>,
+    pub(in super::super) ip_rules: Option<Arc<IpRules>>,
+    /// At most [`lb_core::rate::LIMITS_MAX`].
+    pub(in super::super) limits: Vec<LimitPolicy>,
 }
 
 /// A set of a rule.
@@ -53,11 +59,12 @@ pub(in super::super) enum PathSpec {
 }
 
 /// Checks a rule; its sets have to be among those of the pool.
-pub(super) fn rule(
+pub(super) fn rule<'a>(
     index: usize,
-    wire: &push::Rule,
+    wire: &'a push::Rule,
     sets: &BTreeMap<String, SetSpec>,
     pool: &Arc<str>,
+    ip_rules: &mut IpRulesRead<'a>,
 ) -> Result<RuleSpec, Rejection> {
     let at = format!("spec.rules[{index}]");
     let field = |rest: &str| format!("{at}.{rest}");
@@ -81,6 +88,11 @@ pub(super) fn rule(
             None => None,
         },
         body_bytes_max: (wire.request_body_bytes_max > 0).then_some(wire.request_body_bytes_max),
+        ip_rules: match &wire.ip_rules {
+            Some(wire) => Some(ip_rules.read(&field("ipRules"), wire)?),
+            None => None,
+        },
+        limits: traffic::limits(&field("rateLimits"), &wire.rate_limits)?,
     })
 }
 

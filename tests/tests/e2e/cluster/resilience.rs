@@ -173,6 +173,15 @@ fn good_rules() -> Vec<Value> {
         { "name": "s1", "matches": [{ "type": "Cookie", "name": "canary" }] },
     ]);
     let codes: Vec<u32> = (400..416).collect();
+    let limit = |n: usize| {
+        json!({
+            "name": format!("l{n}"), "key": { "type": "Header", "name": "h".repeat(256) }, "requests": 1_000_000,
+            "period": "24h", "burst": 1_000_000, "maxKeys": 100, "responseHeaders": "Always",
+        })
+    };
+    let limits: Vec<_> = (0..weir_crds::pool::RATE_LIMITS_MAX).map(limit).collect();
+    let networks: Vec<_> =
+        (0..weir_crds::pool::IP_NETWORKS_MAX).map(|n| format!("2001:db8:{n:x}::/48")).collect();
     vec![
         json!({
             "backendSets": split,
@@ -182,17 +191,25 @@ fn good_rules() -> Vec<Value> {
                 "type": "Cookie", "sessionName": "__Host-session", "absoluteTimeout": "720h",
                 "cookieConfig": { "lifetimeType": "Session", "path": "/", "sameSite": "None", "secure": "Always", "httpOnly": false },
             },
+            "rateLimits": limits,
+            "ipRules": { "allow": ["10.0.0.0/8"], "deny": ["::ffff:10.1.0.0/112"] },
         }),
         json!({
             "timeouts": {},
             "retry": { "attempts": 0, "codes": [], "backoff": "0s", "hedgeAfter": "1ms" },
             "sessionPersistence": { "type": "SourceIP", "idleTimeout": "1s", "maxSessions": 1000 },
+            "rateLimits": [
+                { "name": "a", "requests": 1, "period": "1s", "key": { "ipv4PrefixLength": 1, "ipv6PrefixLength": 128 } },
+                { "name": "b", "requests": 1, "period": "1s", "algorithm": "SlidingWindow", "key": { "type": "Cookie", "name": "c" } },
+                { "name": "c", "requests": 1, "period": "1s", "key": { "type": "Route" } },
+            ],
+            "ipRules": { "allow": networks, "deny": networks },
         }),
         json!({ "retry": {}, "sessionPersistence": { "type": "Header", "sessionName": "h".repeat(256), "idleTimeout": "720h", "maxSessions": 4_000_000 } }),
         json!({ "sessionPersistence": { "type": "LearntCookie", "sessionName": "c".repeat(64) } }),
         json!({ "sessionPersistence": { "sessionName": "c".repeat(64), "absoluteTimeout": "1s", "cookieConfig": { "path": format!("/{}", "p".repeat(255)), "sameSite": "Strict", "secure": "Never" } } }),
         json!({ "sessionPersistence": { "type": "None" } }),
-        json!({ "sessionPersistence": {} }),
+        json!({ "sessionPersistence": {}, "rateLimits": [], "ipRules": {} }),
     ]
 }
 
@@ -208,6 +225,8 @@ fn good() -> Value {
         "retry": {},
         "retryBudget": {},
         "sessionPersistence": { "cookieConfig": {} },
+        "rateLimits": [{ "name": "a", "requests": 1, "period": "1h" }],
+        "ipRules": { "deny": ["192.0.2.0/24"] },
     });
     spec.extend(own.as_object().expect("an object").clone());
     pool
@@ -268,6 +287,9 @@ fn as_many_sets_and_rules_as_there_may_be_with_all_of_it_cost_the_api_server_no_
     let mut sets = vec![set; sets_max - 1];
     sets[sets_max - 2]["circuitBreaker"]["fallback"] = json!({ "response": { "body": "b".repeat(512) } });
     let mut rule = good_rules().remove(0);
+    // What an object may be in size ends before what it may say of all rules.
+    let limit = |name: &str| json!({ "name": name, "key": { "type": "Cookie", "name": "c" }, "requests": 1, "period": "1s", "burst": 1, "maxKeys": 100 });
+    rule["rateLimits"] = json!([limit("a"), limit("b")]);
     let matches = json!([{ "type": "Header", "name": "x-canary", "value": "v" }]);
     // The last ones, so that whoever looks for them looks at all.
     let names = (sets_max - 10..sets_max - 2).map(|index| format!("s{index}"));
@@ -287,7 +309,10 @@ fn what_the_compile_step_takes_of_it_a_proxy_takes_too() {
     spec["backendSets"][0]["static"]["backends"] =
         json!([{ "address": "127.0.0.1", "port": samples.ports[0] }]);
     let rules = spec["rules"].as_array_mut().expect("rules");
-    rules.insert(0, json!({ "matches": [{ "path": { "value": "/" } }], "backendSets": [{ "name": "web" }] }));
+    rules.insert(
+        0,
+        json!({ "matches": [{ "path": { "value": "/" } }], "backendSets": [{ "name": "web" }], "rateLimits": [] }),
+    );
     let folder = Folder::new();
     folder.write("pool.yaml", &pool.to_string());
     let _weir = Service::standalone(folder.path(), &[]);

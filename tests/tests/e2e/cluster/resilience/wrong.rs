@@ -149,6 +149,48 @@ pub(super) const RULE_MIXES: &[Wrong] = &[
         "use path /, or another name",
         "use path /, or another name",
     ),
+    (
+        r#"{"rateLimits": [{"name": "a", "requests": 1, "period": "999ms"}]}"#,
+        "rateLimits[0].period",
+        "period must be 1s to 24h",
+        "use 1s to 24h",
+    ),
+    (
+        r#"{"rateLimits": [{"name": "a", "requests": 1, "period": "25h"}]}"#,
+        "rateLimits[0].period",
+        "period must be 1s to 24h",
+        "use 1s to 24h",
+    ),
+    (
+        r#"{"rateLimits": [{"name": "a", "requests": 1, "period": "1s", "algorithm": "SlidingWindow", "burst": 1}]}"#,
+        "rateLimits[0].burst",
+        "burst is for algorithm TokenBucket only",
+        "is for algorithm TokenBucket only",
+    ),
+    (
+        r#"{"rateLimits": [{"name": "a", "requests": 1, "period": "1s", "key": {"type": "Route"}, "maxKeys": 100}]}"#,
+        "rateLimits[0].maxKeys",
+        "maxKeys is not for key type Route",
+        "is not for key type Route",
+    ),
+    (
+        r#"{"rateLimits": [{"name": "a", "requests": 1, "period": "1s", "key": {"type": "Header"}}]}"#,
+        "rateLimits[0].key.name",
+        "key type Header and Cookie must have name",
+        "is missing",
+    ),
+    (
+        r#"{"rateLimits": [{"name": "a", "requests": 1, "period": "1s", "key": {"name": "x-user"}}]}"#,
+        "rateLimits[0].key.name",
+        "no other type may",
+        "is for key type Header and Cookie only",
+    ),
+    (
+        r#"{"rateLimits": [{"name": "a", "requests": 1, "period": "1s", "key": {"type": "Route", "ipv4PrefixLength": 24}}]}"#,
+        "rateLimits[0].key",
+        "are for key type SourceIP only",
+        "is for key type SourceIP only",
+    ),
 ];
 
 /// Of sets, against types and ranges.
@@ -261,4 +303,47 @@ pub(super) const RULE_RANGES: &[Wrong] = &[
         "should match",
         "is not the path of a cookie",
     ),
+    (
+        r#"{"rateLimits": [{"name": "a", "requests": 0, "period": "1s"}]}"#,
+        "rateLimits[0].requests",
+        "greater than or equal to 1",
+        "use 1 to 1000000",
+    ),
+    (
+        r#"{"rateLimits": [{"name": "a", "requests": 1, "period": "1s", "burst": 1000001}]}"#,
+        "rateLimits[0].burst",
+        "less than or equal to 1000000",
+        "use 1 to 1000000",
+    ),
+    (
+        r#"{"rateLimits": [{"name": "a", "requests": 1, "period": "1s", "maxKeys": 99}]}"#,
+        "rateLimits[0].maxKeys",
+        "greater than or equal to 100",
+        "use 100 to 1000000",
+    ),
+    (
+        r#"{"rateLimits": [{"name": "a", "requests": 1, "period": "1s", "key": {"ipv4PrefixLength": 33}}]}"#,
+        "rateLimits[0].key.ipv4PrefixLength",
+        "less than or equal to 32",
+        "use 1 to 32",
+    ),
+    (
+        r#"{"rateLimits": [{"name": "A", "requests": 1, "period": "1s"}]}"#,
+        "rateLimits[0].name",
+        "should match",
+        "is not a name",
+    ),
+    (
+        r#"{"rateLimits": [{"name": "a", "requests": 1, "period": "1s", "key": {"type": "Cookie", "name": "a b"}}]}"#,
+        "rateLimits[0].key.name",
+        "should match",
+        "is not a token of HTTP",
+    ),
+    (
+        r#"{"ipRules": {"allow": ["10.0.0.0/33"]}}"#,
+        "ipRules.allow[0]",
+        "must be of type cidr",
+        "is not a network",
+    ),
+    (r#"{"ipRules": {"deny": ["10.0.0.1"]}}"#, "ipRules.deny[0]", "must be of type cidr", "is not a network"),
 ];

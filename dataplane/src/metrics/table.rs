@@ -1,0 +1,310 @@
+//! The metrics, each with its name, its help and where its value comes from.
+
+use super::{Metric, Scrape, Value, load};
+use crate::readiness::Phase;
+use crate::sessions::Store;
+use lb_core::backend::Live;
+use lb_core::sessions::SessionTable;
+use std::time::UNIX_EPOCH;
+
+/// Every metric, in the order in which they are exposed.
+pub static METRICS: [Metric; 50] = [
+    Metric {
+        name: "http_request_duration_seconds",
+        help: "Time from the end of a request's head to the end of its response",
+        value: |scrape| scrape.latency(),
+    },
+    Metric {
+        name: "http_requests_total",
+        help: "Requests by the protocol they came over",
+        value: |scrape| {
+            let by = vec![
+                ("http1", scrape.total(|c| &c.requests_http1)),
+                ("http2", scrape.total(|c| &c.requests_http2)),
+            ];
+            Value::Counters("protocol", by)
+        },
+    },
+    Metric {
+        name: "http_responses_total",
+        help: "Responses by the first digit of their status",
+        value: |scrape| {
+            let classes = ["1xx", "2xx", "3xx", "4xx", "5xx"].into_iter().enumerate();
+            Value::Counters(
+                "class",
+                classes.map(|(i, class)| (class, scrape.total(|c| &c.responses[i]))).collect(),
+            )
+        },
+    },
+    Metric {
+        name: "http_requests_refused_total",
+        help: "Requests refused before a route was looked for: malformed or beyond a limit",
+        value: |scrape| scrape.counter(|c| &c.requests_refused),
+    },
+    Metric {
+        name: "weir_requests_ip_denied_total",
+        help: "Requests refused for the client's address, by ipRules",
+        value: |scrape| scrape.counter(|c| &c.ip_denied),
+    },
+    Metric {
+        name: "weir_requests_rate_limited_total",
+        help: "Requests that a rate limit refused",
+        value: |scrape| scrape.counter(|c| &c.rate_limited),
+    },
+    Metric {
+        name: "weir_rate_limit_shared",
+        help: "Requests counted together with those of other clients, as the tables of the limits in force were full",
+        value: |scrape| {
+            let limiters = &scrape.current.load().limiters;
+            Value::whole(limiters.iter().map(|limiter| limiter.shared()).sum())
+        },
+    },
+    Metric {
+        name: "weir_connections_accepted_total",
+        help: "Client connections accepted",
+        value: |scrape| scrape.counter(|c| &c.connections_accepted),
+    },
+    Metric {
+        name: "weir_connections_refused_total",
+        help: "Client connections closed at once because of a limit of their listener",
+        value: |scrape| {
+            let limits = ["connections", "source", "handshakes"].into_iter().enumerate();
+            let by = limits.map(|(i, limit)| (limit, scrape.total(|c| &c.connections_refused[i])));
+            Value::Counters("limit", by.collect())
+        },
+    },
+    Metric {
+        name: "weir_http2_connections_cut_total",
+        help: "Client connections of HTTP/2 ended for too many resets, or too many frames without a message",
+        value: |scrape| {
+            let excesses = ["resets", "control_frames"].into_iter().enumerate();
+            let by = excesses.map(|(i, excess)| (excess, scrape.total(|c| &c.connections_cut[i])));
+            Value::Counters("excess", by.collect())
+        },
+    },
+    Metric {
+        name: "weir_connections_open",
+        help: "Client connections open now",
+        value: |scrape| scrape.gauge(|c| &c.connections_open),
+    },
+    Metric {
+        name: "weir_tunnels_opened_total",
+        help: "WebSockets opened, over HTTP/1.1 and over streams of HTTP/2",
+        value: |scrape| scrape.counter(|c| &c.tunnels),
+    },
+    Metric {
+        name: "weir_tunnels_open",
+        help: "WebSockets open now",
+        value: |scrape| scrape.gauge(|c| &c.tunnels_open),
+    },
+    Metric {
+        name: "weir_tls_handshakes_failed_total",
+        help: "TLS handshakes with clients that did not finish",
+        value: |scrape| scrape.counter(|c| &c.handshakes_failed),
+    },
+    Metric {
+        name: "weir_upstream_requests_in_flight",
+        help: "Requests on backends now",
+        value: |scrape| scrape.gauge(|c| &c.upstream_in_flight),
+    },
+    Metric {
+        name: "weir_upstream_connects_total",
+        help: "Connections established to backends",
+        value: |scrape| scrape.counter(|c| &c.upstream_connects),
+    },
+    Metric {
+        name: "weir_upstream_connect_failures_total",
+        help: "Attempts to connect to a backend that failed or timed out",
+        value: |scrape| scrape.counter(|c| &c.upstream_connect_failures),
+    },
+    Metric {
+        name: "weir_upstream_reuses_total",
+        help: "Requests that went over a kept connection to a backend",
+        value: |scrape| scrape.counter(|c| &c.upstream_reuses),
+    },
+    Metric {
+        name: "weir_upstream_stale_total",
+        help: "Kept connections to backends that turned out closed, the request being sent again on another",
+        value: |scrape| scrape.counter(|c| &c.upstream_stale),
+    },
+    Metric {
+        name: "weir_upstream_connections",
+        help: "Connections open to backends now, idle ones included",
+        value: |scrape| scrape.of_backends(Live::connections),
+    },
+    Metric {
+        name: "weir_retries_total",
+        help: "Attempts after the first, of requests whose backend failed",
+        value: |scrape| scrape.counter(|c| &c.retries),
+    },
+    Metric {
+        name: "weir_retries_refused_total",
+        help: "Retries and hedges that the retry budget did not allow",
+        value: |scrape| scrape.counter(|c| &c.retries_refused),
+    },
+    Metric {
+        name: "weir_hedges_total",
+        help: "Second attempts beside a first one that took long",
+        value: |scrape| scrape.counter(|c| &c.hedges),
+    },
+    Metric {
+        name: "weir_circuits",
+        help: "Backend sets with a circuit breaker, by its state",
+        value: Scrape::circuits,
+    },
+    Metric {
+        name: "weir_circuit_refusals_total",
+        help: "Requests refused because a circuit was open",
+        value: |scrape| scrape.counter(|c| &c.circuits_refused),
+    },
+    Metric {
+        name: "weir_fallbacks_total",
+        help: "Requests that went to a fallback set or got a fallback response",
+        value: |scrape| scrape.counter(|c| &c.fallbacks),
+    },
+    Metric {
+        name: "weir_limits_reached_total",
+        help: "Requests that met a limit of their backends: waited for a slot, or were refused for want of one or of a connection",
+        value: |scrape| {
+            let by = vec![
+                ("queued", scrape.total(|c| &c.queued)),
+                ("queue_full", scrape.total(|c| &c.queue_full)),
+                ("queue_timeout", scrape.total(|c| &c.queue_timeouts)),
+                ("connection_limit", scrape.total(|c| &c.connection_limits)),
+            ];
+            Value::Counters("limit", by)
+        },
+    },
+    Metric {
+        name: "weir_sessions_total",
+        help: "Requests by what became of their session, and session cookies that were not believed",
+        value: |scrape| {
+            let results = ["new", "kept", "failed_over"].into_iter().enumerate();
+            let refusals = ["forged", "foreign", "expired", "oversized"].into_iter().enumerate();
+            let results = results.map(|(i, result)| (result, scrape.total(|c| &c.sessions[i])));
+            let refusals = refusals.map(|(i, why)| (why, scrape.total(|c| &c.cookies_refused[i])));
+            Value::Counters("result", results.chain(refusals).collect())
+        },
+    },
+    Metric {
+        name: "weir_session_table_entries",
+        help: "Sessions that this proxy remembers now; those in sealed cookies are not among them",
+        value: |scrape| Value::whole(scrape.of_tables(SessionTable::live)),
+    },
+    Metric {
+        name: "weir_session_table_expired_total",
+        help: "Remembered sessions that ended because nobody used them",
+        value: |scrape| Value::Counter(scrape.of_tables(SessionTable::expired)),
+    },
+    Metric {
+        name: "weir_session_table_displaced_total",
+        help: "Remembered sessions that were forgotten because a table was full",
+        value: |scrape| Value::Counter(scrape.of_tables(SessionTable::displaced)),
+    },
+    Metric {
+        name: "weir_session_store_errors_total",
+        help: "Questions and writes to the store of sessions that failed, came too late or were dropped",
+        value: |scrape| Value::Counter(scrape.store.as_ref().map_or(0, Store::errors)),
+    },
+    Metric {
+        name: "weir_health_probes_total",
+        help: "Probes of backends by their result",
+        value: |scrape| {
+            let by = vec![("pass", load(&scrape.health.passed)), ("fail", load(&scrape.health.failed))];
+            Value::Counters("result", by)
+        },
+    },
+    Metric {
+        name: "weir_health_changes_total",
+        help: "Backends that ceased to take requests, or take them again, by what health checks and ejection found",
+        value: |scrape| {
+            Value::Counters(
+                "to",
+                vec![("up", load(&scrape.health.ups)), ("down", load(&scrape.health.downs))],
+            )
+        },
+    },
+    Metric {
+        name: "weir_health_targets",
+        help: "Addresses that health checks ask, each once however many backend sets use it",
+        value: |scrape| Value::whole(load(&scrape.health.targets)),
+    },
+    Metric {
+        name: "weir_config_version",
+        help: "Version of the snapshot in force; grows by one with each configuration that is applied",
+        value: |scrape| Value::whole(scrape.status.snapshot_version()),
+    },
+    Metric {
+        name: "weir_config_age_seconds",
+        help: "Time since the configuration was last known to be the newest; 0 while in step with a controller",
+        value: |scrape| Value::Gauge(scrape.status.config_age().map(|age| age.as_secs_f64())),
+    },
+    Metric {
+        name: "weir_config_restored",
+        help: "1 while a configuration serves that was kept on disk and that no controller has confirmed, else 0",
+        value: |scrape| Value::whole(u64::from(scrape.status.restored_from().is_some())),
+    },
+    Metric {
+        name: "weir_state_writes_total",
+        help: "Times that the configuration was written to disk",
+        value: |scrape| Value::Counter(scrape.status.state_writes()),
+    },
+    Metric {
+        name: "weir_state_write_failures_total",
+        help: "Times that the configuration could not be written to disk",
+        value: |scrape| Value::Counter(scrape.status.state_write_failures()),
+    },
+    Metric {
+        name: "weir_controller_connected",
+        help: "1 while a controller is connected and everything it knew is applied, else 0",
+        value: |scrape| Value::whole(u64::from(scrape.status.is_in_step())),
+    },
+    Metric {
+        name: "weir_controller_streams_total",
+        help: "Streams to a controller that were begun",
+        value: |scrape| Value::Counter(scrape.status.connects()),
+    },
+    Metric {
+        name: "weir_pools",
+        help: "LoadBalancerPools that this proxy holds",
+        value: |scrape| Value::whole(scrape.status.pool_count() as u64),
+    },
+    Metric {
+        name: "weir_pools_refused",
+        help: "LoadBalancerPools of which something is refused: the last good configuration serves, or a backend is left out",
+        value: |scrape| Value::whole(scrape.status.refused_count() as u64),
+    },
+    Metric {
+        name: "weir_nacks_total",
+        help: "Configurations and backends that were refused",
+        value: |scrape| Value::Counter(scrape.status.nacks()),
+    },
+    Metric {
+        name: "weir_snapshot_requests_total",
+        help: "Times that this proxy was out of step and asked for a whole pool",
+        value: |scrape| Value::Counter(scrape.status.snapshot_requests()),
+    },
+    Metric {
+        name: "weir_ready",
+        help: "1 while this proxy wants traffic, else 0",
+        value: |scrape| Value::whole(u64::from(scrape.readiness.phase() == Phase::Ready)),
+    },
+    Metric {
+        name: "weir_workers",
+        help: "Threads that serve requests",
+        value: |scrape| Value::whole(scrape.workers.len() as u64),
+    },
+    Metric {
+        name: "weir_build_info",
+        help: "What runs here",
+        value: |_| Value::Info("version", env!("CARGO_PKG_VERSION")),
+    },
+    Metric {
+        name: "process_start_time_seconds",
+        help: "When the process started, in seconds since 1970",
+        value: |scrape| {
+            let since = scrape.started_at.duration_since(UNIX_EPOCH).ok();
+            Value::Gauge(since.map(|since| since.as_secs_f64()))
+        },
+    },
+];

@@ -1,0 +1,162 @@
+//! Whether a request may go on: from where it comes, and how many came before it.
+//!
+//! What the limits say goes to the client in `RateLimit` and `RateLimit-Policy`, as draft-ietf-httpapi-ratelimit-headers-10
+//! writes them, and in `Retry-After` where one refuses.
+
+use crate::connection::Peer;
+use crate::cookie;
+use crate::failure::Failure;
+use crate::message::{RequestHead, ResponseHead, ResponseSink};
+use bytes::Bytes;
+use http::header::{HeaderName, HeaderValue};
+use http::{HeaderMap, StatusCode};
+use lb_core::rate::{Admission, LimitPolicy, RateKey, Told, Verdict, admit};
+use lb_core::route::Route;
+use std::fmt::Write as _;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+
+/// Of requests without the header or cookie that a limit counts by: they are one client.
+const NOBODY: &[u8] = b"";
+
+/// A response sink that adds what limits said to the head that goes through it.
+pub(crate) struct Telling<'a, S> {
+    sink: &'a mut S,
+    /// Boxed: few requests have any.
+    fields: Option<Box<HeaderMap>>,
+}
+
+impl<'a, S> Telling<'a, S> {
+    pub(crate) fn new(sink: &'a mut S) -> Self {
+        Self { sink, fields: None }
+    }
+}
+
+impl<S: ResponseSink> ResponseSink for Telling<'_, S> {
+    async fn interim(&mut self, status: StatusCode, headers: HeaderMap) -> Result<(), Failure> {
+        self.sink.interim(status, headers).await
+    }
+
+    async fn head(&mut self, mut head: ResponseHead) -> Result<(), Failure> {
+        if let Some(fields) = self.fields.take() {
+            // A backend may have limits of its own: the fields are lists.
+            for (name, value) in &*fields {
+                head.headers.append(name, value.clone());
+            }
+        }
+        self.sink.head(head).await
+    }
+
+    async fn data(&mut self, data: Bytes) -> Result<(), Failure> {
+        self.sink.data(data).await
+    }
+
+    async fn flush(&mut self) -> Result<(), Failure> {
+        self.sink.flush().await
+    }
+
+    async fn end(&mut self, trailers: Option<HeaderMap>) -> Result<(), Failure> {
+        self.sink.end(trailers).await
+    }
+
+    fn close_after(&mut self) {
+        self.sink.close_after();
+    }
+
+    async fn gone(&mut self) {
+        self.sink.gone().await;
+    }
+
+    fn has_begun(&self) -> bool {
+        self.sink.has_begun()
+    }
+}
+
+/// Lets a request of this route go on, and counts it. `now` is since the process began; who asks is the client, as far as
+/// trusted proxies told.
+///
+/// # Errors
+/// [`Failure::IpDenied`] and [`Failure::RateLimited`].
+pub(crate) fn check<S>(
+    route: &Route,
+    head: &RequestHead,
+    peer: &Peer,
+    now: impl FnOnce() -> Duration,
+    sink: &mut Telling<'_, S>,
+) -> Result<(), Failure> {
+    if let Some(rules) = &route.ip_rules
+        && !rules.may_ask(peer.address)
+    {
+        return Err(Failure::IpDenied);
+    }
+    if route.limits.is_empty() {
+        return Ok(());
+    }
+    let admission = admit(&route.limits, now(), |key, seed| hash(key, seed, head, peer));
+    sink.fields = told(&admission).map(Box::new);
+    match admission.refused() {
+        None => Ok(()),
+        Some((_, wait)) => Err(Failure::RateLimited { retry_after_s: seconds(wait).max(1) }),
+    }
+}
+
+fn hash(key: &RateKey, seed: u64, head: &RequestHead, peer: &Peer) -> u64 {
+    let of = |bytes: &[u8]| xxh3_64_with_seed(bytes, seed);
+    match key {
+        RateKey::Route => 0,
+        RateKey::Source { v4_bits, v6_bits } => match peer.address {
+            IpAddr::V4(address) => of(&network(address, *v4_bits).octets()),
+            IpAddr::V6(address) => of(&network6(address, *v6_bits).octets()),
+        },
+        RateKey::Header(name) => of(head.headers.get(&**name).map_or(NOBODY, HeaderValue::as_bytes)),
+        RateKey::Cookie(name) => of(cookie::first(&head.headers, name).unwrap_or(NOBODY)),
+    }
+}
+
+fn network(address: Ipv4Addr, bits: u8) -> Ipv4Addr {
+    let mask = u32::MAX.checked_shl(32_u32.saturating_sub(bits.into())).unwrap_or(0);
+    Ipv4Addr::from(u32::from(address) & mask)
+}
+
+fn network6(address: Ipv6Addr, bits: u8) -> Ipv6Addr {
+    let mask = u128::MAX.checked_shl(128_u32.saturating_sub(bits.into())).unwrap_or(0);
+    Ipv6Addr::from(u128::from(address) & mask)
+}
+
+/// What the response says of limits; `None`: nothing. Where one refuses, of that one alone.
+fn told(admission: &Admission<'_>) -> Option<HeaderMap> {
+    let refused = admission.refused().is_some();
+    let (mut policies, mut states) = (String::new(), String::new());
+    for (limiter, verdict) in admission.said() {
+        let is_told = match (refused, verdict.retry_after) {
+            (true, refusal) => refusal.is_some(),
+            (false, _) => limiter.policy.told == Told::Always,
+        };
+        if is_told {
+            write(&mut policies, &mut states, &limiter.policy, verdict);
+        }
+    }
+    let value = |text: String| HeaderValue::try_from(text).expect("names are tokens, the rest is numbers");
+    (!states.is_empty())
+        .then(|| HeaderMap::from_iter([(RATE_LIMIT_POLICY, value(policies)), (RATE_LIMIT, value(states))]))
+}
+
+fn write(policies: &mut String, states: &mut String, policy: &LimitPolicy, verdict: Verdict) {
+    let comma = if states.is_empty() { "" } else { ", " };
+    let (name, quota, window) = (&policy.name, policy.requests, seconds(policy.period));
+    let _ = write!(policies, "{comma}\"{name}\";q={quota};w={window}");
+    let reset = seconds(verdict.retry_after.unwrap_or(verdict.reset));
+    let _ = write!(states, "{comma}\"{name}\";r={};t={reset}", verdict.remaining);
+}
+
+/// Rounded up: who waits for so long is not refused again for having come too early.
+fn seconds(time: Duration) -> u32 {
+    u32::try_from(time.as_millis().div_ceil(1000)).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests;
