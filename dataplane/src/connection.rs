@@ -80,7 +80,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, port: u16, stream: TcpStream, addr
 async fn plain(worker: Rc<Worker>, peer: Peer, io: Io) {
     let wire = Wire::new(io);
     let deadline = worker.timers.deadline();
-    deadline.set_idle(IDLE_TIMEOUT);
+    deadline.set_idle(IDLE_TIMEOUT, peer.port);
     tokio::select! { biased;
         () = wire.readable() => {}
         () = deadline.passed() => return,
@@ -107,7 +107,7 @@ async fn plain(worker: Rc<Worker>, peer: Peer, io: Io) {
 async fn http1(worker: &Worker, peer: &Peer, wire: &Wire, received: BytesMut) {
     if let Some(upgraded) = http1::server::serve(worker, peer, wire, received).await {
         let http1::server::Upgraded { early, tunnel } = upgraded;
-        Box::pin(tunnel::run(worker, wire, early, *tunnel)).await;
+        Box::pin(tunnel::run(worker, peer, wire, early, *tunnel)).await;
     }
 }
 

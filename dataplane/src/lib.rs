@@ -9,6 +9,7 @@
 
 pub mod proxy;
 pub mod signals;
+pub mod takeover;
 
 pub mod connection;
 pub mod http1;

@@ -193,6 +193,7 @@ impl Applier {
             self.gone.extend(served.sets.values().cloned());
             self.sessions.remove(pool);
             self.touched.extend(self.ports.remove(pool, &served.spec));
+            self.sockets.pool_gone(pool);
             self.needs_commit = true;
         }
     }

@@ -89,7 +89,18 @@ impl State {
     /// # Errors
     /// [`StateError`]: the folder or the key file is of no use.
     pub fn open(options: &StateOptions, status: Arc<Status>) -> Result<(Self, Writer), StateError> {
-        let folder = Folder::take(&options.folder)?;
+        Self::of(Folder::take(&options.folder)?, options, status)
+    }
+
+    /// The same in a folder that another process gives up to this one. The writer waits for that.
+    ///
+    /// # Errors
+    /// [`StateError`], as above.
+    pub fn inherit(options: &StateOptions, status: Arc<Status>) -> Result<(Self, Writer), StateError> {
+        Self::of(Folder::open(&options.folder)?, options, status)
+    }
+
+    fn of(folder: Folder, options: &StateOptions, status: Arc<Status>) -> Result<(Self, Writer), StateError> {
         let key = options.key_file.as_deref().map(StateKey::read).transpose()?;
         let care = match key {
             Some(key) => Care::Sealed(key),

@@ -50,7 +50,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, peer: Peer, io: Io, received: Byte
     let mut closing = false;
     loop {
         if !closing {
-            deadline.set_idle(IDLE_TIMEOUT);
+            deadline.set_idle(IDLE_TIMEOUT, peer.port);
         }
         tokio::select! { biased;
             accepted = connection.accept() => match accepted {
@@ -65,7 +65,8 @@ pub(crate) async fn serve(worker: Rc<Worker>, peer: Peer, io: Io, received: Byte
             // Streams that are open end in peace, each within its own limits; then nothing is left to wait for.
             () = deadline.passed() => if closing && !connection.has_streams() { return },
         }
-        let is_over = worker.is_draining() || (deadline.has_passed() && !connection.has_streams());
+        let is_over =
+            worker.timers.is_leaving(peer.port) || (deadline.has_passed() && !connection.has_streams());
         if is_over && !closing {
             closing = true;
             // GOAWAY.

@@ -17,6 +17,7 @@ use crate::worker::Worker;
 use lb_core::backend::{Connected, UpstreamProtocol};
 use lb_core::balance::{Outcome as Came, OutcomeKind};
 use std::cell::{Cell, RefCell};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Between two looks at whether a connection to a backend that has its fill was given up.
@@ -26,6 +27,8 @@ const CONNECTION_WAIT: Duration = Duration::from_millis(2);
 #[derive(Debug)]
 pub(crate) struct Tunnel {
     pub(crate) backend: http1::client::Connection,
+    /// Name of the set that the backend is of.
+    pub(crate) set: Arc<str>,
     /// The tunnel counts as a request on its backend, and as a connection to it, for as long as it is open.
     pub(crate) held: (Slot, Connected),
 }
@@ -206,6 +209,7 @@ impl Attempt<'_, '_> {
             }
             (Then::Tunnel, Connection::Http1(connection)) => Some(Box::new(Tunnel {
                 backend: connection.connection,
+                set: Arc::clone(&target.set.name),
                 held: (target.slot, connection.connected),
             })),
             (Then::Tunnel | Then::Close, _) => None,

@@ -25,4 +25,5 @@ mod sessions;
 mod shared_ports;
 mod shutdown;
 mod status;
+mod takeover;
 mod wrong_input;
