@@ -83,7 +83,7 @@ def reused(before, after):
 
 def parse_metrics(text):
     """Metrics by name, and labels where they have some: `http_requests_total{protocol="http1"}`."""
-    found = re.findall(r"(?m)^([a-z_]+(?:\{[^}]*\})?) ([0-9.e+-]+)$", text)
+    found = re.findall(r"(?m)^([a-z0-9_]+(?:\{[^}]*\})?) ([0-9.e+-]+)$", text)
     return {name: float(value) for name, value in found}
 
 

@@ -7,6 +7,7 @@ mod connections;
 mod data_plane;
 mod endpoint_selector;
 mod health_check;
+mod limits;
 mod load_balancing;
 mod resilience;
 mod sessions;
@@ -33,6 +34,11 @@ pub use health_check::{
     AVAILABLE_MIN_MAX, ActiveCheck, BODY_BYTES_MAX, CHECK_HEADERS_MAX, CheckHeader, GrpcCheck,
     HEADER_VALUE_BYTES_MAX, HealthCheck, HttpCheck, HttpVersion, InitialState, OUTCOMES_MAX, PassiveCheck,
     STATUS_RANGES_MAX, THRESHOLD_MAX, TcpCheck, TlsCheck,
+};
+pub use limits::{
+    BODY_BYTES_RANGE, BODY_PACE_RANGE, CONNECTIONS_RANGE, CONTROL_FRAMES_RANGE, DotSegments, DoubleSlashes,
+    EncodedSlashes, HANDSHAKES_RANGE, HEAD_BYTES_RANGE, HEADERS_RANGE, LISTENER_STREAMS_RANGE,
+    ListenerLimits, PathPolicy, RESETS_RANGE, RequestLimits, URI_BYTES_RANGE,
 };
 pub use load_balancing::{
     Algorithm, ConsistentHash, HashKey, KEY_NAME_BYTES_MAX, LOAD_PERCENT_MAX, LOAD_PERCENT_MIN,
@@ -247,6 +253,10 @@ pub struct LoadBalancerPoolSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_persistence: Option<SessionPersistence>,
 
+    /// How large requests may be, for every rule that does not say it itself. Without it: no limit for bodies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<RequestLimits>,
+
     /// Which proxies serve the pool. Without it: all of class default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data_plane: Option<DataPlane>,
@@ -294,6 +304,14 @@ pub struct Listener {
     /// Certificates; for protocol HTTPS, and only there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<ListenerTls>,
+
+    /// What clients may do here. Without it: what each limit says of itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<ListenerLimits>,
+
+    /// What is done with paths before a route is looked for. Without it: as `{}` says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paths: Option<PathPolicy>,
 }
 
 /// What clients speak to a listener.
@@ -387,6 +405,10 @@ pub struct Rule {
     /// whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_persistence: Option<SessionPersistence>,
+
+    /// How large requests of this rule may be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<RequestLimits>,
 }
 
 /// One kind of request.
@@ -397,7 +419,7 @@ pub struct RouteMatch {
     pub path: PathMatch,
 }
 
-/// Compares the path of a request, byte by byte and without the query.
+/// Compares the path of a request, as the listener's paths makes it, byte by byte and without the query.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PathMatch {

@@ -46,7 +46,12 @@ mod tests {
     }
 
     fn peer(ip: &'static str) -> Peer {
-        Peer { port: 80, scheme: Scheme::Http, ip: HeaderValue::from_static(ip) }
+        Peer {
+            port: 80,
+            scheme: Scheme::Http,
+            ip: HeaderValue::from_static(ip),
+            limits: std::sync::Arc::default(),
+        }
     }
 
     fn hash(source: &KeySource, head: &RequestHead) -> Option<u64> {

@@ -352,7 +352,7 @@ mod tests {
 
     fn peer() -> Peer {
         let ip = http::HeaderValue::from_static("192.0.2.1");
-        Peer { port: 80, scheme: crate::connection::Scheme::Http, ip }
+        Peer { port: 80, scheme: crate::connection::Scheme::Http, ip, limits: Arc::default() }
     }
 
     fn ask_of<'a>(head: &'a RequestHead, peer: &'a Peer) -> Ask<'a> {

@@ -1,6 +1,9 @@
 //! A client's connection: from the accepted socket to the protocol that is spoken on it.
 
-use crate::snapshot::Protocol;
+use crate::http2::carried::Carried;
+use crate::request::Tunnel;
+use crate::snapshot::{ListenerLimits, Protocol};
+use crate::tunnel::Side;
 use crate::wire::{Io, Wire};
 use crate::worker::Worker;
 use crate::{http1, http2, tunnel};
@@ -44,6 +47,8 @@ pub(crate) struct Peer {
     pub(crate) scheme: Scheme,
     /// The client's address, as it goes into headers.
     pub(crate) ip: HeaderValue,
+    /// Of the listener, as they were when the connection came.
+    pub(crate) limits: Arc<ListenerLimits>,
 }
 
 /// How the client's bytes are protected.
@@ -61,16 +66,16 @@ pub(crate) async fn serve(worker: Rc<Worker>, port: u16, stream: TcpStream, addr
     let snapshot = worker.snapshot();
     // Accepted while the listener was being removed.
     let Some(listener) = snapshot.listeners.get(&port) else { return };
-    let protocol = listener.protocol.clone();
+    let (protocol, limits) = (listener.protocol.clone(), Arc::clone(&listener.limits));
     drop(snapshot);
     let ip = HeaderValue::try_from(address.ip().to_canonical().to_string()).expect("an address is ASCII");
     match protocol {
         Protocol::Http => {
-            let peer = Peer { port, scheme: Scheme::Http, ip };
+            let peer = Peer { port, scheme: Scheme::Http, ip, limits };
             plain(worker, peer, Io::Plain(stream)).await;
         }
         Protocol::Https(config) => {
-            let peer = Peer { port, scheme: Scheme::Https, ip };
+            let peer = Peer { port, scheme: Scheme::Https, ip, limits };
             tls(worker, peer, stream, config).await;
         }
     }
@@ -80,12 +85,12 @@ pub(crate) async fn serve(worker: Rc<Worker>, port: u16, stream: TcpStream, addr
 async fn plain(worker: Rc<Worker>, peer: Peer, io: Io) {
     let wire = Wire::new(io);
     let deadline = worker.timers.deadline();
-    deadline.set_idle(IDLE_TIMEOUT, peer.port);
+    deadline.set_idle(peer.limits.idle_timeout, peer.port);
     tokio::select! { biased;
         () = wire.readable() => {}
         () = deadline.passed() => return,
     }
-    deadline.set(Some(HEAD_TIMEOUT));
+    deadline.set(Some(peer.limits.head_timeout));
     let mut received = BytesMut::with_capacity(http1::HEAD_BYTES_MAX / 2);
     while received.len() < PREFACE.len() && PREFACE.starts_with(&received) {
         let read = tokio::select! { biased;
@@ -98,7 +103,7 @@ async fn plain(worker: Rc<Worker>, peer: Peer, io: Io) {
     }
     drop(deadline);
     if received.starts_with(PREFACE) {
-        Box::pin(http2::server::serve(worker, peer, wire.into_inner(), received.freeze())).await;
+        Box::pin(http2::server::serve(worker, peer, wire.into_inner(), received.freeze(), carry)).await;
     } else {
         http1(&worker, &peer, &wire, received).await;
     }
@@ -107,8 +112,17 @@ async fn plain(worker: Rc<Worker>, peer: Peer, io: Io) {
 async fn http1(worker: &Worker, peer: &Peer, wire: &Wire, received: BytesMut) {
     if let Some(upgraded) = http1::server::serve(worker, peer, wire, received).await {
         let http1::server::Upgraded { early, tunnel } = upgraded;
-        Box::pin(tunnel::run(worker, peer, wire, early, *tunnel)).await;
+        Box::pin(tunnel::run(worker, peer.port, Side::Wire(wire, early), *tunnel)).await;
     }
+}
+
+/// Begins a tunnel on a stream of HTTP/2, in a task of its own: what the request took is given back.
+fn carry(worker: Rc<Worker>, port: u16, stream: Carried, tunnel: Box<Tunnel>) {
+    tokio::task::spawn_local(carried(worker, port, stream, tunnel));
+}
+
+async fn carried(worker: Rc<Worker>, port: u16, stream: Carried, tunnel: Box<Tunnel>) {
+    tunnel::run(&worker, port, Side::Stream(stream), *tunnel).await;
 }
 
 async fn tls(worker: Rc<Worker>, peer: Peer, stream: TcpStream, config: Arc<rustls::ServerConfig>) {
@@ -119,7 +133,7 @@ async fn tls(worker: Rc<Worker>, peer: Peer, stream: TcpStream, config: Arc<rust
     let speaks_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let io = Io::Tls(stream);
     if speaks_http2 {
-        Box::pin(http2::server::serve(worker, peer, io, bytes::Bytes::new())).await;
+        Box::pin(http2::server::serve(worker, peer, io, bytes::Bytes::new(), carry)).await;
     } else {
         http1(&worker, &peer, &Wire::new(io), BytesMut::new()).await;
     }
@@ -144,6 +158,20 @@ mod tests {
 
     fn size<A, B, C, D, F: Future>(_: impl Fn(A, B, C, D) -> F) -> usize {
         size_of::<F>()
+    }
+
+    fn of_tunnel<F: Future>(_: impl Fn(Rc<Worker>, u16, Carried, Box<Tunnel>) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn the_task_of_an_idle_websocket_over_http2_is_small() {
+        // Both directions with their ends, and no buffer.
+        assert!(
+            of_tunnel(carried) <= 2_048,
+            "{} bytes; box what is large where it begins",
+            of_tunnel(carried)
+        );
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! What the workers count. One [`Counters`] for each worker, written by it alone and summed at a scrape, so that
 //! counting costs a request an increment in its own core's cache.
 
+use crate::http2::Excess;
 use crate::sessions::{Refusal, SessionResult};
+use crate::sources::Refused;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -54,6 +56,10 @@ pub struct Counters {
     pub connections_open: Count,
     /// TLS handshakes that did not finish.
     pub handshakes_failed: Count,
+    /// Client connections refused: of the port, of a source, handshakes of a source.
+    pub connections_refused: [Count; 3],
+    /// Connections of HTTP/2 ended for too many resets, for too many frames without a message.
+    pub connections_cut: [Count; 2],
     /// Requests that were refused before a route was looked for (malformed, too large).
     pub requests_refused: Count,
     /// Connections established to backends.
@@ -88,7 +94,9 @@ pub struct Counters {
     pub cookies_refused: [Count; 4],
     /// Requests on backends now (gauge).
     pub upstream_in_flight: Count,
-    /// Upgraded connections (WebSocket) open now (gauge).
+    /// Tunnels (WebSocket) that were opened.
+    pub tunnels: Count,
+    /// Tunnels (WebSocket) open now (gauge).
     pub tunnels_open: Count,
 }
 
@@ -115,6 +123,16 @@ impl Counters {
             Some(SessionResult::FailedOver) => 2,
         };
         self.sessions[at].add(1);
+    }
+
+    /// Counts a connection that is not served.
+    pub(crate) fn connection_refused(&self, why: Refused) {
+        self.connections_refused[why as usize].add(1);
+    }
+
+    /// Counts a connection of HTTP/2 that is ended for what there was too much of.
+    pub(crate) fn connection_cut(&self, excess: Excess) {
+        self.connections_cut[excess as usize].add(1);
     }
 
     /// Counts a session cookie that was not believed.

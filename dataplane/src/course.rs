@@ -34,11 +34,12 @@ enum Phase {
 }
 
 impl<'a> Course<'a> {
-    pub(crate) fn new(deadline: &'a Deadline, timeouts: &'a Timeouts) -> Self {
+    /// `most` is what the client gives the request; the route's limit holds beside it.
+    pub(crate) fn new(deadline: &'a Deadline, timeouts: &'a Timeouts, most: Option<Duration>) -> Self {
         Self {
             deadline,
             timeouts,
-            total: deadline.after(timeouts.total),
+            total: deadline.after(timeouts.total).min(deadline.after(most)),
             request: Cell::new(deadline.after(timeouts.request)),
             attempt: Cell::new(Until::NEVER),
             phase: Cell::new(Phase::Sending),
@@ -49,7 +50,7 @@ impl<'a> Course<'a> {
     /// For an attempt beside another one: with the same limits, on a deadline of its own.
     pub(crate) fn beside<'b>(&'b self, deadline: &'b Deadline) -> Course<'b> {
         let request = self.request.clone();
-        Course { total: self.total, request, ..Course::new(deadline, self.timeouts) }
+        Course { total: self.total, request, ..Course::new(deadline, self.timeouts, None) }
     }
 
     pub(crate) fn deadline(&self) -> &'a Deadline {
@@ -116,6 +117,11 @@ impl<'a> Course<'a> {
     pub(crate) fn request_sent(&self) {
         self.phase.set(Phase::Waiting);
         self.arm();
+    }
+
+    /// Whether the response's head has come.
+    pub(crate) fn is_answering(&self) -> bool {
+        self.phase.get() == Phase::Answering
     }
 
     pub(crate) fn response_began(&self) {

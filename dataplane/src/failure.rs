@@ -3,10 +3,11 @@
 //! One table maps a failure to a status and a reason code; the code is in the `x-weir-reason` header and in the
 //! JSON body of the answer.
 
+use crate::grpc;
 use crate::message::{BodyLength, ResponseHead};
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 
 /// Carries the reason code of an answer that Weir made itself.
 pub(crate) const REASON_HEADER: HeaderName = HeaderName::from_static("x-weir-reason");
@@ -17,16 +18,26 @@ pub(crate) enum Failure {
     // The client's side.
     #[error("{0}")]
     BadRequest(&'static str),
-    #[error("The request's line and headers are larger than {max} bytes; send fewer or smaller headers.", max = crate::http1::HEAD_BYTES_MAX)]
+    #[error(
+        "The request's line and headers are larger than this listener takes; send fewer or smaller headers."
+    )]
     HeadTooLarge,
-    #[error("The request has more than {max} headers; send fewer.", max = crate::http1::HEADERS_MAX)]
+    #[error("The request has more headers than this listener takes; send fewer.")]
     TooManyHeaders,
+    #[error("The path and query are longer than this listener takes; shorten them, or send a body.")]
+    UriTooLong,
+    #[error("The body is larger than this route takes.")]
+    BodyTooLarge,
     #[error("Weir speaks HTTP/1.0, HTTP/1.1 and HTTP/2; use one of them.")]
     VersionUnsupported,
     #[error("The transfer coding is not supported; send the body as chunked or with a Content-Length.")]
     CodingUnsupported,
     #[error("CONNECT is not served here; ask for a resource by its path.")]
     MethodRefused,
+    #[error("The only :protocol that CONNECT may name here is websocket.")]
+    ProtocolUnsupported,
+    #[error("The only expectation that is known is 100-continue; leave the Expect header out.")]
+    ExpectationFailed,
     #[error("The request did not arrive in time.")]
     RequestSlow,
     #[error("The client went away.")]
@@ -36,7 +47,7 @@ pub(crate) enum Failure {
     NoRoute,
     #[error("No backend of the route's backend sets can take a request.")]
     NoBackend,
-    #[error("WebSocket goes to backends that speak HTTP/1.1, and the route's speak HTTP/2.")]
+    #[error("The backend speaks HTTP/2, and has not announced that it takes WebSockets on it (RFC 8441).")]
     UpgradeUnsupported,
     // Limits of the backends.
     #[error("Too many requests to the backends failed: none is sent until they have been tried again.")]
@@ -65,6 +76,20 @@ pub(crate) enum Failure {
     RequestTimeout,
 }
 
+/// What of a request decides how it is told that it failed.
+#[derive(Debug, Default)]
+pub(crate) struct Asked {
+    is_head: bool,
+    /// Of a call of gRPC.
+    call: Option<HeaderValue>,
+}
+
+impl Asked {
+    pub(crate) fn new(method: &Method, headers: &HeaderMap) -> Self {
+        Self { is_head: *method == Method::HEAD, call: grpc::content_type(headers).cloned() }
+    }
+}
+
 impl Failure {
     /// The one table: status and reason code of each failure.
     pub(crate) fn answer(self) -> (StatusCode, &'static str) {
@@ -72,9 +97,13 @@ impl Failure {
             Self::BadRequest(_) => (StatusCode::BAD_REQUEST, "bad_request"),
             Self::HeadTooLarge => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large"),
             Self::TooManyHeaders => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "too_many_headers"),
+            Self::UriTooLong => (StatusCode::URI_TOO_LONG, "uri_too_long"),
+            Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
             Self::VersionUnsupported => (StatusCode::HTTP_VERSION_NOT_SUPPORTED, "version_unsupported"),
             Self::CodingUnsupported => (StatusCode::NOT_IMPLEMENTED, "coding_unsupported"),
             Self::MethodRefused => (StatusCode::METHOD_NOT_ALLOWED, "method_refused"),
+            Self::ProtocolUnsupported => (StatusCode::NOT_IMPLEMENTED, "protocol_unsupported"),
+            Self::ExpectationFailed => (StatusCode::EXPECTATION_FAILED, "expectation_failed"),
             Self::RequestSlow => (StatusCode::REQUEST_TIMEOUT, "request_slow"),
             // Never sent: there is nobody to send it to. nginx's number in logs.
             Self::ClientGone => (StatusCode::BAD_REQUEST, "client_gone"),
@@ -95,22 +124,32 @@ impl Failure {
         }
     }
 
-    /// The answer's head and JSON body.
-    pub(crate) fn response(self) -> (ResponseHead, Bytes) {
-        let (status, reason) = self.answer();
-        let body = serde_json::json!({
-            "status": status.as_u16(),
-            "reason": reason,
-            "message": self.to_string(),
-        });
-        let body = Bytes::from(format!("{body}\n"));
+    /// The answer's head and JSON body. A call of gRPC has the status in its headers, and no body.
+    pub(crate) fn response(self, asked: &Asked) -> (ResponseHead, Bytes) {
+        let (mut status, reason) = self.answer();
         let mut headers = HeaderMap::with_capacity(4);
         headers.insert(REASON_HEADER, HeaderValue::from_static(reason));
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let mut body = Bytes::new();
+        if let Some(content_type) = &asked.call {
+            grpc::tell(self, content_type.clone(), &mut headers);
+            status = StatusCode::OK;
+        } else {
+            let json = serde_json::json!({
+                "status": status.as_u16(),
+                "reason": reason,
+                "message": self.to_string(),
+            });
+            body = Bytes::from(format!("{json}\n"));
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        }
         if let Self::CircuitOpen { retry_after_s } = self {
             headers.insert(RETRY_AFTER, retry_after_s.into());
         }
-        let length = BodyLength::Known(body.len() as u64);
+        let mut length = BodyLength::Known(body.len() as u64);
+        if asked.is_head {
+            length = BodyLength::Announced(Some(body.len() as u64));
+            body = Bytes::new();
+        }
         (ResponseHead { status, headers, body: length }, body)
     }
 }
@@ -121,7 +160,7 @@ mod tests {
 
     #[test]
     fn an_answer_names_its_reason_in_header_and_body() {
-        let (head, body) = Failure::NoBackend.response();
+        let (head, body) = Failure::NoBackend.response(&Asked::default());
         assert_eq!(head.status, 503);
         assert_eq!(head.headers[&REASON_HEADER], "no_backend");
         let json: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
@@ -132,15 +171,39 @@ mod tests {
     }
 
     #[test]
+    fn a_call_of_grpc_is_told_in_its_own_way() {
+        let headers = [(CONTENT_TYPE, HeaderValue::from_static("application/grpc+proto"))];
+        let asked = Asked::new(&Method::POST, &HeaderMap::from_iter(headers));
+        let (head, body) = Failure::NoBackend.response(&asked);
+        assert_eq!((head.status.as_u16(), body.len(), head.body), (200, 0, BodyLength::Known(0)));
+        let header = |name: &str| head.headers[name].to_str().expect("text");
+        assert_eq!(header("content-type"), "application/grpc+proto");
+        assert_eq!((header("grpc-status"), header("x-weir-reason")), ("14", "no_backend"));
+        assert_eq!(header("grpc-message"), Failure::NoBackend.to_string());
+    }
+
+    #[test]
+    fn an_answer_to_head_announces_its_body_and_has_none() {
+        let asked = Asked::new(&Method::HEAD, &HeaderMap::new());
+        let (head, body) = Failure::NoBackend.response(&asked);
+        let (_, told) = Failure::NoBackend.response(&Asked::default());
+        assert_eq!((head.body, body.len()), (BodyLength::Announced(Some(told.len() as u64)), 0));
+    }
+
+    #[test]
     fn every_reason_is_in_the_documentation_with_its_status() {
         let page = include_str!("../../docs/failures.md");
         let all = [
             Failure::BadRequest(""),
             Failure::HeadTooLarge,
             Failure::TooManyHeaders,
+            Failure::UriTooLong,
+            Failure::BodyTooLarge,
             Failure::VersionUnsupported,
             Failure::CodingUnsupported,
             Failure::MethodRefused,
+            Failure::ProtocolUnsupported,
+            Failure::ExpectationFailed,
             Failure::RequestSlow,
             Failure::NoRoute,
             Failure::NoBackend,

@@ -80,10 +80,16 @@ fn is_claim(name: &HeaderName) -> bool {
 mod tests {
     use super::*;
     use bytes::Bytes;
+    use std::sync::Arc;
 
     fn described(bytes: &'static [u8]) -> HeaderMap {
-        let mut head = crate::http1::head::request(&Bytes::from_static(bytes)).expect("a request").head;
-        let peer = Peer { port: 80, scheme: Scheme::Http, ip: HeaderValue::from_static("192.0.2.1") };
+        let mut head = crate::http1::head::request(&Bytes::from_static(bytes), 100).expect("a request").head;
+        let peer = Peer {
+            port: 80,
+            scheme: Scheme::Http,
+            ip: HeaderValue::from_static("192.0.2.1"),
+            limits: Arc::default(),
+        };
         describe_client(&mut head, &peer);
         head.headers
     }

@@ -8,6 +8,7 @@ use crate::failure::Failure;
 use bytes::Bytes;
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, Method, StatusCode};
+use lb_core::path::{self, PathPolicy};
 use std::borrow::Cow;
 
 /// A request without its body.
@@ -20,11 +21,11 @@ pub(crate) struct RequestHead {
     /// Without `Host`, hop-by-hop fields and framing.
     pub(crate) headers: HeaderMap,
     pub(crate) body: BodyLength,
-    /// The client asks to speak WebSocket on this connection from here on.
+    /// Whether the client asks to speak WebSocket from here on, on this connection or, over HTTP/2, on this stream.
     pub(crate) upgrade: Upgrade,
 }
 
-/// Whether a message asks for, or agrees to, another protocol on its connection.
+/// Whether a request asks for another protocol. Agreed to with 101, whatever protocols are spoken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Upgrade {
     No,
@@ -38,6 +39,31 @@ impl RequestHead {
             "*" => "/",
             path => path,
         }
+    }
+
+    /// Puts the path into the one form in which routes and the backend read it. Copies nothing where it has that form.
+    ///
+    /// # Errors
+    /// [`Failure::UriTooLong`] where path and query are over so many bytes; [`Failure::BadRequest`] where readers would
+    /// take the path in several ways.
+    pub(crate) fn settle_target(&mut self, bytes_max: usize, policy: PathPolicy) -> Result<(), Failure> {
+        if self.target.as_str().len() > bytes_max {
+            return Err(Failure::UriTooLong);
+        }
+        if self.target == "*" {
+            return Ok(());
+        }
+        let path = path::normalize(self.target.path(), policy);
+        let Cow::Owned(mut target) = path.map_err(|error| Failure::BadRequest(error.sentence()))? else {
+            return Ok(());
+        };
+        if let Some(query) = self.target.query() {
+            target.push('?');
+            target.push_str(query);
+        }
+        self.target = PathAndQuery::from_maybe_shared(Bytes::from(target))
+            .map_err(|_| Failure::BadRequest("The request's target is not a path."))?;
+        Ok(())
     }
 
     /// The host in lower case, without port; empty for HTTP/1.0 without `Host`.

@@ -57,7 +57,7 @@ enum Value {
 }
 
 /// Every metric, in the order in which they are exposed.
-pub static METRICS: [Metric; 44] = [
+pub static METRICS: [Metric; 47] = [
     Metric {
         name: "http_request_duration_seconds",
         help: "Time from the end of a request's head to the end of its response",
@@ -96,13 +96,36 @@ pub static METRICS: [Metric; 44] = [
         value: |scrape| scrape.counter(|c| &c.connections_accepted),
     },
     Metric {
+        name: "weir_connections_refused_total",
+        help: "Client connections closed at once because of a limit of their listener",
+        value: |scrape| {
+            let limits = ["connections", "source", "handshakes"].into_iter().enumerate();
+            let by = limits.map(|(i, limit)| (limit, scrape.total(|c| &c.connections_refused[i])));
+            Value::Counters("limit", by.collect())
+        },
+    },
+    Metric {
+        name: "weir_http2_connections_cut_total",
+        help: "Client connections of HTTP/2 ended for too many resets, or too many frames without a message",
+        value: |scrape| {
+            let excesses = ["resets", "control_frames"].into_iter().enumerate();
+            let by = excesses.map(|(i, excess)| (excess, scrape.total(|c| &c.connections_cut[i])));
+            Value::Counters("excess", by.collect())
+        },
+    },
+    Metric {
         name: "weir_connections_open",
         help: "Client connections open now",
         value: |scrape| scrape.gauge(|c| &c.connections_open),
     },
     Metric {
+        name: "weir_tunnels_opened_total",
+        help: "WebSockets opened, over HTTP/1.1 and over streams of HTTP/2",
+        value: |scrape| scrape.counter(|c| &c.tunnels),
+    },
+    Metric {
         name: "weir_tunnels_open",
-        help: "Upgraded connections (WebSocket) open now",
+        help: "WebSockets open now",
         value: |scrape| scrape.gauge(|c| &c.tunnels_open),
     },
     Metric {

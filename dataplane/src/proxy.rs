@@ -388,6 +388,7 @@ fn start_workers(
 ) -> Result<Workers, ProxyError> {
     let (phase, phases) = watch::channel(Phase::Hold);
     let (alive, all_ended) = mpsc::channel(1);
+    let sources = Arc::<crate::sources::Sources>::default();
     let mut workers = Workers { counters: Vec::new(), listeners: Vec::new(), phase, alive: all_ended };
     for index in 0..options.workers.get() {
         let (sender, listeners) = mpsc::unbounded_channel();
@@ -403,6 +404,7 @@ fn start_workers(
             outcomes,
             keeping,
             tunnel_spread: options.tunnel_spread.min(options.drain_limit * 4 / 5),
+            sources: Arc::clone(&sources),
             alive: alive.clone(),
         };
         worker::spawn(seat).map_err(|source| ProxyError::Worker { index, source })?;

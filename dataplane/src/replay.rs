@@ -185,7 +185,7 @@ mod tests {
     async fn with(body: Once, test: impl AsyncFnOnce(&mut Replay<'_, Once>, &Cell<bool>)) {
         let deadline = Rc::new(Timers::default()).deadline();
         let (timeouts, is_kept) = (Timeouts::default(), Cell::new(false));
-        let course = Course::new(&deadline, &timeouts);
+        let course = Course::new(&deadline, &timeouts, None);
         test(&mut Replay::new(body, &course, &is_kept), &is_kept).await;
     }
 

@@ -3,12 +3,15 @@
 //! Made by `config`, read by every stage of the request path, once per request. What changes often, the members
 //! of a backend set, lives in a cell of its own inside ([`lb_core::backend::BackendSet`]).
 
+use crate::{connection, http1};
 use arc_swap::ArcSwap;
 use lb_core::backend::BackendSet;
+use lb_core::path::PathPolicy;
 use lb_core::route::RouteTable;
 use lb_core::sessions::SessionTable;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Everything that this proxy serves at one version.
 #[derive(Debug, Default)]
@@ -34,6 +37,60 @@ pub struct Listener {
     pub routes: RouteTable,
     /// The sets of those routes and their fallbacks. Not always each once.
     pub sets: Arc<[Arc<BackendSet>]>,
+    /// What clients may do here.
+    pub limits: Arc<ListenerLimits>,
+    /// What is done with paths before a route is looked for.
+    pub paths: PathPolicy,
+}
+
+/// What clients may do on a listener. A connection keeps what it came under, but for the size of targets and the pace of
+/// bodies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenerLimits {
+    /// Bytes of a request's path and query; 414 past it.
+    pub uri_bytes_max: usize,
+    /// Bytes of a request's line and headers; 431 past it.
+    pub head_bytes_max: usize,
+    /// Header fields of a request; 431 past it.
+    pub headers_max: usize,
+    /// Requests at a time on one connection of HTTP/2; the stream is refused past it.
+    pub streams_max: u32,
+    /// Streams of one connection that end by a reset of either side, in each second for long; the connection is ended past
+    /// it.
+    pub resets_per_second_max: u32,
+    /// Frames of one connection that carry nothing of a message, in each second for long; the connection is ended past it.
+    pub control_frames_per_second_max: u32,
+    /// Connections of this port to this process; closed at once past it.
+    pub connections_max: u32,
+    /// The same of one source: an address of IPv4, 64 bits of one of IPv6.
+    pub connections_per_source_max: u32,
+    /// TLS handshakes that one source begins in each second for long; closed at once past it.
+    pub handshakes_per_source_max: u32,
+    /// From the first byte of a request's head to its last; 408 past it.
+    pub head_timeout: Duration,
+    /// How long a connection waits for a request; it is closed past it.
+    pub idle_timeout: Duration,
+    /// Bytes of a request's body that the client sends in each second that it is waited for; 408 below it. 0: no minimum.
+    pub body_bytes_per_second_min: u32,
+}
+
+impl Default for ListenerLimits {
+    fn default() -> Self {
+        Self {
+            uri_bytes_max: 8 << 10,
+            head_bytes_max: http1::HEAD_BYTES_MAX,
+            headers_max: http1::HEADERS_MAX,
+            streams_max: 256,
+            resets_per_second_max: 100,
+            control_frames_per_second_max: 1_000,
+            connections_max: 100_000,
+            connections_per_source_max: 10_000,
+            handshakes_per_source_max: 1_000,
+            head_timeout: connection::HEAD_TIMEOUT,
+            idle_timeout: connection::IDLE_TIMEOUT,
+            body_bytes_per_second_min: 240,
+        }
+    }
 }
 
 /// What a listener speaks.

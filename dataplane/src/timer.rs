@@ -131,6 +131,11 @@ impl Timers {
         self.everyone.get().or_else(|| self.ports.borrow().get(&port).copied())
     }
 
+    /// [`TICK`]s that have passed.
+    pub(crate) fn now(&self) -> u64 {
+        self.now.get()
+    }
+
     /// One [`TICK`] has passed: wakes whoever waits for a deadline that is over.
     pub(crate) fn tick(&self) {
         let now = self.now.get() + 1;

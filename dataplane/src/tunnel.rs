@@ -3,12 +3,13 @@
 
 mod frames;
 
-use crate::connection::{LINGER_TIMEOUT, Peer, STALL_TIMEOUT};
-use crate::request::Tunnel;
+use crate::connection::{LINGER_TIMEOUT, STALL_TIMEOUT};
+use crate::http2::carried::{Carried, Incoming, Outgoing};
+use crate::request::{Tunnel, TunnelTo};
 use crate::timer::Deadline;
-use crate::wire::Wire;
+use crate::wire::{Wire, poll_once};
 use crate::worker::Worker;
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use frames::{CLOSE_TO_BACKEND, CLOSE_TO_CLIENT, Frames};
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -23,44 +24,83 @@ const READ_BYTES: usize = 8 << 10;
 /// Longest time that a tunnel which is to end goes on because a frame to the client has not ended.
 const FRAME_END_LIMIT: Duration = Duration::from_secs(1);
 
-/// Carries bytes between a client and a backend. `early` is what the client sent behind its request.
+/// One side of a tunnel.
+pub(crate) enum Side<'a> {
+    /// A connection that carries nothing else, and what was read from it already.
+    Wire(&'a Wire, BytesMut),
+    /// A stream of HTTP/2.
+    Stream(Carried),
+}
+
+impl<'a> Side<'a> {
+    fn split(self) -> (Inlet<'a>, Outlet<'a>) {
+        match self {
+            Self::Wire(wire, early) => (Inlet::Wire(wire, early), Outlet::Wire(wire)),
+            Self::Stream(Carried { incoming, outgoing }) => {
+                (Inlet::Stream(incoming), Outlet::Stream(outgoing))
+            }
+        }
+    }
+}
+
+/// Carries bytes between a client and a backend.
 ///
-/// A half-close is passed on, and the other direction then has [`STALL_TIMEOUT`] to end; an error ends both, since
-/// no protocol goes on after it. A peer that vanished is noticed by keep-alive probes. A tunnel whose client is asked to
-/// go ends with a frame that says so, to both sides.
-pub(crate) async fn run(worker: &Worker, peer: &Peer, client: &Wire, early: BytesMut, tunnel: Tunnel) {
+/// A side that reads slowly slows down the other: one piece is under way in each direction, besides what HTTP/2's windows
+/// let a side send ahead. A half-close is passed on, and the other direction then ends once nothing has moved in it for
+/// [`STALL_TIMEOUT`]; before that silence has no limit. An error ends both directions, since no protocol goes on after it:
+/// a stream of HTTP/2 is reset then. A peer that vanished is noticed by keep-alive probes of its connection. A tunnel whose
+/// client, which came to `port`, is asked to go ends with a frame that says so, to both sides.
+pub(crate) async fn run(worker: &Worker, port: u16, client: Side<'_>, tunnel: Tunnel) {
     let Tunnel { backend, set, held } = tunnel;
-    let (backend, greeting) = (backend.wire, backend.buf);
-    backend.keep_alive();
-    worker.counters.tunnels_open.add(1);
+    let _open = Open::new(worker);
     let leave = worker.timers.deadline();
-    leave.set_tunnel(peer.port, &set);
-    let (to_client, to_backend) = (gap(), gap());
-    let carry = async {
-        let deadline = worker.timers.deadline();
-        let mut up = pin!(copy(client, &backend, early, &to_backend));
-        let mut down = pin!(copy(&backend, client, greeting, &to_client));
-        tokio::select! {
-            end = &mut up => if end.is_ok() {
-                let _ = deadline.within(STALL_TIMEOUT, down).await;
-            },
-            end = &mut down => if end.is_ok() {
-                let _ = deadline.within(STALL_TIMEOUT, up).await;
-            },
+    leave.set_tunnel(port, &set);
+    match backend {
+        TunnelTo::Http1(backend) => {
+            backend.wire.keep_alive();
+            carry(worker, &leave, client, Side::Wire(&backend.wire, backend.buf)).await;
+        }
+        TunnelTo::Http2(carried) => carry(worker, &leave, client, Side::Stream(carried)).await,
+    }
+    drop(held);
+}
+
+async fn carry(worker: &Worker, leave: &Deadline, client: Side<'_>, backend: Side<'_>) {
+    let deadline = worker.timers.deadline();
+    let last = Last { is_alone: Cell::new(false), deadline: &deadline };
+    // A side that has ended keeps its half until both have: given up, a stream of HTTP/2 would be reset.
+    let ((mut from_client, mut to_client), (mut from_backend, mut to_backend)) =
+        (client.split(), backend.split());
+    let (client_gap, backend_gap) = (gap(), gap());
+    let is_to_end = {
+        let mut up = pin!(copy(&mut from_client, &mut to_backend, &last, &backend_gap));
+        let mut down = pin!(copy(&mut from_backend, &mut to_client, &last, &client_gap));
+        let both = async {
+            tokio::select! {
+                end = &mut up => if end.is_ok() {
+                    last.within(down).await;
+                },
+                end = &mut down => if end.is_ok() {
+                    last.within(up).await;
+                },
+            }
+        };
+        tokio::select! { biased;
+            () = both => false,
+            // Asked again whenever the task has moved bytes.
+            () = ended(leave, worker, &client_gap) => true,
         }
     };
-    let patience = worker.timers.deadline();
-    let is_to_end = tokio::select! { biased;
-        () = carry => false,
-        // Asked again whenever the task has moved bytes.
-        () = ended(&leave, &patience, &to_client) => true,
-    };
     if is_to_end {
-        let _ =
-            patience.within(LINGER_TIMEOUT, farewell((client, &to_client), (&backend, &to_backend))).await;
+        if is_between(&backend_gap) {
+            // A backend that takes nothing keeps no client from its word.
+            let _ = poll_once(to_backend.write(Bytes::from_static(&CLOSE_TO_BACKEND))).await;
+        }
+        if is_between(&client_gap) {
+            let theirs = backend_gap.get().unwrap_or_default();
+            let _ = deadline.within(LINGER_TIMEOUT, farewell(&mut from_client, &mut to_client, theirs)).await;
+        }
     }
-    worker.counters.tunnels_open.sub(1);
-    drop(held);
 }
 
 /// Where a frame of ours can go: `None` while bytes are being written, of which any part may be gone.
@@ -74,56 +114,128 @@ fn is_between(gap: &Gap) -> bool {
     gap.get().is_some_and(|frames| frames.is_between())
 }
 
-/// Waits until the tunnel is to end, and then until the client can be told, as far as `patience` goes.
-async fn ended(leave: &Deadline, patience: &Deadline, to_client: &Gap) {
+/// Waits until the tunnel is to end, and then until the client can be told, for [`FRAME_END_LIMIT`] at most.
+async fn ended(leave: &Deadline, worker: &Worker, client: &Gap) {
     leave.passed().await;
+    let patience = worker.timers.deadline();
     patience.set(Some(FRAME_END_LIMIT));
-    poll_fn(|cx| if is_between(to_client) { Poll::Ready(()) } else { patience.poll_passed(cx) }).await;
+    poll_fn(|cx| if is_between(client) { Poll::Ready(()) } else { patience.poll_passed(cx) }).await;
 }
 
-/// Tells both sides, where their frames let us, and waits for the client to have read it.
-async fn farewell(client: (&Wire, &Gap), backend: (&Wire, &Gap)) -> io::Result<()> {
-    let (client, to_client) = client;
-    let (backend, to_backend) = backend;
-    if is_between(to_backend) {
-        // A backend that takes nothing keeps no client from its word.
-        let _ = crate::wire::poll_once(backend.write(&CLOSE_TO_BACKEND, &[])).await;
-    }
-    if !is_between(to_client) {
-        return Ok(());
-    }
-    client.write(&CLOSE_TO_CLIENT, &[]).await?;
-    // Until it has answered with its own: bytes of it that nobody has read would turn our end into a reset, which
-    // overtakes the frame.
-    let mut buf = BytesMut::with_capacity(READ_BYTES);
-    let mut theirs = to_backend.get().unwrap_or_default();
+/// Tells the client, and waits until it has answered with a word of its own: bytes of it that nobody has read would turn
+/// our end into a reset, which overtakes ours. `theirs` is how far its frames are.
+async fn farewell(from: &mut Inlet<'_>, to: &mut Outlet<'_>, mut theirs: Frames) -> io::Result<()> {
+    to.write(Bytes::from_static(&CLOSE_TO_CLIENT)).await?;
     while !theirs.has_closed() {
-        buf.clear();
-        if client.read(&mut buf).await? == 0 {
-            break;
-        }
-        theirs.pass(&buf);
+        let Some(bytes) = from.next().await? else { break };
+        theirs.pass(&bytes);
     }
-    client.shutdown().await
+    to.end().await
 }
 
-/// One direction. `gap` says where its frames are.
-async fn copy(from: &Wire, to: &Wire, mut buf: BytesMut, gap: &Gap) -> io::Result<()> {
+/// What limits a direction once the other one has ended.
+struct Last<'a> {
+    is_alone: Cell<bool>,
+    deadline: &'a Deadline,
+}
+
+impl Last<'_> {
+    async fn within<T>(&self, direction: impl Future<Output = io::Result<T>>) -> Option<T> {
+        self.is_alone.set(true);
+        self.deadline.within(STALL_TIMEOUT, direction).await?.ok()
+    }
+
+    fn moved(&self) {
+        if self.is_alone.get() {
+            self.deadline.set(Some(STALL_TIMEOUT));
+        }
+    }
+}
+
+/// One direction, until `from` has ended and `to` knows. `gap` says where its frames are.
+async fn copy(from: &mut Inlet<'_>, to: &mut Outlet<'_>, last: &Last<'_>, gap: &Gap) -> io::Result<()> {
     loop {
-        if !buf.is_empty() {
-            let mut frames = gap.take();
-            to.write(&buf, &[]).await?;
-            frames.iter_mut().for_each(|frames| frames.pass(&buf));
-            gap.set(frames);
-        }
-        // An idle tunnel holds no buffer: most WebSockets are idle most of the time.
-        buf = BytesMut::new();
-        from.readable().await;
-        buf.reserve(READ_BYTES);
-        if from.read(&mut buf).await? == 0 {
+        let next = tokio::select! { biased;
+            next = from.next() => next?,
+            () = to.gone() => return Err(io::ErrorKind::ConnectionReset.into()),
+        };
+        let mut frames = gap.take();
+        let Some(data) = next else {
             // Nothing of ours can follow either.
-            gap.set(None);
-            return to.shutdown().await;
+            return to.end().await;
+        };
+        frames.iter_mut().for_each(|frames| frames.pass(&data));
+        to.write(data).await?;
+        gap.set(frames);
+        last.moved();
+    }
+}
+
+enum Inlet<'a> {
+    Wire(&'a Wire, BytesMut),
+    Stream(Incoming),
+}
+
+impl Inlet<'_> {
+    /// The next bytes; `None` at the end. Cancellation safe.
+    async fn next(&mut self) -> io::Result<Option<Bytes>> {
+        match self {
+            Self::Wire(wire, early) if early.is_empty() => {
+                // An idle tunnel holds no buffer: most WebSockets are idle most of the time.
+                wire.readable().await;
+                let mut buf = BytesMut::with_capacity(READ_BYTES);
+                let read = wire.read(&mut buf).await?;
+                Ok((read > 0).then(|| buf.freeze()))
+            }
+            Self::Wire(_, early) => Ok(Some(std::mem::take(early).freeze())),
+            Self::Stream(incoming) => incoming.next().await,
         }
+    }
+}
+
+enum Outlet<'a> {
+    Wire(&'a Wire),
+    Stream(Outgoing),
+}
+
+impl Outlet<'_> {
+    async fn write(&mut self, data: Bytes) -> io::Result<()> {
+        match self {
+            Self::Wire(wire) => wire.write(&data, &[]).await,
+            Self::Stream(outgoing) => outgoing.write(data).await,
+        }
+    }
+
+    async fn end(&mut self) -> io::Result<()> {
+        match self {
+            Self::Wire(wire) => wire.shutdown().await,
+            Self::Stream(outgoing) => outgoing.end(),
+        }
+    }
+
+    /// Waits until the other side takes nothing more; may never return. Cancellation safe.
+    async fn gone(&mut self) {
+        match self {
+            // What the other direction reads tells.
+            Self::Wire(_) => std::future::pending().await,
+            Self::Stream(outgoing) => outgoing.gone().await,
+        }
+    }
+}
+
+/// Counts a tunnel for as long as it is open.
+struct Open<'a>(&'a Worker);
+
+impl<'a> Open<'a> {
+    fn new(worker: &'a Worker) -> Self {
+        worker.counters.tunnels.add(1);
+        worker.counters.tunnels_open.add(1);
+        Self(worker)
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.counters.tunnels_open.sub(1);
     }
 }

@@ -12,6 +12,9 @@ use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use tokio::net::TcpStream;
 
+/// Interim responses (1xx) of one exchange; the backend's answer is taken for none past it.
+const INTERIM_RESPONSES_MAX: usize = 64;
+
 /// Connects to a backend.
 pub(crate) async fn connect(address: SocketAddr, step: &Step<'_>) -> Result<TcpStream, Failure> {
     let stream = step.within(TcpStream::connect(address)).await.ok_or(Failure::ConnectTimeout)?;
@@ -138,7 +141,7 @@ async fn answer(
     sink: &mut impl ResponseSink,
     course: &Course<'_>,
 ) -> Result<(Answer, bool), Broken> {
-    let mut is_repeatable = true;
+    let (mut is_repeatable, mut interim) = (true, 0);
     let broken = |failure, is_repeatable: bool| {
         let reach = if is_repeatable { Reach::Unknown } else { Reach::Over };
         Broken { failure, reach, is_silent: false }
@@ -163,6 +166,10 @@ async fn answer(
             return Ok((answer, is_repeatable));
         }
         is_repeatable = false;
+        interim += 1;
+        if interim > INTERIM_RESPONSES_MAX {
+            return Err(broken(Failure::BackendInvalid("it has too many interim responses"), is_repeatable));
+        }
         course.moved();
         tokio::select! { biased;
             passed_on = sink.interim(answer.head.status, answer.head.headers) => passed_on?,

@@ -11,13 +11,15 @@ use crate::message::RequestHead;
 use crate::outcomes::Outcomes;
 use crate::pool::Pools;
 use crate::sessions::{Keeping, Moment, Seen};
-use crate::snapshot::{Current, Snapshot};
+use crate::snapshot::{Current, Protocol, Snapshot};
+use crate::sources::{Admitted, Refused, Sources};
 use crate::timer::{Spread, TICK, Timers, Whose};
 use crate::warm;
 use crate::wire::poll_once;
 use lb_core::balance::Rng;
 use lb_core::resilience::RetryBudget;
 use lb_core::route::Sessions;
+use socket2::SockRef;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, RandomState};
@@ -67,6 +69,7 @@ pub(crate) struct Seat {
     pub(crate) phase: watch::Receiver<Phase>,
     pub(crate) outcomes: Outcomes,
     pub(crate) keeping: Arc<Keeping>,
+    pub(crate) sources: Arc<Sources>,
     /// Over which tunnels are ended.
     pub(crate) tunnel_spread: Duration,
     /// Held until the worker has ended.
@@ -87,6 +90,7 @@ pub(crate) struct Worker {
     pub(crate) outcomes: Outcomes,
     pub(crate) pool: Pools,
     keeping: Arc<Keeping>,
+    sources: Arc<Sources>,
     current: Current,
     held: RefCell<Held>,
     connections: Cell<usize>,
@@ -167,6 +171,7 @@ async fn run(seat: Seat) {
         mut phase,
         outcomes,
         keeping,
+        sources,
         tunnel_spread,
         alive,
     } = seat;
@@ -178,6 +183,7 @@ async fn run(seat: Seat) {
         outcomes,
         pool: Pools::new(index, count),
         keeping,
+        sources,
         current,
         held,
         connections: Cell::new(0),
@@ -317,12 +323,33 @@ async fn accept(worker: Rc<Worker>, port: u16, socket: Rc<TcpListener>, stop: Rc
 
 fn serve(worker: &Rc<Worker>, port: u16, stream: TcpStream, address: SocketAddr) {
     worker.counters.connections_accepted.add(1);
-    let open = Open::new(worker);
+    let admitted = match admit(worker, port, address) {
+        Ok(admitted) => admitted,
+        Err(why) => {
+            worker.counters.connection_refused(why);
+            // A reset leaves no state behind, neither here nor with the client.
+            let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+            return;
+        }
+    };
+    let open = (Open::new(worker), admitted);
     let worker = Rc::clone(worker);
     spawn_local(async move {
         connection::serve(worker, port, stream, address).await;
         drop(open);
     });
+}
+
+/// Counts a connection in, where its listener's limits let it be. `None` where the listener is gone.
+fn admit(worker: &Worker, port: u16, address: SocketAddr) -> Result<Option<Admitted>, Refused> {
+    let snapshot = worker.snapshot();
+    let Some(listener) = snapshot.listeners.get(&port) else { return Ok(None) };
+    let admitted = worker.sources.admit(port, address.ip(), &listener.limits)?;
+    let shakes_hands = matches!(listener.protocol, Protocol::Https(_));
+    if shakes_hands && !worker.sources.may_shake_hands(port, address.ip(), &listener.limits) {
+        return Err(Refused::Handshakes);
+    }
+    Ok(Some(admitted))
 }
 
 /// The client gave up between its SYN and our accept; nothing is wrong here.

@@ -89,6 +89,29 @@ pub const HEALTH_PROXIES_MAX: usize = 1_000;
 /// Unhealthy backends that a stream, and the report of a replica, names for each pool.
 pub const UNHEALTHY_NAMED_MAX: usize = 256;
 
+/// Bytes of a request's path and query, at least and at most, where a listener says it; so are those that follow.
+pub const URI_BYTES: (u32, u32) = (64, 64 << 10);
+/// Bytes of a request's line and headers.
+pub const HEAD_BYTES: (u32, u32) = (1 << 10, 64 << 10);
+/// Header fields of a request.
+pub const HEADERS: (u32, u32) = (8, 100);
+/// Requests at a time on one connection of HTTP/2.
+pub const STREAMS: (u32, u32) = (1, 1_000);
+/// Resets of streams of a connection in a second.
+pub const RESETS_PER_SECOND: (u32, u32) = (1, 100_000);
+/// Frames of a connection in a second that are no part of a message.
+pub const CONTROL_FRAMES_PER_SECOND: (u32, u32) = (10, 1_000_000);
+/// Connections of a port, and of one source.
+pub const CONNECTIONS: (u32, u32) = (1, 10_000_000);
+/// TLS handshakes of a source in a second.
+pub const HANDSHAKES_PER_SECOND: (u32, u32) = (1, 100_000);
+/// How long a head may take, and a connection wait, in milliseconds.
+pub const LISTENER_TIMEOUT_MS: (u64, u64) = (100, 3_600_000);
+/// Bytes of a body for each second that its client is waited for.
+pub const BODY_PACE: (u32, u32) = (1, 1_000_000);
+/// Stands for no such minimum, since 0 stands for the default.
+pub const NO_BODY_PACE: u32 = u32::MAX;
+
 /// How many routes listeners, each with its hostnames, make with rules, each with its hostnames and the number of its
 /// matches: one for each listener, rule, pair of hostnames of which one is or covers the other, and match. No hostnames
 /// stand for every host, and no match for one that takes every path.

@@ -24,6 +24,7 @@ mod check;
 mod conflict;
 mod data_plane;
 mod index;
+mod limits;
 mod objects;
 mod pods;
 mod policy;

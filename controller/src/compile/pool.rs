@@ -2,6 +2,7 @@
 
 use super::certificates::Certificates;
 use super::check::{Check, quoted};
+use super::limits;
 use super::policy::{self, Policy};
 use super::rules::{check_routes, rules};
 use super::sources::{self, SetSource};
@@ -59,7 +60,11 @@ pub fn plan(
 ) -> Result<Plan, Vec<Rejection>> {
     let mut check = Check::new(key.clone());
     let mut certificates = Certificates::new(key, objects, previous);
-    let (listeners, claims) = listeners(&pool.spec, &mut check, &mut certificates);
+    let (mut listeners, claims) = listeners(&pool.spec, &mut check, &mut certificates);
+    let created = pool.metadata.creation_timestamp.as_ref().map(|time| time.0.as_second());
+    for listener in listeners.iter_mut().filter(|own| own.limits.is_some() || own.paths.is_some()) {
+        listener.created_s = created.and_then(|second| u64::try_from(second).ok()).unwrap_or_default();
+    }
     let sources = sources::planned(key, &pool.spec, &mut check);
     let rules = rules(&pool.spec, &mut check);
     let backend_sets = backend_sets(key, &pool.spec, &mut check);
@@ -115,8 +120,10 @@ fn listeners(
         let Some(port) = check.port(&format!("{field}.port"), listener.port) else { continue };
         check.unique(&mut ports, port, format!("{field}.port"), port);
         claims.extend(claims_of(&field, listener, port, &spec.rules));
-        if let Some(listener) = compile_listener(&field, listener, port, certificates) {
-            compiled.push(listener);
+        let limits = listener.limits.as_ref();
+        let limits = limits.map(|own| limits::of_listener(&format!("{field}.limits"), own, check));
+        if let Some(compiled_one) = compile_listener(&field, listener, port, certificates) {
+            compiled.push(push::Listener { limits, ..compiled_one });
         }
     }
     (compiled, claims)
@@ -195,6 +202,9 @@ fn compile_listener(
         protocol: protocol(listener.protocol).into(),
         hostnames: listener.hostnames.clone(),
         tls,
+        limits: None,
+        paths: listener.paths.as_ref().map(limits::paths),
+        created_s: 0,
     })
 }
 

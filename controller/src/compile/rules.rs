@@ -1,11 +1,12 @@
 //! Rules: which requests, to which sets, for how long, and what is done again.
 
 use super::check::{Check, quoted};
+use super::limits;
 use super::policy;
 use std::collections::BTreeSet;
 use weir_crds::pool as spec;
 use weir_crds::{Duration, LoadBalancerPoolSpec};
-use weir_proto::limits::{self, ROUTES_PER_POOL_MAX};
+use weir_proto::limits::{ROUTES_PER_POOL_MAX, routes};
 use weir_proto::push;
 
 /// How long a request may take.
@@ -47,6 +48,7 @@ pub(super) fn rules(spec: &LoadBalancerPoolSpec, check: &mut Check) -> Vec<push:
     let retry = policy::retry("spec.retry", &spec.retry.clone().unwrap_or_default(), check);
     let sessions = spec.session_persistence.as_ref();
     let sessions = sessions.and_then(|own| policy::sessions("spec.sessionPersistence", own, check));
+    let body_bytes_max = limits::body_bytes("spec.limits", spec.limits.as_ref(), check);
     let mut compiled = Vec::new();
     for (index, rule) in spec.rules.iter().enumerate() {
         let field = format!("spec.rules[{index}]");
@@ -71,6 +73,13 @@ pub(super) fn rules(spec: &LoadBalancerPoolSpec, check: &mut Check) -> Vec<push:
                 Some(own) => policy::sessions(&format!("{field}.sessionPersistence"), own, check),
                 None => sessions.clone(),
             },
+            request_body_bytes_max: limits::body_bytes(
+                &format!("{field}.limits"),
+                rule.limits.as_ref(),
+                check,
+            )
+            .or(body_bytes_max)
+            .unwrap_or_default(),
         });
     }
     compiled
@@ -86,7 +95,7 @@ pub(super) fn check_routes(spec: &LoadBalancerPoolSpec, check: &mut Check) {
     let listeners: Vec<_> = spec.listeners.iter().map(|listener| listener.hostnames.as_slice()).collect();
     let rules: Vec<_> =
         spec.rules.iter().map(|rule| (rule.hostnames.as_slice(), rule.matches.len())).collect();
-    let count = limits::routes(&listeners, &rules);
+    let count = routes(&listeners, &rules);
     if count > ROUTES_PER_POOL_MAX {
         let rule = format!(
             "are too many, one for each listener, hostname and match: use at most {ROUTES_PER_POOL_MAX}, by fewer of \

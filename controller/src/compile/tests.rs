@@ -4,6 +4,7 @@ mod backends;
 mod certificates;
 mod conflicts;
 mod incremental;
+mod limits;
 mod names;
 mod odd_objects;
 mod pods;

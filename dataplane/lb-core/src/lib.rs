@@ -4,6 +4,7 @@
 //! in a table test or a simulation.
 //!
 //! - [`host`]: what is kept by host, and which host goes first.
+//! - [`path`]: paths in one form, before a route is looked for.
 //! - [`route`]: host and path to a [`route::Route`], near-constant in the number of routes.
 //! - [`backend`]: backend sets, immutable [`backend::Membership`] versions and the [`backend::Live`] state that
 //!   survives them.
@@ -19,6 +20,7 @@ pub mod balance;
 pub mod connections;
 pub mod health;
 pub mod host;
+pub mod path;
 pub mod resilience;
 pub mod route;
 pub mod sessions;

@@ -35,6 +35,8 @@ pub struct Route {
     pub retry: RetryPolicy,
     /// `None`: each request goes its own way.
     pub sessions: Option<Arc<Sessions>>,
+    /// Bytes of a request's body; `None` for no limit.
+    pub body_bytes_max: Option<u64>,
 }
 
 impl Route {
@@ -42,7 +44,17 @@ impl Route {
     #[must_use]
     pub fn new(id: u64, pool: Arc<str>, rule: usize, sets: Vec<WeightedSet>) -> Self {
         let (timeouts, retry) = (Timeouts::default(), RetryPolicy::default());
-        Self { id, pool, rule, sets, fallbacks: Vec::new(), timeouts, retry, sessions: None }
+        Self {
+            id,
+            pool,
+            rule,
+            sets,
+            fallbacks: Vec::new(),
+            timeouts,
+            retry,
+            sessions: None,
+            body_bytes_max: None,
+        }
     }
 
     /// What stands in for a set of this route, or for one that stands in itself. No set comes back to itself in this way.

@@ -441,7 +441,14 @@ impl Applier {
             Some(tls) if port.is_secure() => Protocol::Https(tls.config(port)),
             _ => Protocol::Http,
         };
-        Some(Listener { port: number, protocol, routes: port.routes(), sets: port.sets() })
+        Some(Listener {
+            port: number,
+            protocol,
+            routes: port.routes(),
+            sets: port.sets(),
+            limits: port.limits(),
+            paths: port.paths(),
+        })
     }
 }
 

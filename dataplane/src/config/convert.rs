@@ -4,6 +4,7 @@
 //! proxy are of different versions, or because of what only the proxy can see. The answer is a Nack that names
 //! the field in the `LoadBalancerPool`.
 
+mod limits;
 mod policy;
 mod resilience;
 mod rules;
@@ -12,16 +13,18 @@ mod sessions;
 pub(super) use resilience::FallbackSpec;
 pub(super) use rules::{PathSpec, RuleSpec};
 
+use crate::snapshot::ListenerLimits;
 use crate::tls::{CertificateError, ServerCertificate};
 use http::HeaderName;
 use lb_core::backend::{BackendState, SetPolicy};
 use lb_core::health::SetPlan;
+use lb_core::path::PathPolicy;
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use weir_proto::limits::{self, ROUTES_PER_POOL_MAX};
+use weir_proto::limits::{ROUTES_PER_POOL_MAX, routes};
 use weir_proto::push;
 
 /// Why a configuration is refused: goes to the controller as a Nack.
@@ -67,6 +70,12 @@ pub(super) struct ListenerSpec {
     pub(super) protocol: ListenerProtocol,
     /// Empty: every host.
     pub(super) hostnames: Vec<String>,
+    /// `None` where the pool says nothing of them.
+    pub(super) limits: Option<Arc<ListenerLimits>>,
+    /// The same for paths.
+    pub(super) paths: Option<PathPolicy>,
+    /// Of the pool, in seconds since 1970; what nobody knows is younger than any.
+    pub(super) created_s: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -122,7 +131,7 @@ pub(super) fn pool(
 fn check_routes(listeners: &[ListenerSpec], rules: &[RuleSpec]) -> Result<(), Rejection> {
     let listeners: Vec<_> = listeners.iter().map(|listener| listener.hostnames.as_slice()).collect();
     let rules: Vec<_> = rules.iter().map(|rule| (rule.hostnames.as_slice(), rule.paths.len())).collect();
-    match limits::routes(&listeners, &rules) {
+    match routes(&listeners, &rules) {
         0..=ROUTES_PER_POOL_MAX => Ok(()),
         count => {
             let reason = format!(
@@ -195,7 +204,13 @@ fn listener(
             return Err(Rejection::new(field("protocol"), reason));
         }
     };
-    Ok(ListenerSpec { port, protocol, hostnames: wire.hostnames.clone() })
+    let bounds = match &wire.limits {
+        Some(wire) => Some(Arc::new(limits::read(&field("limits"), wire)?)),
+        None => None,
+    };
+    let paths = wire.paths.as_ref().map(limits::paths);
+    let created_s = if wire.created_s == 0 { u64::MAX } else { wire.created_s };
+    Ok(ListenerSpec { port, protocol, hostnames: wire.hostnames.clone(), limits: bounds, paths, created_s })
 }
 
 fn certificate(

@@ -2,8 +2,10 @@
 
 use super::convert::{ListenerProtocol, ListenerSpec, PathSpec, PoolSpec};
 use super::{hosts, routes};
+use crate::snapshot::ListenerLimits;
 use crate::tls::HostCertificates;
 use lb_core::backend::BackendSet;
+use lb_core::path::PathPolicy;
 use lb_core::route::{Entry, PathMatch, Route, RouteParts, RouteTable};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -30,6 +32,9 @@ pub(super) struct Port {
 struct Part {
     sets: Vec<Arc<BackendSet>>,
     certificates: Vec<HostCertificates>,
+    limits: Option<Arc<ListenerLimits>>,
+    paths: Option<PathPolicy>,
+    created_s: u64,
 }
 
 impl Ports {
@@ -94,6 +99,9 @@ impl Port {
         let part = Part {
             sets: routes::sets_of(of_rules.iter()),
             certificates: listeners().filter_map(|listener| certificates(listener, spec)).collect(),
+            limits: listeners().find_map(|listener| listener.limits.clone()),
+            paths: listeners().find_map(|listener| listener.paths),
+            created_s: listeners().map(|listener| listener.created_s).min().unwrap_or(u64::MAX),
         };
         let entries = listeners().flat_map(|listener| entries(listener, spec, of_rules));
         // Of two pools with one host and path the first by name has it: the controller has settled whose it is, and the
@@ -139,6 +147,21 @@ impl Port {
     /// The certificates of all pools.
     pub(super) fn certificates(&self) -> impl Iterator<Item = &HostCertificates> {
         self.parts.values().flat_map(|part| &part.certificates)
+    }
+
+    /// What clients may do here: as the oldest pool says that says anything, of equals the first by name.
+    pub(super) fn limits(&self) -> Arc<ListenerLimits> {
+        self.first_that_says(|part| part.limits.clone())
+    }
+
+    /// The same for paths.
+    pub(super) fn paths(&self) -> PathPolicy {
+        self.first_that_says(|part| part.paths)
+    }
+
+    fn first_that_says<T: Default>(&self, what: impl Fn(&Part) -> Option<T>) -> T {
+        let said = self.parts.values().filter_map(|part| what(part).map(|said| (part.created_s, said)));
+        said.min_by_key(|(created_s, _)| *created_s).map(|(_, said)| said).unwrap_or_default()
     }
 
     /// Whether TLS is spoken here.
@@ -196,4 +219,31 @@ fn entries<'a>(
             })
         })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_pools_that_share_a_port_the_oldest_says_what_clients_may_do_and_of_equals_the_first_by_name() {
+        let says = |headers_max, created_s| Part {
+            limits: Some(Arc::new(ListenerLimits { headers_max, ..ListenerLimits::default() })),
+            created_s,
+            ..Part::default()
+        };
+        let mut port = Port::default();
+        assert_eq!(*port.limits(), ListenerLimits::default());
+        for (name, part, headers) in [
+            ("ns/silent", Part { created_s: 1, ..Part::default() }, 100),
+            ("ns/unknown", says(10, u64::MAX), 10),
+            ("ns/b", says(20, 9), 20),
+            ("ns/a", says(30, 9), 30),
+            ("ns/young", says(40, 10), 30),
+            ("ns/z", says(50, 8), 50),
+        ] {
+            port.parts.insert(name.to_owned(), part);
+            assert_eq!(port.limits().headers_max, headers, "{name}");
+        }
+    }
 }

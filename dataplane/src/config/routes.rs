@@ -83,6 +83,7 @@ impl Parts<'_> {
             timeouts: rule.timeouts.clone(),
             retry: rule.retry.clone(),
             sessions,
+            body_bytes_max: rule.body_bytes_max,
             ..Route::new(self.ids.next(), pool, index, weighted.collect())
         }
     }

@@ -107,6 +107,9 @@ fn chunk_size(buf: &mut BytesMut) -> Result<Option<u64>, &'static str> {
     }
     let digits = std::str::from_utf8(digits).expect("hexadecimal digits are ASCII");
     let size = u64::from_str_radix(digits, 16).expect("at most 16 hexadecimal digits");
+    if size > i64::MAX.unsigned_abs() {
+        return Err("A chunk's size is too large.");
+    }
     buf.advance(end + 1);
     Ok(Some(size))
 }

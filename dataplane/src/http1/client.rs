@@ -5,10 +5,12 @@ use super::head::{self, ParsedResponse, Persistence};
 use super::writer::Writer;
 use super::{READ_BYTES, encode};
 use crate::link::{Answer, Down, NoAnswer, Stopped, Up};
-use crate::message::{BodyError, BodyLength, Frame, RequestHead};
+use crate::message::{BodyError, BodyLength, Frame, RequestHead, ResponseHead, Upgrade};
+use crate::websocket;
 use crate::wire::{Io, Wire};
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Method};
+use http::header::{HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY};
+use http::{HeaderMap, Method, StatusCode};
 use std::cell::Cell;
 use std::io;
 use tokio::net::TcpStream;
@@ -39,6 +41,8 @@ pub(crate) struct Exchange<'a> {
     decoder: Decoder,
     sent_bytes: Cell<usize>,
     method: Method,
+    /// Of a WebSocket, where it is ours.
+    key: Option<HeaderValue>,
 }
 
 impl<'a> Exchange<'a> {
@@ -51,17 +55,20 @@ impl<'a> Exchange<'a> {
             BodyLength::Unknown => head::Framing::Chunked,
         };
         let mut out = Vec::with_capacity(1024);
-        encode::request(&mut out, head, framing);
+        let has_none = head.upgrade == Upgrade::WebSocket && !head.headers.contains_key(SEC_WEBSOCKET_KEY);
+        let key = has_none.then(websocket::new_key);
+        encode::request(&mut out, head, framing, key.as_ref());
         let sent_bytes = Cell::new(out.len());
         let (is_chunked, method) = (head.body == BodyLength::Unknown, head.method.clone());
-        Self { wire, buf, out, is_chunked, decoder: Decoder::Done, sent_bytes, method }
+        Self { wire, buf, out, is_chunked, decoder: Decoder::Done, sent_bytes, method, key }
     }
 
     pub(crate) fn split(&mut self) -> (Uplink<'_>, Downlink<'_>) {
         let writer = Writer::after(self.wire, &mut self.out, self.is_chunked);
         let up = Uplink { writer, sent_bytes: &self.sent_bytes };
         let reader = BodyReader::new(self.wire, self.buf, &mut self.decoder);
-        (up, Downlink { reader, method: &self.method, sent_bytes: &self.sent_bytes })
+        let (method, key) = (&self.method, self.key.as_ref());
+        (up, Downlink { reader, method, key, sent_bytes: &self.sent_bytes })
     }
 }
 
@@ -94,13 +101,17 @@ impl Up for Uplink<'_> {
 pub(crate) struct Downlink<'a> {
     reader: BodyReader<'a>,
     method: &'a Method,
+    key: Option<&'a HeaderValue>,
     sent_bytes: &'a Cell<usize>,
 }
 
 impl Down for Downlink<'_> {
     async fn head(&mut self) -> Result<Answer, NoAnswer> {
-        let ParsedResponse { head, framing, persistence } =
+        let ParsedResponse { mut head, framing, persistence } =
             read_head(self.reader.wire, self.reader.buf, self.method).await?;
+        if let Some(key) = self.key {
+            agreed(&mut head, key)?;
+        }
         self.reader.begin(framing);
         Ok(Answer { head, keeps: persistence == Persistence::Keep })
     }
@@ -114,6 +125,21 @@ impl Down for Downlink<'_> {
     /// first, and been reset for the last.
     async fn is_untouched(&mut self) -> bool {
         self.sent_bytes.get() <= SEGMENT_BYTES_MAX && self.reader.wire.was_refused().await
+    }
+}
+
+/// Whether an answer to a WebSocket with a key of ours can be passed on: as a yes, it has to prove that it is one; as
+/// anything else, it must not pass for one, since over HTTP/2 every success is a yes (RFC 8441, section 5).
+fn agreed(head: &mut ResponseHead, key: &HeaderValue) -> Result<(), NoAnswer> {
+    if head.status != StatusCode::SWITCHING_PROTOCOLS {
+        return match head.status.is_success() {
+            true => Err(NoAnswer::Invalid("it answers a WebSocket with success, and does not switch to it")),
+            false => Ok(()),
+        };
+    }
+    match head.headers.remove(SEC_WEBSOCKET_ACCEPT) {
+        Some(proof) if proof == websocket::accept(key) => Ok(()),
+        _ => Err(NoAnswer::Invalid("its Sec-WebSocket-Accept does not fit the key")),
     }
 }
 

@@ -2,10 +2,12 @@
 
 use super::head::{Framing, Persistence};
 use crate::message::{RequestHead, Upgrade};
+use http::header::HeaderValue;
 use http::{HeaderMap, StatusCode};
 
 /// Writes a request's head for a backend.
-pub(crate) fn request(out: &mut Vec<u8>, head: &RequestHead, framing: Framing) {
+/// `key` is ours, for a WebSocket whose client has none.
+pub(crate) fn request(out: &mut Vec<u8>, head: &RequestHead, framing: Framing, key: Option<&HeaderValue>) {
     put(out, head.method.as_str().as_bytes());
     put(out, b" ");
     put(out, head.target.as_str().as_bytes());
@@ -15,6 +17,11 @@ pub(crate) fn request(out: &mut Vec<u8>, head: &RequestHead, framing: Framing) {
     fields(out, &head.headers);
     if head.upgrade == Upgrade::WebSocket {
         put(out, b"connection: upgrade\r\nupgrade: websocket\r\n");
+        if let Some(key) = key {
+            put(out, b"sec-websocket-key: ");
+            put(out, key.as_bytes());
+            put(out, b"\r\n");
+        }
     } else if head.headers.contains_key(http::header::TE) {
         // TE is for one connection only, and has to be named as such (RFC 9110, section 10.1.4).
         put(out, b"connection: te\r\n");

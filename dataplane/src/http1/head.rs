@@ -8,6 +8,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::uri::{Authority, PathAndQuery};
 use http::{Method, StatusCode};
 use std::mem::MaybeUninit;
+use std::net::Ipv6Addr;
 
 /// How the end of a body is found (RFC 9112, section 6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,8 +58,8 @@ pub(crate) fn head_end(buf: &[u8], line: &mut usize) -> Result<Option<usize>, &'
     Ok(None)
 }
 
-/// Parses a whole request head, as found by [`head_end`].
-pub(crate) fn request(bytes: &Bytes) -> Result<ParsedRequest, Failure> {
+/// Parses a whole request head, as found by [`head_end`], of at most so many header fields.
+pub(crate) fn request(bytes: &Bytes, headers_max: usize) -> Result<ParsedRequest, Failure> {
     let mut slots = [const { MaybeUninit::uninit() }; HEADERS_MAX];
     let mut parsed = httparse::Request::new(&mut []);
     match parsed.parse_with_uninit_headers(bytes, &mut slots) {
@@ -79,6 +80,9 @@ pub(crate) fn request(bytes: &Bytes) -> Result<ParsedRequest, Failure> {
     if method == Method::CONNECT {
         return Err(Failure::MethodRefused);
     }
+    if parsed.headers.len() > headers_max {
+        return Err(Failure::TooManyHeaders);
+    }
     let mut fields = Fields::default();
     for field in parsed.headers.iter() {
         fields.add(bytes, field).map_err(Failure::BadRequest)?;
@@ -93,6 +97,7 @@ pub(crate) fn request(bytes: &Bytes) -> Result<ParsedRequest, Failure> {
         (None, host) if host.is_some() || minor_version == 0 => host,
         _ => return Err(Failure::BadRequest("The Host header is missing.")),
     };
+    fields.check_expectation(minor_version)?;
     let framing = fields.request_framing(minor_version)?;
     let upgrade =
         if minor_version == 1 && framing == Framing::Empty { fields.upgrade() } else { Upgrade::No };
@@ -109,6 +114,9 @@ pub(crate) fn request(bytes: &Bytes) -> Result<ParsedRequest, Failure> {
 
 /// Parses a whole response head, as found by [`head_end`], to a request with `method`.
 pub(crate) fn response(bytes: &Bytes, method: &Method) -> Result<ParsedResponse, &'static str> {
+    if !bytes.starts_with(b"HTTP/") {
+        return Err("it does not begin with a status line");
+    }
     let mut slots = [const { MaybeUninit::uninit() }; HEADERS_MAX];
     let mut parsed = httparse::Response::new(&mut []);
     match httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut parsed, bytes, &mut slots)
@@ -124,6 +132,9 @@ pub(crate) fn response(bytes: &Bytes, method: &Method) -> Result<ParsedResponse,
     let mut fields = Fields::default();
     for field in parsed.headers.iter() {
         fields.add(bytes, field)?;
+    }
+    if status == StatusCode::SWITCHING_PROTOCOLS && fields.upgrade() == Upgrade::No {
+        return Err("it switches to something other than WebSocket");
     }
     let (framing, body) = fields.response_framing(status, method, minor_version)?;
     let persistence = match framing {
@@ -146,7 +157,9 @@ pub(crate) fn trailers(bytes: &Bytes) -> Result<HeaderMap, &'static str> {
     for field in parsed {
         let _ = fields.add(bytes, field);
     }
-    Ok(fields.end_to_end())
+    let mut map = fields.end_to_end();
+    drop_forbidden_trailers(&mut map);
+    Ok(map)
 }
 
 /// Header fields, sorted into those that go on and those that are for this connection alone.
@@ -168,6 +181,10 @@ impl Fields {
         let value = HeaderValue::from_maybe_shared(bytes.slice_ref(field.value))
             .map_err(|_| "A header's value holds a control character.")?;
         match name {
+            // What a backend behind CGI or WSGI reads as framing, whatever we make of it.
+            _ if is_disguised(name.as_str()) => {
+                return Err("A header's name is Content-Length or Transfer-Encoding with an underscore.");
+            }
             header::HOST => {
                 if self.host.is_some() {
                     return Err("There are two Host headers; send one.");
@@ -224,6 +241,10 @@ impl Fields {
             return Err("it has both a Content-Length and a Transfer-Encoding");
         }
         if status.is_informational() || status == StatusCode::NO_CONTENT {
+            // A body that no reader expects would be taken for the next answer (RFC 9112, section 6.3).
+            if self.coding.is_some() || self.length.is_some_and(|length| length > 0) {
+                return Err("it announces a body that its status has not");
+            }
             return Ok((Framing::Empty, BodyLength::Empty));
         }
         if *method == Method::HEAD || status == StatusCode::NOT_MODIFIED {
@@ -238,6 +259,16 @@ impl Fields {
             (None, Some(length)) => Ok((Framing::Length(length), BodyLength::Known(length))),
             (None, None) => Ok((Framing::UntilClose, BodyLength::Unknown)),
         }
+    }
+
+    /// The only expectation is 100-continue (RFC 9110, section 10.1.1). Another one that a backend reads differently, or
+    /// one beside it, leaves it open whether the body is waited for.
+    fn check_expectation(&mut self, minor_version: u8) -> Result<(), Failure> {
+        if minor_version == 0 {
+            // Whoever speaks HTTP/1.0 waits for nothing.
+            self.map.remove(header::EXPECT);
+        }
+        expectation(&self.map)
     }
 
     fn persistence(&self, minor_version: u8) -> Persistence {
@@ -260,7 +291,9 @@ impl Fields {
     fn end_to_end(mut self) -> HeaderMap {
         for value in &self.connection {
             for token in tokens(value) {
-                if let Ok(name) = HeaderName::from_bytes(token) {
+                if let Ok(name) = HeaderName::from_bytes(token)
+                    && !is_end_to_end(&name)
+                {
                     self.map.remove(name);
                 }
             }
@@ -270,6 +303,83 @@ impl Fields {
         }
         self.map
     }
+}
+
+/// Fields that are end to end whatever Connection says: those that we, or whoever is behind us, decide by. A client that
+/// names them means to have them dropped on the way.
+fn is_end_to_end(name: &HeaderName) -> bool {
+    const NAMES: [HeaderName; 9] = [
+        header::AUTHORIZATION,
+        header::CACHE_CONTROL,
+        header::CONTENT_ENCODING,
+        header::CONTENT_TYPE,
+        header::COOKIE,
+        header::EXPECT,
+        header::FORWARDED,
+        header::SET_COOKIE,
+        header::VIA,
+    ];
+    NAMES.contains(name) || name.as_str().starts_with("x-forwarded-") || name == "x-real-ip"
+}
+
+/// Whether a name, underscores read as hyphens, is that of a field that frames messages.
+pub(crate) fn is_disguised(name: &str) -> bool {
+    name == "content_length" || name == "transfer_encoding"
+}
+
+/// Refuses every expectation but one of 100-continue.
+pub(crate) fn expectation(headers: &HeaderMap) -> Result<(), Failure> {
+    let mut values = headers.get_all(header::EXPECT).iter();
+    match (values.next(), values.next()) {
+        (None, _) => Ok(()),
+        (Some(value), None) if value.as_bytes().eq_ignore_ascii_case(b"100-continue") => Ok(()),
+        _ => Err(Failure::ExpectationFailed),
+    }
+}
+
+/// Takes away what is no trailer: fields that frame or route a message, say who asks, or change how it is read (RFC 9110,
+/// section 6.5.1). Some readers merge trailers into the headers.
+pub(crate) fn drop_forbidden_trailers(fields: &mut HeaderMap) {
+    const NAMES: [HeaderName; 30] = [
+        header::AGE,
+        header::AUTHORIZATION,
+        header::CACHE_CONTROL,
+        header::CONNECTION,
+        header::CONTENT_ENCODING,
+        header::CONTENT_LENGTH,
+        header::CONTENT_RANGE,
+        header::CONTENT_TYPE,
+        header::COOKIE,
+        header::DATE,
+        header::EXPECT,
+        header::EXPIRES,
+        header::HOST,
+        header::IF_MATCH,
+        header::IF_MODIFIED_SINCE,
+        header::IF_NONE_MATCH,
+        header::IF_RANGE,
+        header::IF_UNMODIFIED_SINCE,
+        header::LOCATION,
+        header::MAX_FORWARDS,
+        header::PROXY_AUTHENTICATE,
+        header::PROXY_AUTHORIZATION,
+        header::RANGE,
+        header::RETRY_AFTER,
+        header::SET_COOKIE,
+        header::TE,
+        header::TRAILER,
+        header::TRANSFER_ENCODING,
+        header::UPGRADE,
+        header::WWW_AUTHENTICATE,
+    ];
+    if fields.is_empty() {
+        return;
+    }
+    for name in &NAMES {
+        fields.remove(name);
+    }
+    fields.remove("content_length");
+    fields.remove("transfer_encoding");
 }
 
 fn split_target(
@@ -313,15 +423,18 @@ pub(crate) fn authority(bytes: &Bytes) -> Result<Authority, &'static str> {
         }
         _ => bytes.split_at(memchr::memchr(b':', bytes).unwrap_or(bytes.len())),
     };
+    // Stricter than RFC 3986, which allows sub-delims and percent-encoding: no name in use has them, and readers differ.
     let named = match host {
         [b'[', address @ .., b']'] => {
-            address.iter().all(|b| b.is_ascii_hexdigit() || matches!(b, b':' | b'.'))
+            std::str::from_utf8(address).is_ok_and(|address| address.parse::<Ipv6Addr>().is_ok())
         }
-        name => name.iter().all(|b| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%".contains(b)),
+        name => name.iter().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(b)),
     };
     let numbered = match port {
         [] => true,
-        [b':', digits @ ..] => digits.len() <= 5 && decimal(digits).is_some_and(|port| port <= 0xffff),
+        [b':', digits @ ..] => {
+            digits.len() <= 5 && decimal(digits).is_some_and(|port| (1..=0xffff).contains(&port))
+        }
         _ => false,
     };
     if host.is_empty() || !named || !numbered {
@@ -330,15 +443,16 @@ pub(crate) fn authority(bytes: &Bytes) -> Result<Authority, &'static str> {
     Authority::from_maybe_shared(bytes.clone()).map_err(|_| RULE)
 }
 
-/// Digits only: no sign, no space, no list.
-fn decimal(bytes: &[u8]) -> Option<u64> {
+/// Digits only: no sign, no space, no list. At most `i64::MAX`: readers that count in signed numbers would wrap.
+pub(crate) fn decimal(bytes: &[u8]) -> Option<u64> {
     if bytes.is_empty() {
         return None;
     }
-    bytes.iter().try_fold(0u64, |n, b| {
+    let value = bytes.iter().try_fold(0u64, |n, b| {
         let digit = b.is_ascii_digit().then(|| u64::from(b - b'0'))?;
         n.checked_mul(10)?.checked_add(digit)
-    })
+    })?;
+    (value <= i64::MAX.unsigned_abs()).then_some(value)
 }
 
 fn tokens(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {

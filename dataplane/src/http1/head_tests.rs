@@ -7,7 +7,7 @@ fn parse(text: &str) -> Result<ParsedRequest, Failure> {
     let bytes = Bytes::copy_from_slice(text.as_bytes());
     let end = head_end(&bytes, &mut 0).map_err(Failure::BadRequest)?;
     assert_eq!(end, Some(bytes.len()), "a whole head: {text:?}");
-    request(&bytes)
+    request(&bytes, HEADERS_MAX)
 }
 
 fn refused(text: &str) -> u16 {
@@ -34,6 +34,25 @@ fn a_request_is_split_into_what_goes_on_and_what_does_not() {
     names.sort_unstable();
     assert_eq!(names, ["accept", "te"]);
     assert_eq!(head.headers["te"], "trailers");
+}
+
+#[test]
+fn connection_cannot_strip_what_decisions_are_made_by() {
+    let head = parse(
+        "GET / HTTP/1.1\r\nHost: a\r\nConnection: cookie, X-Forwarded-For, x-real-ip, authorization, x-a\r\n\
+         Cookie: a=b\r\nX-Forwarded-For: c\r\nX-Real-IP: d\r\nAuthorization: e\r\nX-A: f\r\n\r\n",
+    )
+    .expect("valid")
+    .head;
+    let mut names: Vec<_> = head.headers.keys().map(HeaderName::as_str).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["authorization", "cookie", "x-forwarded-for", "x-real-ip"]);
+}
+
+#[test]
+fn a_length_up_to_the_largest_signed_number_is_taken() {
+    let text = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9223372036854775807\r\n\r\n";
+    assert_eq!(parse(text).expect("at the limit").framing, Framing::Length(i64::MAX.unsigned_abs()));
 }
 
 #[test]
@@ -68,6 +87,11 @@ fn ambiguous_framing_is_refused() {
         ("Content-Length: 0x5\r\n", 400),
         ("Content-Length: \r\n", 400),
         ("Content-Length: 18446744073709551616\r\n", 400),
+        ("Content-Length: 9223372036854775808\r\n", 400),
+        ("Content_Length: 5\r\n", 400),
+        ("Transfer_Encoding: chunked\r\n", 400),
+        ("Expect: 100-continue, x\r\n", 417),
+        ("Expect: 100-continue\r\nExpect: 100-continue\r\n", 417),
         ("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", 400),
         ("Transfer-Encoding: chunked, identity\r\n", 501),
         ("Transfer-Encoding: gzip, chunked\r\n", 501),
@@ -98,6 +122,11 @@ fn a_bad_host_target_or_version_is_refused() {
         ("GET / HTTP/1.1\r\nHost: a:\r\n\r\n", 400),
         ("GET / HTTP/1.1\r\nHost: a:65536\r\n\r\n", 400),
         ("GET / HTTP/1.1\r\nHost: [::1\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: [::1%eth0]\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: [:::1]\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: a:0\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: a%62\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: a,b\r\n\r\n", 400),
         ("GET / HTTP/1.1\r\nHost: a b\r\n\r\n", 400),
         ("GET http://a/ HTTP/1.1\r\nHost: b\r\n\r\n", 400),
         ("GET http://a@b/ HTTP/1.1\r\nHost: b\r\n\r\n", 400),
@@ -211,7 +240,7 @@ proptest! {
     #[test]
     fn no_bytes_panic(input in prop::collection::vec(any::<u8>(), 0..200)) {
         let bytes = Bytes::from([b"GET / HTTP/1.1\r\nhost: a\r\n", input.as_slice(), b"\r\n\r\n"].concat());
-        let _ = request(&bytes);
+        let _ = request(&bytes, HEADERS_MAX);
         let _ = response(&bytes, &Method::GET);
         let _ = trailers(&bytes);
         let _ = authority(&Bytes::from(input));

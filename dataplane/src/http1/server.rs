@@ -7,15 +7,18 @@ use super::body::{BodyReader, Decoder};
 use super::head::{self, Framing, ParsedRequest, Persistence};
 use super::writer::Writer;
 use super::{READ_BYTES, encode};
-use crate::connection::{HEAD_TIMEOUT, IDLE_TIMEOUT, LINGER_BYTES_MAX, LINGER_TIMEOUT, Peer};
-use crate::failure::Failure;
-use crate::message::{BodyError, BodyLength, Frame, RequestBody, ResponseHead, ResponseSink};
+use crate::connection::{LINGER_BYTES_MAX, LINGER_TIMEOUT, Peer};
+use crate::failure::{Asked, Failure};
+use crate::message::{
+    BodyError, BodyLength, Frame, RequestBody, RequestHead, ResponseHead, ResponseSink, Upgrade,
+};
 use crate::request::{self, Outcome, Tunnel};
 use crate::timer::Deadline;
 use crate::wire::{Wire, poll_once};
 use crate::worker::Worker;
 use bytes::{Buf as _, Bytes, BytesMut};
-use http::{HeaderMap, StatusCode};
+use http::header::SEC_WEBSOCKET_KEY;
+use http::{HeaderMap, Method, StatusCode};
 
 /// A connection on which both sides agreed to speak another protocol.
 pub(crate) struct Upgraded {
@@ -35,7 +38,7 @@ pub(crate) async fn serve(
     let deadline = worker.timers.deadline();
     loop {
         if received.is_empty() {
-            deadline.set_idle(IDLE_TIMEOUT, peer.port);
+            deadline.set_idle(peer.limits.idle_timeout, peer.port);
             tokio::select! { biased;
                 () = wire.readable() => {}
                 () = deadline.passed() => break,
@@ -111,7 +114,10 @@ impl Requests<'_> {
     async fn run(mut self) -> Next {
         loop {
             let request = match self.read_head().await {
-                Ok(Some(request)) => request,
+                Ok(Some(mut request)) => match check_upgrade(&mut request.head) {
+                    Ok(()) => request,
+                    Err(failure) => return self.refuse(failure).await,
+                },
                 Ok(None) => return if self.buf.is_empty() { Next::Wait } else { Next::Close },
                 Err(failure) => return self.refuse(failure).await,
             };
@@ -155,7 +161,8 @@ impl Requests<'_> {
                 Some(Ok(_)) => {}
             }
         }
-        self.deadline.set(Some(HEAD_TIMEOUT));
+        let limits = &self.peer.limits;
+        self.deadline.set(Some(limits.head_timeout));
         let mut line = 0;
         loop {
             // An empty line before a request is forgiven, as RFC 9112, section 2.2, asks.
@@ -163,13 +170,18 @@ impl Requests<'_> {
                 self.buf.advance(2);
             }
             if let Some(end) = head::head_end(&self.buf, &mut line).map_err(Failure::BadRequest)? {
-                if head::is_too_large(end) {
+                if end > limits.head_bytes_max {
                     return Err(Failure::HeadTooLarge);
                 }
                 let bytes = self.buf.split_to(end).freeze();
-                return head::request(&bytes).map(Some);
+                let request = head::request(&bytes, limits.headers_max);
+                if request.is_err() && is_foreign(&bytes) {
+                    self.worker.counters.requests_refused.add(1);
+                    return Err(Failure::ClientGone);
+                }
+                return request.map(Some);
             }
-            if head::is_too_large(self.buf.len()) {
+            if self.buf.len() > limits.head_bytes_max {
                 return Err(Failure::HeadTooLarge);
             }
             self.buf.reserve(READ_BYTES);
@@ -190,11 +202,35 @@ impl Requests<'_> {
         }
         self.worker.counters.requests_refused.add(1);
         let mut sink = Sink::new((self.worker, self.peer.port), self.wire, &mut self.out, Persistence::Close);
-        match request::answer(&mut sink, failure, None, self.deadline).await {
+        match request::answer(&mut sink, failure, &Asked::default(), self.deadline).await {
             Ok(()) => Next::Linger,
             Err(_) => Next::Close,
         }
     }
+}
+
+/// Whether a head has neither a target nor a version as HTTP/1 has them: it is of another protocol, and its sender could
+/// make nothing of an answer (a preface of HTTP/2 that is none, above all; RFC 9113, section 3.4).
+fn is_foreign(head: &[u8]) -> bool {
+    let line = head.split(|&byte| byte == b'\r').next().unwrap_or_default();
+    let mut after_method = line.split(|&byte| byte == b' ').skip(1);
+    let has = |word: &[u8], what: &[u8]| word.windows(what.len()).any(|window| window == what);
+    !after_method
+        .any(|word| word.starts_with(b"/") || word == b"*" || has(word, b"://") || has(word, b"HTTP/"))
+}
+
+/// A WebSocket begins with a GET and has a key (RFC 6455, section 4.2.1). Another method's wish is left out, as any server
+/// may do (RFC 9110, section 7.8).
+fn check_upgrade(head: &mut RequestHead) -> Result<(), Failure> {
+    if head.upgrade == Upgrade::No {
+        return Ok(());
+    }
+    if head.method != Method::GET {
+        head.upgrade = Upgrade::No;
+    } else if !head.headers.contains_key(SEC_WEBSOCKET_KEY) {
+        return Err(Failure::BadRequest("The WebSocket has no Sec-WebSocket-Key header."));
+    }
+    Ok(())
 }
 
 struct Body<'a>(BodyReader<'a>);
@@ -297,5 +333,26 @@ impl ResponseSink for Sink<'_> {
 
     fn has_begun(&self) -> bool {
         self.has_begun
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_foreign;
+
+    #[test]
+    fn what_is_no_http_at_all_is_told_from_what_is_malformed() {
+        for (head, wanted) in [
+            (&b"INVALID CONNECTION PREFACE\r\n\r\n"[..], true),
+            (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", true),
+            (b"EHLO example.com\r\n\r\n", true),
+            (b"GET /\r\n\r\n", false),
+            (b"GET / HTTP/3.0\r\n\r\n", false),
+            (b"GET x HTTP/1.1\r\n\r\n", false),
+            (b"OPTIONS * FTP\r\n\r\n", false),
+            (b"GET http://a x\r\n\r\n", false),
+        ] {
+            assert_eq!(is_foreign(head), wanted, "{}", String::from_utf8_lossy(head));
+        }
     }
 }

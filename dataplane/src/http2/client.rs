@@ -1,25 +1,29 @@
 //! HTTP/2 towards a backend: a connection carries many exchanges, each on a stream of its own.
 
+use super::carried::Carried;
 use super::{
     BACKEND_FRAMES_BYTES_MAX, CONNECTION_WINDOW_BYTES, COPIED_BYTES_MAX, SEND_BUFFER_BYTES_MAX,
     STREAM_WINDOW_BYTES, send_all,
 };
-use crate::http1::{HEAD_BYTES_MAX, HEADERS_MAX};
+use crate::http1::{HEAD_BYTES_MAX, HEADERS_MAX, head};
 use crate::link::{Answer, Down, NoAnswer, Stopped, Up};
-use crate::message::{BodyError, BodyLength, Frame, RequestHead, ResponseHead};
+use crate::message::{BodyError, BodyLength, Frame, RequestHead, ResponseHead, Upgrade};
+use crate::websocket;
 use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
-use h2::{Reason, RecvStream, SendStream};
+use h2::ext::Protocol;
+use h2::{Ping, PingPong, Reason, RecvStream, SendStream};
 use http::header::{self, HeaderMap, HeaderValue};
 use http::uri::Scheme;
 use http::{Method, Request, Response, StatusCode, Uri};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use tokio::net::TcpStream;
+use tokio::sync::OnceCell;
 use tokio::task::spawn_local;
 
 /// A connection to a backend. Clones are of the same one; it ends when the last is gone and its streams have ended.
@@ -27,7 +31,33 @@ use tokio::task::spawn_local;
 pub(crate) struct Connection {
     send: SendRequest<Bytes>,
     is_over: Rc<Cell<bool>>,
+    settled: Rc<Settled>,
     address: SocketAddr,
+}
+
+/// Whether the backend has said how it speaks HTTP/2. Its settings come before anything else that it sends, its answer to
+/// a ping included; h2 tells of the answer only.
+#[derive(Debug)]
+struct Settled {
+    answered: OnceCell<()>,
+    ping: RefCell<Option<PingPong>>,
+    is_sent: Cell<bool>,
+}
+
+impl Settled {
+    /// Asked by requests that have to know; others cost no ping.
+    async fn wait(&self) {
+        // One at a time, for h2 wakes one; the next goes on where one was dropped.
+        let answer = poll_fn(|cx| {
+            let mut ping = self.ping.borrow_mut();
+            let Some(ping) = ping.as_mut() else { return Poll::Ready(()) };
+            if !self.is_sent.replace(true) && ping.send_ping(Ping::opaque()).is_err() {
+                return Poll::Ready(());
+            }
+            ping.poll_pong(cx).map(drop)
+        });
+        self.answered.get_or_init(|| answer).await;
+    }
 }
 
 /// The backend does not speak HTTP/2.
@@ -46,7 +76,9 @@ impl Connection {
             .data_frame_budget(BACKEND_FRAMES_BYTES_MAX)
             .max_header_list_size(u32::try_from(HEAD_BYTES_MAX).expect("a small constant"))
             .max_send_buffer_size(SEND_BUFFER_BYTES_MAX);
-        let (send, connection) = settings.handshake::<_, Bytes>(stream).await.map_err(|_| NotSpoken)?;
+        let (send, mut connection) = settings.handshake::<_, Bytes>(stream).await.map_err(|_| NotSpoken)?;
+        let ping = RefCell::new(connection.ping_pong());
+        let settled = Rc::new(Settled { answered: OnceCell::new(), ping, is_sent: Cell::new(false) });
         let is_over = Rc::new(Cell::new(false));
         let over = Rc::clone(&is_over);
         spawn_local(async move {
@@ -55,7 +87,15 @@ impl Connection {
             over.set(true);
             drop(held);
         });
-        Ok(Self { send, is_over, address })
+        Ok(Self { send, is_over, settled, address })
+    }
+
+    /// Whether the backend takes WebSockets on streams (RFC 8441, section 3); waits for it to say so.
+    pub(crate) async fn takes_websockets(&self) -> bool {
+        self.send.is_extended_connect_protocol_enabled() || {
+            self.settled.wait().await;
+            self.send.is_extended_connect_protocol_enabled()
+        }
     }
 
     /// Streams that the backend allows at a time; 0 when it takes no more on this connection.
@@ -79,14 +119,23 @@ impl Exchange {
     /// Begins an exchange: the head is on its way. `None` where the connection takes no more.
     pub(crate) fn begin(connection: &mut Connection, head: &RequestHead) -> Option<Self> {
         let has_body = !matches!(head.body, BodyLength::Empty | BodyLength::Known(0));
+        let is_websocket = head.upgrade == Upgrade::WebSocket;
+        let key = if is_websocket { head.headers.get(header::SEC_WEBSOCKET_KEY) } else { None };
+        let asks = is_websocket.then(|| WebSocket { proof: key.map(websocket::accept) });
         let request = request(head, connection.address)?;
-        let (response, stream) = connection.send.clone().send_request(request, !has_body).ok()?;
+        let ends = !has_body && !is_websocket;
+        let (response, stream) = connection.send.clone().send_request(request, ends).ok()?;
         let up = Uplink { stream, pending: Bytes::new(), is_over: !has_body };
-        Some(Self { up, down: Downlink { response, body: None, method: head.method.clone() } })
+        Some(Self { up, down: Downlink { response, body: None, method: head.method.clone(), asks } })
     }
 
     pub(crate) fn split(&mut self) -> (&mut Uplink, &mut Downlink) {
         (&mut self.up, &mut self.down)
+    }
+
+    /// The stream, once the backend has agreed to speak another protocol on it.
+    pub(crate) fn into_carried(self) -> Option<Carried> {
+        Some(Carried::new(self.up.stream, self.down.body?.stream))
     }
 }
 
@@ -102,6 +151,11 @@ fn request(head: &RequestHead, address: SocketAddr) -> Option<Request<()>> {
     *request.method_mut() = head.method.clone();
     *request.uri_mut() = uri.build().ok()?;
     request.headers_mut().clone_from(&head.headers);
+    if head.upgrade == Upgrade::WebSocket {
+        *request.method_mut() = Method::CONNECT;
+        request.extensions_mut().insert(Protocol::from_static("websocket"));
+        request.headers_mut().remove(header::SEC_WEBSOCKET_KEY);
+    }
     if let BodyLength::Known(length) = head.body {
         request.headers_mut().insert(header::CONTENT_LENGTH, length.into());
     }
@@ -147,6 +201,13 @@ pub(crate) struct Downlink {
     response: ResponseFuture,
     body: Option<Body>,
     method: Method,
+    asks: Option<WebSocket>,
+}
+
+/// The request asks for a WebSocket.
+struct WebSocket {
+    /// What the client will want to see, where it sent a key.
+    proof: Option<HeaderValue>,
 }
 
 struct Body {
@@ -160,7 +221,15 @@ impl Down for &mut Downlink {
     async fn head(&mut self) -> Result<Answer, NoAnswer> {
         let response = poll_fn(|cx| self.poll_response(cx)).await?;
         let (parts, stream) = response.into_parts();
-        let head = response_head(parts, &self.method, stream.as_ref())?;
+        let mut head = response_head(parts, &self.method, stream.as_ref())?;
+        if let Some(asks) = &self.asks
+            && head.status.is_success()
+        {
+            head.status = StatusCode::SWITCHING_PROTOCOLS;
+            head.body = BodyLength::Empty;
+            head.headers.remove(header::SEC_WEBSOCKET_ACCEPT);
+            head.headers.extend(asks.proof.clone().map(|proof| (header::SEC_WEBSOCKET_ACCEPT, proof)));
+        }
         self.body = stream.map(|stream| Body { stream, data_done: false, held_bytes: 0 });
         Ok(Answer { head, keeps: true })
     }
@@ -240,8 +309,7 @@ fn response_head(
 }
 
 fn length(value: &HeaderValue) -> Option<u64> {
-    let digits = value.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))?;
-    digits.parse().ok()
+    head::decimal(value.as_bytes())
 }
 
 impl Body {
@@ -260,7 +328,10 @@ impl Body {
         }
         let trailers =
             poll_fn(|cx| self.stream.poll_trailers(cx)).await.map_err(|error| body_error(&error))?;
-        Ok(trailers.map(Frame::Trailers))
+        Ok(trailers.map(|mut fields| {
+            head::drop_forbidden_trailers(&mut fields);
+            Frame::Trailers(fields)
+        }))
     }
 }
 

@@ -1,7 +1,11 @@
 //! HTTP/2 on both sides, on the `h2` crate: each stream is a request of its own.
 
+pub(crate) mod carried;
 pub(crate) mod client;
+mod meter;
 pub(crate) mod server;
+
+pub(crate) use meter::Excess;
 
 use bytes::Bytes;
 use h2::SendStream;

@@ -1,73 +1,90 @@
 //! HTTP/2 towards the client, on the `h2` crate: each stream is a request of its own.
 
+use super::carried::Carried;
+use super::meter::{Excess, Meter};
 use super::{
     CLIENT_FRAMES_BYTES_MAX, CONNECTION_WINDOW_BYTES, COPIED_BYTES_MAX, SEND_BUFFER_BYTES_MAX,
     STREAM_WINDOW_BYTES,
 };
-use crate::connection::{IDLE_TIMEOUT, LINGER_TIMEOUT, Peer, Scheme};
-use crate::failure::Failure;
-use crate::http1::HEAD_BYTES_MAX;
+use crate::connection::{LINGER_TIMEOUT, Peer, Scheme};
+use crate::failure::{Asked, Failure};
 use crate::http1::head;
 use crate::message::{BodyLength, Frame, RequestBody, RequestHead, ResponseHead, ResponseSink, Upgrade};
-use crate::request::{self, Outcome};
-use crate::wire::Io;
+use crate::request::{self, Outcome, Tunnel};
+use crate::snapshot::ListenerLimits;
+use crate::wire::{Io, poll_once};
 use crate::worker::Worker;
 use bytes::{Buf as _, Bytes};
+use h2::ext::Protocol;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::header::{self, HeaderMap, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{Method, Request, Response, StatusCode};
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Requests that one connection may have under way.
-pub(crate) const CONCURRENT_STREAMS_MAX: u32 = 256;
+/// What becomes of a stream on which both sides agreed to speak another protocol. The connection goes on beside it.
+pub(crate) type OnUpgrade = fn(Rc<Worker>, u16, Carried, Box<Tunnel>);
 
 /// Serves a connection until either side ends it. `received` was read from it already.
-pub(crate) async fn serve(worker: Rc<Worker>, peer: Peer, io: Io, received: Bytes) {
+pub(crate) async fn serve(worker: Rc<Worker>, peer: Peer, io: Io, received: Bytes, on_upgrade: OnUpgrade) {
+    let limits = Arc::clone(&peer.limits);
     let peer = Rc::new(peer);
     let deadline = worker.timers.deadline();
-    deadline.set(Some(crate::connection::HEAD_TIMEOUT));
+    deadline.set(Some(limits.head_timeout));
     let mut settings = h2::server::Builder::new();
     settings
-        .max_concurrent_streams(CONCURRENT_STREAMS_MAX)
+        .max_concurrent_streams(limits.streams_max)
         .initial_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .data_frame_budget(CLIENT_FRAMES_BYTES_MAX)
-        .max_header_list_size(u32::try_from(HEAD_BYTES_MAX).expect("a small constant"))
-        .max_send_buffer_size(SEND_BUFFER_BYTES_MAX);
-    let handshake = Box::pin(settings.handshake::<_, Bytes>(Received { first: received, io }));
+        .max_header_list_size(u32::try_from(limits.head_bytes_max).unwrap_or(u32::MAX))
+        .max_send_buffer_size(SEND_BUFFER_BYTES_MAX)
+        .enable_connect_protocol();
+    let meter = Rc::new(RefCell::new(Meter::new(Rc::clone(&worker.timers), &limits)));
+    meter.borrow_mut().came(&received);
+    let received = Received { first: received, io, meter: Rc::clone(&meter) };
+    let handshake = Box::pin(settings.handshake::<_, Bytes>(received));
     let connection = tokio::select! { biased;
         connection = handshake => connection,
         () = deadline.passed() => return,
     };
     let Ok(mut connection) = connection else { return };
-    let mut closing = false;
+    let (mut closing, mut is_cut) = (false, false);
     loop {
-        if !closing {
-            deadline.set_idle(IDLE_TIMEOUT, peer.port);
+        if !closing && !is_cut {
+            deadline.set_idle(limits.idle_timeout, peer.port);
         }
         tokio::select! { biased;
             accepted = connection.accept() => match accepted {
                 Some(Ok((request, respond))) => {
                     worker.counters.requests_http2.add(1);
-                    let stream = stream(Rc::clone(&worker), Rc::clone(&peer), request, respond);
+                    let stream = stream(Rc::clone(&worker), Rc::clone(&peer), request, respond, on_upgrade);
                     tokio::task::spawn_local(stream);
                 }
                 // The connection is over; h2 has told the client why.
                 Some(Err(_)) | None => return,
             },
+            excess = exceeded(&meter), if !is_cut => {
+                is_cut = true;
+                worker.counters.connection_cut(excess);
+                connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+                deadline.set(Some(LINGER_TIMEOUT));
+            }
+            () = deadline.passed(), if is_cut => return,
             // Streams that are open end in peace, each within its own limits; then nothing is left to wait for.
             () = deadline.passed() => if closing && !connection.has_streams() { return },
         }
         let is_over =
             worker.timers.is_leaving(peer.port) || (deadline.has_passed() && !connection.has_streams());
-        if is_over && !closing {
+        if is_over && !closing && !is_cut {
             closing = true;
             // GOAWAY.
             connection.graceful_shutdown();
@@ -78,11 +95,17 @@ pub(crate) async fn serve(worker: Rc<Worker>, peer: Peer, io: Io, received: Byte
     }
 }
 
-/// What was read before the protocol was known, then the rest.
+/// Waits for what the meter does not let pass. It is looked at whenever the connection was: only then bytes pass.
+async fn exceeded(meter: &RefCell<Meter>) -> Excess {
+    poll_fn(|_| meter.borrow().excess().map_or(Poll::Pending, Poll::Ready)).await
+}
+
+/// What was read before the protocol was known, then the rest. Nothing more is read once the meter has had enough.
 #[derive(Debug)]
 struct Received {
     first: Bytes,
     io: Io,
+    meter: Rc<RefCell<Meter>>,
 }
 
 impl AsyncRead for Received {
@@ -92,7 +115,13 @@ impl AsyncRead for Received {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.first.is_empty() {
-            return Pin::new(&mut self.io).poll_read(cx, buf);
+            if self.meter.borrow().excess().is_some() {
+                return Poll::Pending;
+            }
+            let before = buf.filled().len();
+            let read = Pin::new(&mut self.io).poll_read(cx, buf);
+            self.meter.borrow_mut().came(&buf.filled()[before..]);
+            return read;
         }
         let size = self.first.len().min(buf.remaining());
         buf.put_slice(&self.first[..size]);
@@ -107,7 +136,11 @@ impl AsyncRead for Received {
 
 impl AsyncWrite for Received {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buf)
+        let written = Pin::new(&mut self.io).poll_write(cx, buf);
+        if let Poll::Ready(Ok(size)) = written {
+            self.meter.borrow_mut().went(&buf[..size]);
+        }
+        written
     }
 
     fn poll_write_vectored(
@@ -115,7 +148,16 @@ impl AsyncWrite for Received {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+        let written = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        if let Poll::Ready(Ok(mut left)) = written {
+            let mut meter = self.meter.borrow_mut();
+            for buf in bufs {
+                let size = left.min(buf.len());
+                meter.went(&buf[..size]);
+                left -= size;
+            }
+        }
+        written
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -137,17 +179,18 @@ async fn stream(
     peer: Rc<Peer>,
     request: Request<RecvStream>,
     respond: SendResponse<Bytes>,
+    on_upgrade: OnUpgrade,
 ) {
     let (parts, body) = request.into_parts();
-    let method = parts.method.clone();
+    let asked = Asked::new(&parts.method, &parts.headers);
     let mut sink = Sink { respond, stream: None, pending: Bytes::new(), left: None };
     let mut body = Body { stream: body, data_done: false };
     let deadline = worker.timers.deadline();
-    let head = match request_head(parts, &body.stream, peer.scheme) {
+    let head = match request_head(parts, &body.stream, peer.scheme, &peer.limits) {
         Ok(head) => head,
         Err(failure) => {
             worker.counters.requests_refused.add(1);
-            let _ = request::answer(&mut sink, failure, Some(&method), &deadline).await;
+            let _ = request::answer(&mut sink, failure, &asked, &deadline).await;
             return;
         }
     };
@@ -156,7 +199,17 @@ async fn stream(
         // Where the client is still sending, h2 tells it to stop once the answer has gone out (NO_ERROR; RFC 9113,
         // section 8.1). A reset by us would overtake the answer.
         Outcome::Answered => {}
-        Outcome::Aborted | Outcome::Upgraded(_) => sink.reset(Reason::INTERNAL_ERROR),
+        Outcome::Aborted => {
+            // What is still here of the answer goes out, as far as that needs no wait: a reset throws away what h2 has not
+            // written yet, and the connection's task, which writes it, has its turn first.
+            let _ = poll_once(sink.flush()).await;
+            tokio::task::yield_now().await;
+            sink.reset(Reason::INTERNAL_ERROR);
+        }
+        Outcome::Upgraded(tunnel) => {
+            let send = sink.stream.expect("an upgrade is agreed to with a head");
+            on_upgrade(worker, peer.port, Carried::new(send, body.stream), tunnel);
+        }
     }
 }
 
@@ -165,15 +218,20 @@ fn request_head(
     parts: http::request::Parts,
     body: &RecvStream,
     scheme: Scheme,
+    limits: &ListenerLimits,
 ) -> Result<RequestHead, Failure> {
-    let http::request::Parts { method, uri, mut headers, .. } = parts;
-    if method == Method::CONNECT {
-        return Err(Failure::MethodRefused);
+    let http::request::Parts { mut method, uri, mut headers, extensions, .. } = parts;
+    let upgrade = if method == Method::CONNECT { extended_connect(&extensions)? } else { Upgrade::No };
+    if upgrade == Upgrade::WebSocket {
+        method = Method::GET;
+        // What HTTP/1.1 proves by it, :protocol says.
+        headers.remove(header::SEC_WEBSOCKET_KEY);
     }
     join_cookies(&mut headers);
-    if headers.len() > crate::http1::HEADERS_MAX {
+    if headers.len() > limits.headers_max {
         return Err(Failure::TooManyHeaders);
     }
+    check_fields(&headers)?;
     let uri = uri.into_parts();
     let said = uri.scheme.as_ref().map_or("", http::uri::Scheme::as_str);
     if !said.is_empty() && said != "http" && said != "https" {
@@ -182,6 +240,9 @@ fn request_head(
     // A client behind a proxy of its own may say https on a plain connection; never the other way round.
     if scheme == Scheme::Https && said == "http" {
         return Err(Failure::BadRequest("The :scheme is http on an encrypted connection."));
+    }
+    if headers.get_all(header::HOST).iter().nth(1).is_some() {
+        return Err(Failure::BadRequest("There are two Host headers; send one."));
     }
     let host = headers.remove(header::HOST);
     let authority = match (uri.authority, host) {
@@ -193,10 +254,17 @@ fn request_head(
         (None, None) => Err("The :authority is missing."),
     };
     let authority = authority.map_err(Failure::BadRequest)?;
-    let length = headers.remove(header::CONTENT_LENGTH);
-    let body = match length.as_ref().and_then(|value| value.to_str().ok()?.parse().ok()) {
-        _ if length.is_none() && body.is_end_stream() => BodyLength::Empty,
+    let length = headers.remove(header::CONTENT_LENGTH).map(|length| {
+        head::decimal(length.as_bytes())
+            .ok_or(Failure::BadRequest("The Content-Length is not a decimal number."))
+    });
+    let body = match length.transpose()? {
+        // What follows the head is no body.
+        _ if upgrade == Upgrade::WebSocket => BodyLength::Empty,
+        // Data that belies it may still come: it is read on, so that h2 can say so before the request is whole.
+        Some(0) if !body.is_end_stream() => BodyLength::Unknown,
         Some(length) => BodyLength::Known(length),
+        None if body.is_end_stream() => BodyLength::Empty,
         None => BodyLength::Unknown,
     };
     let target = uri.path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
@@ -204,7 +272,29 @@ fn request_head(
     if !is_target {
         return Err(Failure::BadRequest("The :path does not begin with a slash."));
     }
-    Ok(RequestHead { method, authority: Some(authority), target, headers, body, upgrade: Upgrade::No })
+    Ok(RequestHead { method, authority: Some(authority), target, headers, body, upgrade })
+}
+
+/// What a CONNECT asks for (RFC 8441, section 4); one without a :protocol asks for a connection to somewhere else.
+fn extended_connect(extensions: &http::Extensions) -> Result<Upgrade, Failure> {
+    match extensions.get::<Protocol>().map(Protocol::as_str) {
+        Some("websocket") => Ok(Upgrade::WebSocket),
+        Some(_) => Err(Failure::ProtocolUnsupported),
+        None => Err(Failure::MethodRefused),
+    }
+}
+
+/// What a backend that is asked over HTTP/1 could read in another way.
+fn check_fields(headers: &HeaderMap) -> Result<(), Failure> {
+    if headers.get_all(header::CONTENT_LENGTH).iter().nth(1).is_some() {
+        return Err(Failure::BadRequest("There are two Content-Length headers; send one."));
+    }
+    if headers.keys().any(|name| head::is_disguised(name.as_str())) {
+        return Err(Failure::BadRequest(
+            "A header's name is Content-Length or Transfer-Encoding with an underscore.",
+        ));
+    }
+    head::expectation(headers)
 }
 
 /// HTTP/2 may split the Cookie field; elsewhere it is one (RFC 9113, section 8.2.3).
@@ -245,10 +335,7 @@ impl RequestBody for Body {
         }
         match poll_fn(|cx| self.stream.poll_trailers(cx)).await {
             Ok(trailers) => Ok(trailers.map(|mut fields| {
-                // As over HTTP/1: what would change the message is no trailer (RFC 9110, section 6.5.1).
-                for name in [header::HOST, header::CONTENT_LENGTH, header::TE] {
-                    fields.remove(name);
-                }
+                head::drop_forbidden_trailers(&mut fields);
                 Frame::Trailers(fields)
             })),
             Err(_) => Err(Failure::ClientGone),
@@ -299,6 +386,14 @@ impl ResponseSink for Sink {
         let mut response = Response::new(());
         *response.status_mut() = head.status;
         *response.headers_mut() = head.headers;
+        if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            // Agreed to (RFC 8441, section 5). The proof is for a key, which there was none of.
+            *response.status_mut() = StatusCode::OK;
+            response.headers_mut().remove(header::SEC_WEBSOCKET_ACCEPT);
+            let stream = self.respond.send_response(response, false).map_err(|_| Failure::ClientGone)?;
+            self.stream = Some(stream);
+            return Ok(());
+        }
         if let BodyLength::Known(length) | BodyLength::Announced(Some(length)) = head.body {
             response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
         }

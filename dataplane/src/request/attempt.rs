@@ -6,9 +6,10 @@ use crate::course::Course;
 use crate::failure::Failure;
 use crate::http1;
 use crate::http2;
+use crate::http2::carried::Carried;
 use crate::message::{RequestBody, RequestHead, ResponseHead, ResponseSink, Upgrade};
 use crate::outcomes;
-use crate::pool::{Connection, Freshness, Opened};
+use crate::pool::{Connection, Freshness, Opened, Stream};
 use crate::retry::{Attempts, Failed, Harm};
 use crate::sessions::Seen;
 use crate::upstream::{self, Broken, Exchanged, Reach, Then, Verdict};
@@ -26,11 +27,19 @@ const CONNECTION_WAIT: Duration = Duration::from_millis(2);
 /// What a request leaves behind that became a tunnel.
 #[derive(Debug)]
 pub(crate) struct Tunnel {
-    pub(crate) backend: http1::client::Connection,
+    pub(crate) backend: TunnelTo,
     /// Name of the set that the backend is of.
     pub(crate) set: Arc<str>,
-    /// The tunnel counts as a request on its backend, and as a connection to it, for as long as it is open.
-    pub(crate) held: (Slot, Connected),
+    /// The tunnel counts as a request on its backend, and as a connection to it or a stream on one, for as long as it is
+    /// open.
+    pub(crate) held: (Slot, Option<Connected>, Option<Stream>),
+}
+
+/// A tunnel's backend.
+#[derive(Debug)]
+pub(crate) enum TunnelTo {
+    Http1(http1::client::Connection),
+    Http2(Carried),
 }
 
 /// What an attempt knows of its request.
@@ -55,11 +64,6 @@ impl Attempt<'_, '_> {
         sink: &mut impl ResponseSink,
     ) -> Result<Done, Box<(Failed, Target<'t>)>> {
         let begun = Instant::now();
-        if head.upgrade == Upgrade::WebSocket && target.set.policy.protocol == UpstreamProtocol::Http2 {
-            let failed =
-                Failed { failure: Failure::UpgradeUnsupported, harm: Harm::Impossible, was_stale: false };
-            return Err(Box::new((failed, target)));
-        }
         // Pool: a kept connection, or a new one.
         let (mut connection, was_kept) = match self.connection(&target).await {
             Ok(connection) => connection,
@@ -70,13 +74,20 @@ impl Attempt<'_, '_> {
                 return Err(Box::new((Failed { failure, harm: Harm::None, was_stale: false }, target)));
             }
         };
+        if head.upgrade == Upgrade::WebSocket
+            && let Err(failure) = self.check_upgrade(&connection, &target).await
+        {
+            return Err(Box::new((Failed { failure, harm: Harm::None, was_stale: false }, target)));
+        }
         // Upstream: request up, response down.
         let counters = &self.worker.counters;
         counters.upstream_in_flight.add(1);
         let exchanged = self.exchange(&mut connection, &target, begun, head, body, sink).await;
         counters.upstream_in_flight.sub(1);
         match exchanged {
-            Ok(Exchanged { status, then }) => Ok((status, self.settle(target, connection, then))),
+            Ok((Exchanged { status, then }, carried)) => {
+                Ok((status, self.settle(target, connection, then, carried)))
+            }
             Err(broken) => {
                 // The backend's part is known already where its answer had begun, unless that broke off.
                 let was_stale = was_kept && broken.is_silent;
@@ -104,7 +115,7 @@ impl Attempt<'_, '_> {
         head: &RequestHead,
         body: &mut impl RequestBody,
         sink: &mut impl ResponseSink,
-    ) -> Result<Exchanged, Broken> {
+    ) -> Result<(Exchanged, Option<Carried>), Broken> {
         let judge = |answer: &mut ResponseHead| {
             self.record(target, begun, outcomes::of_answer(answer.status, &answer.headers));
             let is_repeated = self.attempts.is_unwelcome(answer.status)
@@ -120,14 +131,31 @@ impl Attempt<'_, '_> {
         match connection {
             Connection::Http1(connection) => {
                 let mut exchange = http1::client::Exchange::begin(&mut connection.connection, head);
-                upstream::exchange(exchange.split(), head, body, sink, self.course, judge).await
+                let exchanged =
+                    upstream::exchange(exchange.split(), head, body, sink, self.course, judge).await?;
+                Ok((exchanged, None))
             }
             Connection::Http2(stream) => {
                 let Some(mut exchange) = http2::client::Exchange::begin(&mut stream.connection, head) else {
                     return Err(Broken::refused());
                 };
-                upstream::exchange(exchange.split(), head, body, sink, self.course, judge).await
+                let exchanged =
+                    upstream::exchange(exchange.split(), head, body, sink, self.course, judge).await?;
+                let carried = (exchanged.then == Then::Tunnel).then(|| exchange.into_carried()).flatten();
+                Ok((exchanged, carried))
             }
+        }
+    }
+
+    /// Whether the backend may be asked for a WebSocket: over HTTP/1.1 always, over HTTP/2 where it said so. Another backend
+    /// of the set may be.
+    async fn check_upgrade(&self, connection: &Connection, target: &Target<'_>) -> Result<(), Failure> {
+        let Connection::Http2(stream) = connection else { return Ok(()) };
+        let step = self.course.step(target.set.policy.connect_timeout);
+        match step.within(stream.connection.takes_websockets()).await {
+            Some(true) => Ok(()),
+            Some(false) => Err(Failure::UpgradeUnsupported),
+            None => Err(Failure::ConnectTimeout),
         }
     }
 
@@ -200,19 +228,30 @@ impl Attempt<'_, '_> {
     }
 
     /// Puts the connection where it is of use.
-    fn settle(&self, target: Target<'_>, connection: Connection, then: Then) -> Option<Box<Tunnel>> {
+    fn settle(
+        &self,
+        target: Target<'_>,
+        connection: Connection,
+        then: Then,
+        carried: Option<Carried>,
+    ) -> Option<Box<Tunnel>> {
         let (live, policy) = (target.slot.live(), &target.set.policy);
-        match (then, connection) {
-            (Then::Keep, connection) => {
+        match (then, connection, carried) {
+            (Then::Keep, connection, _) => {
                 self.worker.pool.keep(live, policy, connection);
                 None
             }
-            (Then::Tunnel, Connection::Http1(connection)) => Some(Box::new(Tunnel {
-                backend: connection.connection,
+            (Then::Tunnel, Connection::Http1(connection), _) => Some(Box::new(Tunnel {
+                backend: TunnelTo::Http1(connection.connection),
                 set: Arc::clone(&target.set.name),
-                held: (target.slot, connection.connected),
+                held: (target.slot, Some(connection.connected), None),
             })),
-            (Then::Tunnel | Then::Close, _) => None,
+            (Then::Tunnel, Connection::Http2(stream), Some(carried)) => Some(Box::new(Tunnel {
+                backend: TunnelTo::Http2(carried),
+                set: Arc::clone(&target.set.name),
+                held: (target.slot, None, Some(stream)),
+            })),
+            (Then::Tunnel | Then::Close, _, _) => None,
         }
     }
 }

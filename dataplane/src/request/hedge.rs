@@ -14,6 +14,7 @@ use crate::replay::{Copy, REPLAY_BYTES_MAX};
 use crate::retry::{Attempts, Failed, Harm};
 use crate::worker::Worker;
 use bytes::Bytes;
+use http::header::EXPECT;
 use http::{HeaderMap, StatusCode};
 use lb_core::backend::{BackendSet, Live};
 use lb_core::balance::{Outcome, OutcomeKind};
@@ -32,7 +33,11 @@ pub(super) fn after(route: &Route, head: &RequestHead, attempts: &Attempts<'_>) 
         BodyLength::Known(length) => length <= REPLAY_BYTES_MAX as u64,
         BodyLength::Unknown | BodyLength::Announced(_) => false,
     };
-    let is_simple = is_small && head.upgrade == Upgrade::No && attempts.is_idempotent();
+    // Nor is a body that the client keeps until a backend asks for it.
+    let is_simple = is_small
+        && head.upgrade == Upgrade::No
+        && !head.headers.contains_key(EXPECT)
+        && attempts.is_idempotent();
     // A session has one backend: another one would answer in its place.
     route.retry.hedge_after.filter(|_| is_simple && route.sessions.is_none())
 }

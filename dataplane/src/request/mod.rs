@@ -5,12 +5,14 @@
 
 mod attempt;
 mod hedge;
+mod intake;
 mod waits;
 
 use crate::connection::Peer;
 use crate::course::Course;
-use crate::failure::{self, Failure};
+use crate::failure::{self, Asked, Failure};
 use crate::forwarding;
+use crate::grpc;
 use crate::message::{BodyLength, Frame, RequestBody, RequestHead, ResponseHead, ResponseSink};
 use crate::replay::Replay;
 use crate::retry::Attempts;
@@ -18,11 +20,12 @@ use crate::timer::Deadline;
 use crate::wire::poll_once;
 use crate::worker::Worker;
 use attempt::Attempt;
-pub(crate) use attempt::Tunnel;
+pub(crate) use attempt::{Tunnel, TunnelTo};
 use bytes::Bytes;
 use hedge::Hedge;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, EXPECT};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use intake::Intake;
 use lb_core::route::FallbackResponse;
 use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
@@ -69,7 +72,7 @@ pub(crate) async fn serve(
             if !body.has_ended() {
                 sink.close_after();
             }
-            match answer(sink, failure, Some(&head.method), deadline).await {
+            match answer(sink, failure, &Asked::new(&head.method, &head.headers), deadline).await {
                 Ok(()) => (failure.answer().0, Outcome::Answered),
                 Err(gone) => (gone.answer().0, Outcome::Aborted),
             }
@@ -92,33 +95,27 @@ async fn skip_what_came(body: &mut impl RequestBody) {
     }
 }
 
-/// Answers in place of a backend. `method` is the request's, where it is known.
+/// Answers in place of a backend.
 pub(crate) async fn answer(
     sink: &mut impl ResponseSink,
     failure: Failure,
-    method: Option<&Method>,
+    asked: &Asked,
     deadline: &Deadline,
 ) -> Result<(), Failure> {
-    let (head, body) = failure.response();
-    write(sink, head, body, method, deadline).await
+    let (head, body) = failure.response(asked);
+    write(sink, head, body, deadline).await
 }
 
 async fn write(
     sink: &mut impl ResponseSink,
-    mut head: ResponseHead,
+    head: ResponseHead,
     body: Bytes,
-    method: Option<&Method>,
     deadline: &Deadline,
 ) -> Result<(), Failure> {
     let write = async {
-        if method == Some(&Method::HEAD) {
-            head.body = BodyLength::Announced(Some(body.len() as u64));
-            sink.head(head).await?;
-        } else {
-            sink.head(head).await?;
-            if !body.is_empty() {
-                sink.data(body).await?;
-            }
+        sink.head(head).await?;
+        if !body.is_empty() {
+            sink.data(body).await?;
         }
         sink.end(None).await
     };
@@ -137,8 +134,10 @@ async fn forward(
     // 1. Configuration: one load, and everything below is of that version.
     let snapshot = worker.snapshot();
     let listener = snapshot.listeners.get(&peer.port).ok_or(Failure::NoRoute)?;
-    // 2. Route: host and path say which backend sets may answer.
+    // 2. Route: host and path say which backend sets may answer; the path in the form that the backend will read.
+    head.settle_target(listener.limits.uri_bytes_max, listener.paths)?;
     let route = listener.routes.find(&head.host(), head.path()).ok_or(Failure::NoRoute)?;
+    check_expectations(&head.headers)?;
     // 3. Policy: the backend learns who asks, and the client's own claims end here.
     forwarding::describe_client(head, peer);
     // 4. Session: what the request says of where it is at home. A backend does not see our cookie.
@@ -147,9 +146,10 @@ async fn forward(
         session.recall().await;
     }
     let session = RefCell::new(session);
-    let course = Course::new(deadline, &route.timeouts);
+    let course = Course::new(deadline, &route.timeouts, grpc::timeout(&head.headers));
     let is_kept = Cell::new(true);
-    let mut body = Replay::new(forwarding::Disclaimed(body), &course, &is_kept);
+    let mut body = Intake::new(body, worker, &course, head, intake::Limits::of(listener, route))?;
+    let mut body = Replay::new(forwarding::Disclaimed(&mut body), &course, &is_kept);
     let mut attempts = Attempts::new(&route.retry, head);
     let hedge_after = hedge::after(route, head, &attempts);
     if hedge_after.is_some() {
@@ -190,6 +190,14 @@ async fn forward(
     }
 }
 
+/// 100-continue is between the client and the backend, of whom each knows what it waits for; nobody knows another one (RFC
+/// 9110, section 10.1.1).
+fn check_expectations(headers: &HeaderMap) -> Result<(), Failure> {
+    let mut all = headers.get_all(EXPECT).iter();
+    let is_known = all.all(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+    if is_known { Ok(()) } else { Err(Failure::ExpectationFailed) }
+}
+
 /// Says what was configured in place of a backend's answer.
 async fn say(
     sink: &mut impl ResponseSink,
@@ -202,8 +210,12 @@ async fn say(
     let mut headers = HeaderMap::new();
     headers.insert(failure::REASON_HEADER, HeaderValue::from_static("fallback"));
     headers.extend(kind.ok().map(|kind| (CONTENT_TYPE, kind)));
-    let body = Bytes::copy_from_slice(&response.body);
-    let head = ResponseHead { status, headers, body: BodyLength::Known(body.len() as u64) };
-    write(sink, head, body, Some(method), course.deadline()).await?;
+    let mut body = Bytes::copy_from_slice(&response.body);
+    let mut length = BodyLength::Known(body.len() as u64);
+    if *method == Method::HEAD {
+        length = BodyLength::Announced(Some(body.len() as u64));
+        body = Bytes::new();
+    }
+    write(sink, ResponseHead { status, headers, body: length }, body, course.deadline()).await?;
     Ok((status, None))
 }

@@ -62,7 +62,7 @@ fn head(fields: &[(&'static str, &str)]) -> RequestHead {
 }
 
 fn peer(scheme: Scheme) -> Peer {
-    Peer { port: 80, scheme, ip: HeaderValue::from_static("192.0.2.1") }
+    Peer { port: 80, scheme, ip: HeaderValue::from_static("192.0.2.1"), limits: Arc::default() }
 }
 
 /// One request of a client that keeps cookies: what it sends, where it goes, and what comes back.

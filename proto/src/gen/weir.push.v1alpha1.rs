@@ -503,6 +503,69 @@ pub struct Listener {
     /// Exactly for HTTPS.
     #[prost(message, optional, tag = "5")]
     pub tls: ::core::option::Option<Tls>,
+    /// Unset: the defaults of each.
+    #[prost(message, optional, tag = "60")]
+    pub limits: ::core::option::Option<ListenerLimits>,
+    /// Unset: the defaults of each.
+    #[prost(message, optional, tag = "61")]
+    pub paths: ::core::option::Option<PathPolicy>,
+    /// When the pool was created, in seconds since 1970; 0 where nobody knows, which
+    /// is younger than any. Where pools share a port, the limits and paths of the
+    /// oldest that says them count, then those of the smallest name. Only said where
+    /// limits or paths are.
+    #[prost(uint64, tag = "62")]
+    pub created_s: u64,
+}
+/// ListenerLimits bound what clients may do on a port. 0 is the default of each,
+/// as from a controller that does not know the field.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListenerLimits {
+    /// 8192; 414 past it.
+    #[prost(uint32, tag = "1")]
+    pub uri_bytes_max: u32,
+    /// 32768; 431 past it.
+    #[prost(uint32, tag = "2")]
+    pub head_bytes_max: u32,
+    /// 100; 431 past it.
+    #[prost(uint32, tag = "3")]
+    pub headers_max: u32,
+    /// 256; HTTP/2 refuses the stream past it.
+    #[prost(uint32, tag = "4")]
+    pub streams_max: u32,
+    /// 100; HTTP/2 ends the connection past it.
+    #[prost(uint32, tag = "5")]
+    pub resets_per_second_max: u32,
+    /// 1000; HTTP/2 ends the connection past it.
+    #[prost(uint32, tag = "6")]
+    pub control_frames_per_second_max: u32,
+    /// 100000 of the port and process; closed at once past it.
+    #[prost(uint32, tag = "7")]
+    pub connections_max: u32,
+    /// 10000 of the port and process; closed at once past it.
+    #[prost(uint32, tag = "8")]
+    pub connections_per_source_max: u32,
+    /// 1000; closed at once past it.
+    #[prost(uint32, tag = "9")]
+    pub handshakes_per_source_max: u32,
+    /// 10000; 408 past it.
+    #[prost(uint64, tag = "10")]
+    pub head_timeout_ms: u64,
+    /// 75000; closed past it.
+    #[prost(uint64, tag = "11")]
+    pub idle_timeout_ms: u64,
+    /// 240; 408 below it. No minimum at 4294967295.
+    #[prost(uint32, tag = "12")]
+    pub body_bytes_per_second_min: u32,
+}
+/// PathPolicy says what is done with paths that readers take in several ways.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PathPolicy {
+    #[prost(enumeration = "DotSegments", tag = "1")]
+    pub dot_segments: i32,
+    #[prost(enumeration = "DoubleSlashes", tag = "2")]
+    pub double_slashes: i32,
+    #[prost(enumeration = "EncodedSlashes", tag = "3")]
+    pub encoded_slashes: i32,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Tls {
@@ -553,6 +616,9 @@ pub struct Rule {
     /// Unset: each request goes its own way.
     #[prost(message, optional, tag = "9")]
     pub sessions: ::core::option::Option<SessionPersistence>,
+    /// Bytes of a request's body; 0 for no limit; 413 past it.
+    #[prost(uint64, tag = "60")]
+    pub request_body_bytes_max: u64,
 }
 /// Retry says when a request is tried again. Where it is absent, as from a
 /// controller that does not know it: 3 retries, also of answers 502, 503 and 504,
@@ -1044,6 +1110,102 @@ impl FailureKind {
             "FAILURE_KIND_STATUS" => Some(Self::Status),
             "FAILURE_KIND_BODY" => Some(Self::Body),
             "FAILURE_KIND_NOT_SERVING" => Some(Self::NotServing),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum DotSegments {
+    /// Resolve.
+    Unspecified = 0,
+    Resolve = 1,
+    Refuse = 2,
+}
+impl DotSegments {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "DOT_SEGMENTS_UNSPECIFIED",
+            Self::Resolve => "DOT_SEGMENTS_RESOLVE",
+            Self::Refuse => "DOT_SEGMENTS_REFUSE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "DOT_SEGMENTS_UNSPECIFIED" => Some(Self::Unspecified),
+            "DOT_SEGMENTS_RESOLVE" => Some(Self::Resolve),
+            "DOT_SEGMENTS_REFUSE" => Some(Self::Refuse),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum DoubleSlashes {
+    /// Merge.
+    Unspecified = 0,
+    Merge = 1,
+    Keep = 2,
+    Refuse = 3,
+}
+impl DoubleSlashes {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "DOUBLE_SLASHES_UNSPECIFIED",
+            Self::Merge => "DOUBLE_SLASHES_MERGE",
+            Self::Keep => "DOUBLE_SLASHES_KEEP",
+            Self::Refuse => "DOUBLE_SLASHES_REFUSE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "DOUBLE_SLASHES_UNSPECIFIED" => Some(Self::Unspecified),
+            "DOUBLE_SLASHES_MERGE" => Some(Self::Merge),
+            "DOUBLE_SLASHES_KEEP" => Some(Self::Keep),
+            "DOUBLE_SLASHES_REFUSE" => Some(Self::Refuse),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum EncodedSlashes {
+    /// Refuse.
+    Unspecified = 0,
+    Refuse = 1,
+    Keep = 2,
+    Decode = 3,
+}
+impl EncodedSlashes {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "ENCODED_SLASHES_UNSPECIFIED",
+            Self::Refuse => "ENCODED_SLASHES_REFUSE",
+            Self::Keep => "ENCODED_SLASHES_KEEP",
+            Self::Decode => "ENCODED_SLASHES_DECODE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "ENCODED_SLASHES_UNSPECIFIED" => Some(Self::Unspecified),
+            "ENCODED_SLASHES_REFUSE" => Some(Self::Refuse),
+            "ENCODED_SLASHES_KEEP" => Some(Self::Keep),
+            "ENCODED_SLASHES_DECODE" => Some(Self::Decode),
             _ => None,
         }
     }

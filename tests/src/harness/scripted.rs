@@ -225,6 +225,32 @@ impl Exchange {
     pub fn write(&mut self, bytes: &str) {
         let _ = (&*self.stream).write_all(bytes.as_bytes());
     }
+
+    /// Writes back what comes, until its end.
+    pub fn echo(&mut self) {
+        let mut bytes = std::mem::take(&mut self.ahead);
+        let mut room = vec![0; 64 << 10];
+        while (&*self.stream).write_all(&bytes).is_ok() {
+            match (&*self.stream).read(&mut room) {
+                Ok(0) | Err(_) => return,
+                Ok(n) => bytes = room[..n].to_vec(),
+            }
+        }
+    }
+
+    /// Holds the connection open, and neither reads nor writes.
+    pub fn stay(&self) -> ! {
+        loop {
+            std::thread::park();
+        }
+    }
+
+    /// Writes until nothing has been taken for `patience`.
+    pub fn flood(&mut self, patience: Duration) {
+        let _ = self.stream.set_write_timeout(Some(patience));
+        let piece = vec![b'f'; 16 << 10];
+        while (&*self.stream).write(&piece).is_ok() {}
+    }
 }
 
 /// A connection of a backend, as another thread sees it.

@@ -148,6 +148,15 @@ impl Service {
         whole.parse().unwrap_or_else(|_| panic!("{name} is {value}"))
     }
 
+    /// The value of a metric with this label, as in `limit="source"`.
+    ///
+    /// # Panics
+    /// When it is not exposed, or no number.
+    #[must_use]
+    pub fn metric_of(&self, name: &str, label: &str) -> u64 {
+        self.metric(&format!("{name}{{{label}}}"))
+    }
+
     /// Waits until it has its configuration.
     ///
     /// # Panics

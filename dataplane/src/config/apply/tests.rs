@@ -66,6 +66,7 @@ fn listener(port: u16, hostnames: &[&str], certificates: Vec<push::Certificate>)
         protocol: protocol.into(),
         hostnames: hostnames.iter().map(|host| (*host).to_owned()).collect(),
         tls: (!certificates.is_empty()).then_some(push::Tls { certificates }),
+        ..push::Listener::default()
     }
 }
 

@@ -1,9 +1,11 @@
 //! Rules, from the wire: which requests, to which sets, and for how long.
 
 use super::{Rejection, SetSpec, check_hostname, duration, header_text, sessions, token, within};
+use lb_core::path::{self, DoubleSlashes, EncodedSlashes, PathPolicy};
 use lb_core::resilience::{RETRIES_MAX, RetryPolicy};
 use lb_core::route::{SplitMatch, SplitSource, Timeouts};
 use lb_core::sessions::SessionPolicy;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +33,8 @@ pub(in super::super) struct RuleSpec {
     pub(in super::super) timeouts: Timeouts,
     pub(in super::super) retry: RetryPolicy,
     pub(in super::super) sessions: Option<SessionPolicy>,
+    /// `None` for no limit.
+    pub(in super::super) body_bytes_max: Option<u64>,
 }
 
 /// A set of a rule.
@@ -76,6 +80,7 @@ pub(super) fn rule(
             Some(sessions) => Some(sessions::read(&field("sessionPersistence"), sessions, pool)?),
             None => None,
         },
+        body_bytes_max: (wire.request_body_bytes_max > 0).then_some(wire.request_body_bytes_max),
     })
 }
 
@@ -89,9 +94,10 @@ fn paths(field: &str, wire: &[push::PathMatch]) -> Result<Vec<PathSpec>, Rejecti
                 format!("path {:?} does not begin with a slash: write it as clients send it", path.value);
             return Err(Rejection::new(at() + ".value", reason));
         }
+        let value = in_one_form(&path.value);
         paths.push(match path.kind() {
-            push::PathMatchKind::Prefix => PathSpec::Prefix(path.value.clone()),
-            push::PathMatchKind::Exact => PathSpec::Exact(path.value.clone()),
+            push::PathMatchKind::Prefix => PathSpec::Prefix(value),
+            push::PathMatchKind::Exact => PathSpec::Exact(value),
             push::PathMatchKind::Unspecified => {
                 let reason =
                     format!("path match {} is not known to this proxy: upgrade the proxies", path.kind);
@@ -103,6 +109,16 @@ fn paths(field: &str, wire: &[push::PathMatch]) -> Result<Vec<PathSpec>, Rejecti
         paths.push(PathSpec::Prefix("/".into()));
     }
     Ok(paths)
+}
+
+/// As paths of requests are written when they are compared with it. What no request can have stays as it is.
+fn in_one_form(path: &str) -> String {
+    let policy = PathPolicy {
+        double_slashes: DoubleSlashes::Keep,
+        encoded_slashes: EncodedSlashes::Keep,
+        ..PathPolicy::default()
+    };
+    path::normalize(path, policy).map_or_else(|_| path.to_owned(), Cow::into_owned)
 }
 
 fn weighted(

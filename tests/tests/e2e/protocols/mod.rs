@@ -1,0 +1,100 @@
+//! Protocols through the proxy: WebSocket, gRPC, interim answers, event streams, and what speaks which after ALPN.
+
+mod alpn;
+mod backpressure;
+mod calls;
+mod interim;
+mod judges;
+mod streams;
+mod websocket;
+
+use bytes::Bytes;
+use h2::client::SendRequest;
+use weir_tests::harness::client::{Connection, local};
+use weir_tests::harness::folder::Folder;
+use weir_tests::harness::manifest::PoolText;
+use weir_tests::harness::services::Service;
+use weir_tests::harness::wait::GENEROUS;
+use weir_tests::harness::{certificates, ports};
+
+/// `weir run` with one pool.
+struct Site {
+    _folder: Folder,
+    weir: Service,
+    port: u16,
+}
+
+/// What a backend speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Speaks {
+    Http1,
+    Http2,
+}
+
+const BOTH: [Speaks; 2] = [Speaks::Http1, Speaks::Http2];
+
+impl Site {
+    /// Before these backends, with more fields of `spec`.
+    fn before(backends: &[u16], speaks: Speaks, spec: &[&str]) -> Self {
+        let backends: Vec<(u16, u32)> = backends.iter().map(|&port| (port, 1)).collect();
+        let mut pool = PoolText::new("protocols", ports::free(), &backends);
+        pool.spec = spec.iter().map(|&field| field.to_owned()).collect();
+        if speaks == Speaks::Http2 {
+            pool.set = vec!["protocol: HTTP2".to_owned()];
+        }
+        Self::of(&pool)
+    }
+
+    fn of(pool: &PoolText) -> Self {
+        Self::of_text(pool.port, &pool.yaml())
+    }
+
+    /// With a listener for TLS in place of the plain one. The certificate is for localhost.
+    fn over_tls(pool: &PoolText) -> Self {
+        let listener = "protocol: HTTPS\n      tls: { certificateRefs: [{ name: cert }] }\n";
+        let text = pool.yaml().replace("protocol: HTTP\n", listener);
+        Self::of_text(
+            pool.port,
+            &format!("{text}---\n{}", certificates::secret("cert", "localhost", &["localhost"])),
+        )
+    }
+
+    fn of_text(port: u16, text: &str) -> Self {
+        let folder = Folder::new();
+        folder.write("pool.yaml", text);
+        let weir = Service::standalone(folder.path(), &[]);
+        Self { _folder: folder, weir, port }
+    }
+
+    fn connect(&self) -> Connection {
+        Connection::open(self.port).expect("serves")
+    }
+}
+
+/// What a client of HTTP/2 does, on one connection to a port.
+fn over_http2<T>(port: u16, client: impl AsyncFnOnce(SendRequest<Bytes>) -> T) -> T {
+    let whole = async {
+        let socket = tokio::net::TcpStream::connect(local(port)).await.expect("serves");
+        let (send, connection) = h2::client::handshake(socket).await.expect("HTTP/2");
+        let connection = tokio::spawn(connection);
+        let result = client(send).await;
+        connection.abort();
+        result
+    };
+    in_time(whole)
+}
+
+/// Looks until there is something to see, while the client's own connection goes on.
+async fn until<T>(mut look: impl FnMut() -> Option<T>) -> T {
+    loop {
+        if let Some(seen) = look() {
+            return seen;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+fn in_time<T>(whole: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async { tokio::time::timeout(GENEROUS, whole).await.expect("in time") })
+}
