@@ -50,3 +50,7 @@ pub mod counters;
 pub mod health;
 pub mod metrics;
 pub mod readiness;
+
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzz;

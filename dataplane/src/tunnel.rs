@@ -239,3 +239,14 @@ impl Drop for Open<'_> {
         self.0.counters.tunnels_open.sub(1);
     }
 }
+
+/// The frames of any bytes end at the same places, however they are cut.
+#[cfg(fuzzing)]
+pub fn fuzz(bytes: &[u8]) {
+    let Some((&step, bytes)) = bytes.split_first() else { return };
+    let (mut whole, mut pieces) = (Frames::default(), Frames::default());
+    whole.pass(bytes);
+    bytes.chunks(usize::from(step) + 1).for_each(|piece| pieces.pass(piece));
+    assert_eq!(whole.is_between(), pieces.is_between());
+    assert_eq!(whole.has_closed(), pieces.has_closed());
+}

@@ -170,5 +170,21 @@ fn take_apart(stored: Stored, care: &Care) -> Result<Found, Refusal> {
     Ok(found)
 }
 
+/// Reads any bytes as a file, as they are and with a head that fits them.
+#[cfg(fuzzing)]
+pub(super) fn fuzz(bytes: &[u8]) {
+    let read = |file: &[u8]| {
+        if let Ok(stored) = format::decode(file) {
+            let again = format::encode(&stored).expect("no longer than it was");
+            format::decode(&again).expect("what was read can be read again");
+            let _ = take_apart(stored, &Care::Memory);
+        }
+    };
+    read(bytes);
+    if let Ok(stored) = Stored::decode(bytes) {
+        read(&format::encode(&stored).expect("shorter than a file may be"));
+    }
+}
+
 #[cfg(test)]
 mod tests;

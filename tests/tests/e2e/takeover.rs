@@ -97,7 +97,6 @@ fn talk(port: u16, stop: &AtomicBool, echoes: &AtomicUsize) -> bool {
             Ok(Message::Close(Some(CloseFrame { code: CloseCode::Away, .. }))) => return true,
             other => panic!("neither the echo nor a word that this end goes away: {other:?}"),
         }
-        std::thread::sleep(std::time::Duration::from_millis(5));
     }
     false
 }
