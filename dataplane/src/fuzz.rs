@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Method, header};
 use std::time::Duration;
 
-pub use config::{disk, updates};
+pub use config::{disk, pool_update, updates};
 pub use sessions::fuzz as session;
 pub use tunnel::fuzz as websocket;
 

@@ -221,11 +221,13 @@ async fn run(seat: Seat) {
     drop(alive);
 }
 
+/// A listening socket, and what stops its task.
+type Accepting = (Rc<TcpListener>, Rc<Notify>);
+
 /// Where clients come in, and how they are asked to go.
 struct Doors {
     worker: Rc<Worker>,
-    /// The sockets of each port, each with what stops its task.
-    accepting: BTreeMap<u16, Vec<(Rc<TcpListener>, Rc<Notify>)>>,
+    accepting: BTreeMap<u16, Vec<Accepting>>,
     spread: Spread,
     /// Seeded by the system, so that workers and proxies do not end their tunnels in step.
     random: Rng,

@@ -3,7 +3,7 @@
 use super::replica::Replica;
 use super::{convert, disk as kept};
 use prost::Message as _;
-use weir_proto::push::ControllerMessage;
+use weir_proto::push::{ControllerMessage, PoolUpdate};
 
 /// Messages of a stream, each behind its length, into the proxy's copy and from there to what a snapshot is made of.
 pub fn updates(mut bytes: &[u8]) {
@@ -29,6 +29,21 @@ pub fn updates(mut bytes: &[u8]) {
         }
         if bytes.is_empty() {
             return;
+        }
+    }
+}
+
+/// One pool as a controller sends it, put together from its chunks.
+pub fn pool_update(bytes: &[u8]) {
+    let Ok(update) = PoolUpdate::decode(bytes) else { return };
+    if let Some(config) = &update.config
+        && let Ok((_, certificates)) = convert::pool(config, &convert::Certificates::new())
+    {
+        assert!(convert::pool(config, &certificates).is_ok(), "what was taken once is taken again");
+    }
+    for set in &update.sets {
+        for backend in &set.backends {
+            let _ = convert::backend(&set.set, backend);
         }
     }
 }
