@@ -159,6 +159,9 @@ pub async fn run(
         // Clients find the other process at the same address.
         Some(successor) => {
             drop(own);
+            // A port that is wanted from now on is the other one's to bind.
+            proxy.configuration.abort();
+            let _ = (&mut proxy.configuration).await;
             successor.begin().await;
             (Duration::ZERO, None)
         }
