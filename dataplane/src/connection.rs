@@ -88,7 +88,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, port: u16, stream: TcpStream, addr
 async fn plain(worker: Rc<Worker>, peer: Peer, io: Io) {
     let wire = Wire::new(io);
     let deadline = worker.timers.deadline();
-    deadline.set_idle(peer.limits.idle_timeout);
+    deadline.set_idle(peer.limits.idle_timeout, peer.port);
     tokio::select! { biased;
         () = wire.readable() => {}
         () = deadline.passed() => return,
@@ -115,17 +115,17 @@ async fn plain(worker: Rc<Worker>, peer: Peer, io: Io) {
 async fn http1(worker: &Worker, peer: &Peer, wire: &Wire, received: BytesMut) {
     if let Some(upgraded) = http1::server::serve(worker, peer, wire, received).await {
         let http1::server::Upgraded { early, tunnel } = upgraded;
-        Box::pin(tunnel::run(worker, Side::Wire(wire, early), *tunnel)).await;
+        Box::pin(tunnel::run(worker, peer.port, Side::Wire(wire, early), *tunnel)).await;
     }
 }
 
 /// Begins a tunnel on a stream of HTTP/2, in a task of its own: what the request took is given back.
-fn carry(worker: Rc<Worker>, stream: Carried, tunnel: Box<Tunnel>) {
-    tokio::task::spawn_local(carried(worker, stream, tunnel));
+fn carry(worker: Rc<Worker>, port: u16, stream: Carried, tunnel: Box<Tunnel>) {
+    tokio::task::spawn_local(carried(worker, port, stream, tunnel));
 }
 
-async fn carried(worker: Rc<Worker>, stream: Carried, tunnel: Box<Tunnel>) {
-    tunnel::run(&worker, Side::Stream(stream), *tunnel).await;
+async fn carried(worker: Rc<Worker>, port: u16, stream: Carried, tunnel: Box<Tunnel>) {
+    tunnel::run(&worker, port, Side::Stream(stream), *tunnel).await;
 }
 
 async fn tls(worker: Rc<Worker>, peer: Peer, stream: TcpStream, config: Arc<rustls::ServerConfig>) {
@@ -163,7 +163,7 @@ mod tests {
         size_of::<F>()
     }
 
-    fn of_tunnel<F: Future>(_: impl Fn(Rc<Worker>, Carried, Box<Tunnel>) -> F) -> usize {
+    fn of_tunnel<F: Future>(_: impl Fn(Rc<Worker>, u16, Carried, Box<Tunnel>) -> F) -> usize {
         size_of::<F>()
     }
 

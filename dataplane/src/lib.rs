@@ -9,6 +9,7 @@
 
 pub mod proxy;
 pub mod signals;
+pub mod takeover;
 
 pub mod connection;
 pub mod http1;
@@ -50,3 +51,7 @@ pub mod counters;
 pub mod health;
 pub mod metrics;
 pub mod readiness;
+
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzz;

@@ -8,6 +8,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::sync::Arc;
 use tokio::sync::mpsc;
 
 /// Connections that the kernel holds for a worker before it accepts them.
@@ -33,10 +34,20 @@ pub enum ListenerChange {
         /// Bound, listening and non-blocking.
         socket: TcpListener,
     },
-    /// Accept no more on this port; connections that are open go on.
+    /// Accept no more on this port, and ask those who came to it to go.
     Close {
         /// The listener's port in the snapshot.
         port: u16,
+    },
+    /// Ask tunnels to a pool that is gone to end.
+    PoolGone {
+        /// What the names of its sets begin with.
+        sets: Arc<str>,
+    },
+    /// Give a second handle of each listening socket; one that is accepted on is lent from all workers.
+    Lend {
+        /// Takes ports and sockets. Closed once every worker has given what it has.
+        to: mpsc::UnboundedSender<(u16, TcpListener)>,
     },
 }
 
@@ -47,13 +58,33 @@ pub struct Sockets {
     workers: Vec<mpsc::UnboundedSender<ListenerChange>>,
     bound: BTreeMap<u16, Vec<TcpListener>>,
     open: BTreeSet<u16>,
+    /// What another process listened on, by port, until a configuration wants it.
+    inherited: BTreeMap<u16, Vec<TcpListener>>,
 }
 
 impl Sockets {
     /// No sockets yet. They will be bound on `address`, one for each worker.
     #[must_use]
     pub fn new(address: IpAddr, workers: Vec<mpsc::UnboundedSender<ListenerChange>>) -> Self {
-        Self { address, workers, bound: BTreeMap::new(), open: BTreeSet::new() }
+        Self { address, workers, bound: BTreeMap::new(), open: BTreeSet::new(), inherited: BTreeMap::new() }
+    }
+
+    /// Listens on these sockets, in place of binding their addresses, once a configuration wants their ports. Those of
+    /// other addresses are closed.
+    #[must_use]
+    pub fn inheriting(mut self, sockets: Vec<TcpListener>) -> Self {
+        for socket in sockets {
+            let Ok(address) = socket.local_addr() else { continue };
+            if address.ip() == self.address {
+                self.inherited.entry(address.port()).or_default().push(socket);
+            }
+        }
+        self
+    }
+
+    /// Closes what was inherited and no configuration has wanted.
+    pub fn give_up_inherited(&mut self) {
+        self.inherited.clear();
     }
 
     /// Binds a port where it is not bound already; nothing is accepted on it before [`Self::open_exactly`].
@@ -65,8 +96,11 @@ impl Sockets {
             return Ok(());
         }
         let address = SocketAddr::new(self.address, port);
-        let sockets =
-            bind_all(address, self.workers.len()).map_err(|source| BindError { address, source })?;
+        let sockets = match self.inherited.remove(&port) {
+            Some(sockets) => share(sockets, self.workers.len()),
+            None => bind_all(address, self.workers.len()),
+        };
+        let sockets = sockets.map_err(|source| BindError { address, source })?;
         self.bound.insert(port, sockets);
         Ok(())
     }
@@ -76,7 +110,7 @@ impl Sockets {
         for (port, sockets) in std::mem::take(&mut self.bound) {
             if ports.contains(&port) {
                 self.open.insert(port);
-                for (worker, socket) in self.workers.iter().zip(sockets) {
+                for (worker, socket) in self.workers.iter().cycle().zip(sockets) {
                     // A worker that is gone is ending the process; there is nobody to tell.
                     let _ = worker.send(ListenerChange::Open { port, socket });
                 }
@@ -90,6 +124,26 @@ impl Sockets {
             }
         }
     }
+
+    /// Asks the tunnels of a pool that is gone to end.
+    pub fn pool_gone(&self, pool: &str) {
+        let sets: Arc<str> = format!("{pool}/").into();
+        for worker in &self.workers {
+            let _ = worker.send(ListenerChange::PoolGone { sets: Arc::clone(&sets) });
+        }
+    }
+}
+
+/// At least one for each worker. What there is more of would be a queue that nobody empties, so that some workers get two;
+/// what is missing is a second handle of another worker's.
+fn share(mut sockets: Vec<TcpListener>, count: usize) -> io::Result<Vec<TcpListener>> {
+    for at in 0..count.saturating_sub(sockets.len()) {
+        sockets.push(sockets[at].try_clone()?);
+    }
+    for socket in &sockets {
+        socket.set_nonblocking(true)?;
+    }
+    Ok(sockets)
 }
 
 fn bind_all(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
@@ -161,5 +215,34 @@ mod tests {
         }
         sockets.open_exactly(&BTreeSet::new());
         assert!(matches!(workers[1].try_recv(), Ok(ListenerChange::Close { port: p }) if p == port));
+    }
+    #[test]
+    fn inherited_sockets_serve_every_worker_and_none_of_them_is_left_without() {
+        for (inherited, count) in [(1, 3), (3, 1), (2, 2)] {
+            let port = free_port();
+            let address = ([127, 0, 0, 1], port).into();
+            let given: Vec<_> = (0..inherited)
+                .map(|_| socket(address, Sharing::BetweenWorkers).expect("shared between workers"))
+                .collect();
+            let (sockets, mut workers) = sockets(count);
+            let mut sockets = sockets.inheriting(given);
+            sockets.bind(port).expect("not bound, but inherited");
+            sockets.open_exactly(&BTreeSet::from([port]));
+            let open: Vec<usize> = workers
+                .iter_mut()
+                .map(|worker| std::iter::from_fn(|| worker.try_recv().ok()).count())
+                .collect();
+            assert!(open.iter().all(|open| *open > 0), "{inherited} for {count}: {open:?}");
+            assert_eq!(open.iter().sum::<usize>(), inherited.max(count));
+        }
+    }
+
+    #[test]
+    fn what_is_inherited_of_another_address_is_closed() {
+        let port = free_port();
+        let given = socket(([127, 0, 0, 2], port).into(), Sharing::BetweenWorkers).expect("free");
+        let sockets = sockets(1).0.inheriting(vec![given]);
+        assert!(sockets.inherited.is_empty());
+        socket(([127, 0, 0, 2], port).into(), Sharing::Exclusive).expect("closed");
     }
 }

@@ -4,22 +4,27 @@
 //! caller's runtime, so that a scrape or a large update never delays a request.
 
 use crate::admin::{self, AdminState, Pages, Seen};
-use crate::config::disk::{State, StateError, StateOptions};
-use crate::config::{Applier, client};
-use crate::counters::Counters;
+use crate::config::disk::{State, StateError, StateOptions, Writer};
+use crate::config::{Applier, Status, client};
+use crate::counters::{self, Count, Counters};
 use crate::health::{self, Caretaker, Exchange, View};
-use crate::listener::Sockets;
+use crate::listener::{ListenerChange, Sockets};
 use crate::outcomes::{self, Outcomes};
 use crate::readiness::Readiness;
 use crate::sessions::{self, Keeping, Sealer, SealerError, Store, StoreAddress};
 use crate::snapshot::{Current, Snapshot};
+use crate::takeover::{Door, Estate, Predecessor, Successor, TakeoverError};
 use crate::worker::{self, Phase, Seat};
 use arc_swap::ArcSwap;
 use lb_core::backend::Place;
+use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -42,11 +47,15 @@ pub struct Options {
     pub node: String,
     /// Address of administration and metrics.
     pub admin: SocketAddr,
-    /// Time after the signal to end in which new connections are still accepted, while whoever sends them learns
-    /// that this proxy is no longer ready.
+    /// Time after the signal to end in which everything is served as before, while whoever sends clients learns that
+    /// this proxy is no longer ready.
     pub accept_floor: Duration,
     /// Time after [`Self::accept_floor`] in which requests may finish; what is left is cut.
     pub drain_limit: Duration,
+    /// Time over which tunnels are ended, when clients are asked to go. Counts as [`Self::drain_limit`] where it is longer.
+    pub tunnel_spread: Duration,
+    /// Unix socket by which a new process takes over from the one that serves.
+    pub takeover: Option<PathBuf>,
     /// What proxies share the sessions of their tables by, if they do.
     pub session_store: Option<StoreAddress>,
     /// Where the last known good configuration is kept; `None` for nowhere.
@@ -80,6 +89,9 @@ pub enum ProxyError {
     /// There is no place, or no key, for what is to be kept on disk.
     #[error(transparent)]
     State(#[from] StateError),
+    /// The process that serves goes on in our place.
+    #[error(transparent)]
+    Takeover(#[from] TakeoverError),
     /// A worker ended that was not told to.
     #[error("a worker ended by itself: this is a defect, see the log above")]
     WorkerEnded,
@@ -100,7 +112,18 @@ pub enum Stop {
     Now,
 }
 
-/// Runs a proxy, configured by `controller`, until `stop` says otherwise.
+/// How a proxy ended that was asked to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// Everything that was under way finished.
+    Drained,
+    /// Something was cut at [`Options::drain_limit`].
+    Cut,
+    /// Something was cut because the end was asked for again.
+    Forced,
+}
+
+/// Runs a proxy, configured by `controller`, until `stop` says otherwise or another process takes over.
 ///
 /// # Errors
 /// [`ProxyError`] at start; afterwards only when a worker or a task of the control side dies.
@@ -108,9 +131,81 @@ pub async fn run(
     options: Options,
     controller: Dialer,
     mut stop: watch::Receiver<Stop>,
-) -> Result<(), ProxyError> {
-    let address = options.admin;
-    let admin = TcpListener::bind(address).await.map_err(|source| ProxyError::Admin { address, source })?;
+) -> Result<Ended, ProxyError> {
+    let mut predecessor = match &options.takeover {
+        Some(path) => Predecessor::ask(path).await?,
+        None => None,
+    };
+    let mut proxy = start(&options, controller, predecessor.as_mut()).await?;
+    if let Some(predecessor) = predecessor {
+        let (readiness, status) = (Arc::clone(&proxy.readiness), Arc::clone(&proxy.status));
+        tokio::select! {
+            replaced = predecessor.replace(&readiness, &status) => replaced?,
+            // Nothing was accepted.
+            _ = stop.wait_for(|stop| *stop > Stop::No) => return Ok(Ended::Drained),
+            defect = proxy.defect() => return Err(defect),
+        }
+        tracing::info!("took over from the process before");
+    }
+    let door = options.takeover.as_deref().map(Door::open).transpose()?;
+    let end = proxy.serve(&options, door.as_ref(), &mut stop).await;
+    if let (Some(door), Ok((_, None)) | Err(_)) = (door, &end) {
+        // Nobody is to ask who ends.
+        door.close();
+    }
+    let (own, successor) = end?;
+    proxy.readiness.drain();
+    let (floor, own) = match successor {
+        // Clients find the other process at the same address.
+        Some(successor) => {
+            drop(own);
+            // A port that is wanted from now on is the other one's to bind.
+            proxy.configuration.abort();
+            let _ = (&mut proxy.configuration).await;
+            successor.begin().await;
+            (Duration::ZERO, None)
+        }
+        None => (options.accept_floor, Some(own)),
+    };
+    let ended = drain(&options, floor, &mut proxy.workers, &mut stop).await;
+    drop(own);
+    proxy.stop();
+    Ok(ended)
+}
+
+/// A proxy that has been started.
+struct Running {
+    workers: Workers,
+    readiness: Arc<Readiness>,
+    status: Arc<Status>,
+    admin: std::net::TcpListener,
+    shown: Option<AdminState>,
+    configuration: JoinHandle<()>,
+    caretaking: JoinHandle<()>,
+    upkeep: Vec<JoinHandle<()>>,
+    writer: Option<Writer>,
+}
+
+/// What only the process has that serves, and gives up with this value.
+struct Own {
+    administration: JoinHandle<()>,
+    writing: Option<JoinHandle<()>>,
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        self.administration.abort();
+        self.writing.iter().for_each(JoinHandle::abort);
+    }
+}
+
+/// Starts everything. Nothing is accepted and nothing written before [`Running::serve`].
+async fn start(
+    options: &Options,
+    controller: Dialer,
+    mut predecessor: Option<&mut Predecessor>,
+) -> Result<Running, ProxyError> {
+    let admin = admin_socket(options.admin, predecessor.as_deref_mut()).await?;
     let current: Current = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
     let started = Instant::now();
     let place = Place { zone: options.zone.as_str().into(), node: options.node.as_str().into() };
@@ -119,14 +214,22 @@ pub async fn run(
     let (store, storing) = options.session_store.clone().map(Store::open).unzip();
     let keeping = Arc::new(Keeping { sealer: Arc::clone(&sealer), store: store.clone() });
     let outcomes = || (Outcomes::new(started, to_health.clone()), Arc::clone(&keeping));
-    let mut workers = start_workers(&options, &current, outcomes)?;
+    let workers = start_workers(options, &current, outcomes)?;
     drop(to_health);
     let readiness = Arc::new(Readiness::default());
-    let sockets = Sockets::new(options.bind, std::mem::take(&mut workers.listeners));
+    let mut sockets = Sockets::new(options.bind, workers.listeners.clone());
+    let open_state = match predecessor {
+        Some(predecessor) => {
+            sockets = sockets.inheriting(std::mem::take(&mut predecessor.listeners));
+            State::inherit
+        }
+        None => State::open,
+    };
     let (exchange, heard) = Exchange::new();
     let applier =
         Applier::new(Arc::clone(&current), sockets).placed(place, started, exchange).sealing(sealer);
-    let kept = options.state.as_ref().map(|state| State::open(state, applier.status())).transpose()?;
+    let status = applier.status();
+    let kept = options.state.as_ref().map(|state| open_state(state, Arc::clone(&status))).transpose()?;
     let (state, writer) = kept.unzip();
     let counts = Arc::new(health::Counts::default());
     let caretaker = Caretaker::new(applier.surroundings(Arc::clone(&counts)));
@@ -134,74 +237,148 @@ pub async fn run(
     let seen = Seen { workers: workers.counters.clone(), health: counts, view, store };
     let shown = AdminState::new(Arc::clone(&current), seen, Arc::clone(&readiness), &applier)
         .with_pages(options.pages.clone());
-    let mut caretaking = tokio::spawn(caretaker.run(judged, questions, heard));
-    let mut configuration = tokio::spawn(client::run(
-        controller,
-        options.proxy_id.clone(),
-        applier,
-        state,
-        Arc::clone(&readiness),
-        std::future::pending(),
-    ));
-    let sessions = tokio::spawn(sessions::upkeep::run(Arc::clone(&current), started));
-    let upkeep = [Some(sessions), storing.map(tokio::spawn), writer.map(|writer| tokio::spawn(writer.run()))];
-    let mut administration = tokio::spawn(admin::serve(admin, shown, std::future::pending()));
-    tracing::info!(admin = %address, workers = options.workers, "proxy started");
-    let ended = tokio::select! {
-        _ = stop.wait_for(|stop| *stop > Stop::No) => Ok(()),
-        defect = defect(&mut workers.alive, &mut configuration, &mut administration) => Err(defect),
-        _ = &mut caretaking => Err(ProxyError::TaskEnded("health")),
-    };
-    if ended.is_ok() {
-        readiness.drain();
-        drain(&options, &mut workers, &mut stop).await;
+    let caretaking = tokio::spawn(caretaker.run(judged, questions, heard));
+    let (id, ready) = (options.proxy_id.clone(), Arc::clone(&readiness));
+    let client = client::run(controller, id, applier, state, ready, std::future::pending());
+    let configuration = tokio::spawn(client);
+    let sessions = tokio::spawn(sessions::upkeep::run(current, started));
+    let upkeep = [Some(sessions), storing.map(tokio::spawn)].into_iter().flatten().collect();
+    tracing::info!(admin = %options.admin, workers = options.workers, "proxy started");
+    let shown = Some(shown);
+    Ok(Running { workers, readiness, status, admin, shown, configuration, caretaking, upkeep, writer })
+}
+
+/// The one of the process before, where it has the same address.
+async fn admin_socket(
+    address: SocketAddr,
+    predecessor: Option<&mut Predecessor>,
+) -> Result<std::net::TcpListener, ProxyError> {
+    let inherited = predecessor.and_then(|predecessor| predecessor.admin.take());
+    if let Some(socket) = inherited.filter(|socket| socket.local_addr().is_ok_and(|of| of == address)) {
+        return Ok(socket);
     }
-    configuration.abort();
-    administration.abort();
-    caretaking.abort();
-    upkeep.iter().flatten().for_each(JoinHandle::abort);
-    ended
+    let bound = TcpListener::bind(address).await.and_then(TcpListener::into_std);
+    bound.map_err(|source| ProxyError::Admin { address, source })
+}
+
+impl Running {
+    /// Serves until the end is asked for, or until a process that comes by `door` is ready. What only one process can
+    /// have is given up with the value that this gives.
+    async fn serve(
+        &mut self,
+        options: &Options,
+        door: Option<&Door>,
+        stop: &mut watch::Receiver<Stop>,
+    ) -> Result<(Own, Option<Successor>), ProxyError> {
+        let listening = self.admin.try_clone().and_then(TcpListener::from_std);
+        let listening = listening.map_err(|source| ProxyError::Admin { address: options.admin, source })?;
+        let shown = self.shown.take().expect("a proxy serves once");
+        let mut own = Own {
+            administration: tokio::spawn(admin::serve(listening, shown, std::future::pending())),
+            writing: self.writer.take().map(|writer| tokio::spawn(writer.run())),
+        };
+        self.workers.phase.send_replace(Phase::Serve);
+        let (admin, lend) = (&self.admin, self.workers.listeners.clone());
+        let successor = async {
+            match door {
+                Some(door) => door.successor(&self.status, || estate(admin, &lend)).await,
+                None => std::future::pending().await,
+            }
+        };
+        let tasks = [
+            ("administration", &mut own.administration),
+            ("configuration", &mut self.configuration),
+            ("health", &mut self.caretaking),
+        ];
+        let successor = tokio::select! {
+            _ = stop.wait_for(|stop| *stop > Stop::No) => None,
+            successor = successor => Some(successor),
+            defect = defect(&mut self.workers.alive, tasks) => return Err(defect),
+        };
+        Ok((own, successor))
+    }
+
+    async fn defect(&mut self) -> ProxyError {
+        let tasks = [("configuration", &mut self.configuration), ("health", &mut self.caretaking)];
+        defect(&mut self.workers.alive, tasks).await
+    }
+
+    fn stop(&self) {
+        self.configuration.abort();
+        self.caretaking.abort();
+        self.upkeep.iter().for_each(JoinHandle::abort);
+    }
+}
+
+/// Second handles of all sockets that are listened on.
+async fn estate<'a>(admin: &'a std::net::TcpListener, workers: &[ToWorker]) -> Estate<'a> {
+    let (to, mut lent) = mpsc::unbounded_channel();
+    for worker in workers {
+        let _ = worker.send(ListenerChange::Lend { to: to.clone() });
+    }
+    drop(to);
+    let mut listeners = Vec::new();
+    while let Some((_, socket)) = lent.recv().await {
+        listeners.push(socket);
+    }
+    Estate { listeners, admin }
 }
 
 /// Waits for the end of something that only ends when it is told to.
-async fn defect(
+async fn defect<const N: usize>(
     workers: &mut mpsc::Receiver<()>,
-    configuration: &mut JoinHandle<()>,
-    administration: &mut JoinHandle<()>,
+    mut tasks: [(&'static str, &mut JoinHandle<()>); N],
 ) -> ProxyError {
+    let task = poll_fn(|cx| {
+        let mut ended = tasks
+            .iter_mut()
+            .filter_map(|(name, task)| Pin::new(&mut **task).poll(cx).is_ready().then_some(*name));
+        ended.next().map_or(Poll::Pending, Poll::Ready)
+    });
     tokio::select! {
         _ = workers.recv() => ProxyError::WorkerEnded,
-        _ = configuration => ProxyError::TaskEnded("configuration"),
-        _ = administration => ProxyError::TaskEnded("administration"),
+        name = task => ProxyError::TaskEnded(name),
     }
 }
 
-/// Asks clients to leave, then waits for them, then stops waiting.
-async fn drain(options: &Options, workers: &mut Workers, stop: &mut watch::Receiver<Stop>) {
-    tracing::info!(limit = ?options.drain_limit, "draining: requests under way may finish");
+/// Serves on for `floor`, asks clients to go, waits for them, then stops waiting.
+async fn drain(
+    options: &Options,
+    floor: Duration,
+    workers: &mut Workers,
+    stop: &mut watch::Receiver<Stop>,
+) -> Ended {
+    let limit = options.drain_limit;
+    tracing::info!(?floor, ?limit, "draining: not ready any more, and requests may finish");
     let orderly = async {
-        workers.phase.send_replace(Phase::Ask);
-        tokio::time::sleep(options.accept_floor).await;
+        tokio::time::sleep(floor).await;
+        tracing::info!(?limit, "draining: no connection is accepted any more, and clients are asked to go");
         workers.phase.send_replace(Phase::Drain);
-        tokio::time::timeout(options.drain_limit, workers.alive.recv()).await.is_ok()
+        tokio::time::timeout(limit, workers.alive.recv()).await.map_or(Ended::Cut, |_| Ended::Drained)
     };
-    let finished = tokio::select! {
-        finished = orderly => finished,
-        _ = stop.wait_for(|stop| *stop == Stop::Now) => false,
+    let ended = tokio::select! {
+        ended = orderly => ended,
+        _ = stop.wait_for(|stop| *stop == Stop::Now) => Ended::Forced,
     };
-    if finished {
+    if ended == Ended::Drained {
         tracing::info!("drained: every request finished");
-    } else {
-        let open: u64 = workers.counters.iter().map(|worker| worker.connections_open.value()).sum();
-        tracing::warn!(connections = open, "stopped waiting: connections that were still open are cut");
-        workers.phase.send_replace(Phase::Stop);
-        workers.alive.recv().await;
+        return ended;
     }
+    let sum = |of: fn(&Counters) -> &Count| counters::sum(&workers.counters, of);
+    let connections = sum(|worker| &worker.connections_open);
+    let (requests, tunnels) = (sum(|worker| &worker.upstream_in_flight), sum(|worker| &worker.tunnels_open));
+    let why = if ended == Ended::Cut { "the drain limit has passed" } else { "asked to end at once" };
+    tracing::warn!(why, connections, requests, tunnels, "what was still open is cut");
+    workers.phase.send_replace(Phase::Stop);
+    workers.alive.recv().await;
+    ended
 }
+
+type ToWorker = mpsc::UnboundedSender<ListenerChange>;
 
 struct Workers {
     counters: Vec<Arc<Counters>>,
-    listeners: Vec<mpsc::UnboundedSender<crate::listener::ListenerChange>>,
+    listeners: Vec<ToWorker>,
     phase: watch::Sender<Phase>,
     /// Closed when the last worker has ended; nothing is ever sent.
     alive: mpsc::Receiver<()>,
@@ -212,7 +389,7 @@ fn start_workers(
     current: &Current,
     keeps: impl Fn() -> (Outcomes, Arc<Keeping>),
 ) -> Result<Workers, ProxyError> {
-    let (phase, phases) = watch::channel(Phase::Serve);
+    let (phase, phases) = watch::channel(Phase::Hold);
     let (alive, all_ended) = mpsc::channel(1);
     let sources = Arc::<crate::sources::Sources>::default();
     let mut workers = Workers { counters: Vec::new(), listeners: Vec::new(), phase, alive: all_ended };
@@ -229,6 +406,7 @@ fn start_workers(
             phase: phases.clone(),
             outcomes,
             keeping,
+            tunnel_spread: options.tunnel_spread.min(options.drain_limit * 4 / 5),
             sources: Arc::clone(&sources),
             alive: alive.clone(),
         };
@@ -254,14 +432,15 @@ mod tests {
         for (panics, named) in [([true, false], "configuration"), ([false, true], "administration")] {
             let (_alive, mut workers) = mpsc::channel(1);
             let [mut configuration, mut administration] = panics.map(task);
-            let defect = defect(&mut workers, &mut configuration, &mut administration).await;
+            let tasks = [("configuration", &mut configuration), ("administration", &mut administration)];
+            let defect = defect(&mut workers, tasks).await;
             assert!(defect.to_string().starts_with(named), "{defect}");
             configuration.abort();
             administration.abort();
         }
         let (alive, mut workers) = mpsc::channel(1);
         drop(alive);
-        let defect = defect(&mut workers, &mut task(false), &mut task(false)).await;
+        let defect = defect(&mut workers, [("configuration", &mut task(false))]).await;
         assert!(matches!(defect, ProxyError::WorkerEnded));
     }
 }

@@ -4,10 +4,13 @@
 //! disarming a precise timer is pure cost. Here a task looks at all deadlines every [`TICK`] and wakes those that
 //! passed. A deadline is met between its time and two ticks later; limits of seconds do not notice.
 
+use lb_core::balance::Rng;
 use slab::Slab;
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -20,8 +23,14 @@ const NEVER: u64 = u64::MAX;
 #[derive(Debug, Default)]
 pub(crate) struct Timers {
     now: Cell<u64>,
-    idle_ended: Cell<bool>,
     slots: RefCell<Slab<Slot>>,
+    /// What tunnels carry to: the set's name, by the key of their deadline.
+    tunnels: RefCell<BTreeMap<usize, Arc<str>>>,
+    /// False while nobody is asked to go, so that this is all that a request looks at.
+    is_anyone_leaving: Cell<bool>,
+    everyone: Cell<Option<Pace>>,
+    /// Ports that are closed while connections of theirs may be open.
+    ports: RefCell<BTreeMap<u16, Pace>>,
 }
 
 #[derive(Debug)]
@@ -31,11 +40,39 @@ struct Slot {
     waker: Option<Waker>,
 }
 
-/// What is waited for: idle waits end early when the worker drains.
+/// What is waited for. The port is the one that the client came to.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Waits {
     ForWork,
-    Idle,
+    /// For a request, which may not come: ends early when clients are asked to go.
+    Idle(u16),
+    /// For nothing, until the tunnel is to end.
+    Tunnel(u16),
+}
+
+/// Who is asked to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Whose<'a> {
+    Everyone,
+    /// Whoever came to this port.
+    Port(u16),
+    /// Tunnels to sets whose name begins so.
+    TunnelsTo(&'a str),
+}
+
+/// The time over which those who are asked to go are spread, so that they do not all come back at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Spread {
+    /// For connections that wait for a request.
+    pub(crate) idle: Duration,
+    pub(crate) tunnels: Duration,
+}
+
+/// [`Spread`] as moments.
+#[derive(Debug, Clone, Copy)]
+struct Pace {
+    idle: u64,
+    tunnels: u64,
 }
 
 impl Timers {
@@ -45,15 +82,53 @@ impl Timers {
         Deadline { timers: Rc::clone(self), key }
     }
 
-    /// From now on nobody waits idly: idle deadlines are reached at once.
-    pub(crate) fn end_idle(&self) {
-        self.idle_ended.set(true);
-        for (_, slot) in self.slots.borrow_mut().iter_mut().filter(|(_, slot)| slot.waits == Waits::Idle) {
-            slot.at = self.now.get();
-            if let Some(waker) = slot.waker.take() {
-                waker.wake();
-            }
+    /// Asks to go: each idle wait and each tunnel ends at a moment of its own within the spread, one that begins later
+    /// does too, and [`Self::is_leaving`] says so to whoever has a request.
+    pub(crate) fn leave(&self, whose: Whose<'_>, spread: Spread, random: &mut Rng) {
+        let now = self.now.get();
+        let pace = Pace { idle: now + ticks(spread.idle), tunnels: now + ticks(spread.tunnels) };
+        match whose {
+            Whose::Everyone => self.everyone.set(Some(pace)),
+            Whose::Port(port) => drop(self.ports.borrow_mut().insert(port, pace)),
+            Whose::TunnelsTo(_) => {}
         }
+        self.is_anyone_leaving.set(self.everyone.get().is_some() || !self.ports.borrow().is_empty());
+        let tunnels = self.tunnels.borrow();
+        for (key, slot) in self.slots.borrow_mut().iter_mut() {
+            let last = match (slot.waits, whose) {
+                (Waits::Idle(_), Whose::Everyone) => pace.idle,
+                (Waits::Tunnel(_), Whose::Everyone) => pace.tunnels,
+                (Waits::Idle(of), Whose::Port(port)) if of == port => pace.idle,
+                (Waits::Tunnel(of), Whose::Port(port)) if of == port => pace.tunnels,
+                (Waits::Tunnel(_), Whose::TunnelsTo(sets))
+                    if tunnels.get(&key).is_some_and(|set| set.starts_with(sets)) =>
+                {
+                    pace.tunnels
+                }
+                _ => continue,
+            };
+            // Whoever waits is woken by the tick that comes to it.
+            let spread = usize::try_from(last - now).unwrap_or(usize::MAX >> 1) + 1;
+            slot.at = slot.at.min(now + random.below(spread) as u64);
+        }
+    }
+
+    /// Takes back that whoever comes to this port is asked to go. Those that have a moment already keep it.
+    pub(crate) fn stay(&self, port: u16) {
+        self.ports.borrow_mut().remove(&port);
+        self.is_anyone_leaving.set(self.everyone.get().is_some() || !self.ports.borrow().is_empty());
+    }
+
+    /// Whether clients that came to this port are asked to come no more.
+    pub(crate) fn is_leaving(&self, port: u16) -> bool {
+        self.pace(port).is_some()
+    }
+
+    fn pace(&self, port: u16) -> Option<Pace> {
+        if !self.is_anyone_leaving.get() {
+            return None;
+        }
+        self.everyone.get().or_else(|| self.ports.borrow().get(&port).copied())
     }
 
     /// [`TICK`]s that have passed.
@@ -118,14 +193,23 @@ impl Deadline {
         until.0 <= self.timers.now.get()
     }
 
-    /// The same for a wait in which nothing is under way; it ends early when the worker drains.
-    pub(crate) fn set_idle(&self, limit: Duration) {
+    /// The same for a wait in which nothing is under way, of a client that came to `port`; it ends early when that one is
+    /// asked to go.
+    pub(crate) fn set_idle(&self, limit: Duration, port: u16) {
         self.set(Some(limit));
         let slot = &mut self.timers.slots.borrow_mut()[self.key];
-        slot.waits = Waits::Idle;
-        if self.timers.idle_ended.get() {
-            slot.at = self.timers.now.get();
+        slot.waits = Waits::Idle(port);
+        if let Some(pace) = self.timers.pace(port) {
+            slot.at = slot.at.min(pace.idle.max(self.timers.now.get()));
         }
+    }
+
+    /// Reached when a tunnel to `set` is to end that came to `port`: never, unless one of them is asked to go.
+    pub(crate) fn set_tunnel(&self, port: u16, set: &Arc<str>) {
+        let slot = &mut self.timers.slots.borrow_mut()[self.key];
+        slot.waits = Waits::Tunnel(port);
+        slot.at = self.timers.pace(port).map_or(NEVER, |pace| pace.tunnels);
+        self.timers.tunnels.borrow_mut().insert(self.key, Arc::clone(set));
     }
 
     /// What the future gives, or `None` once `limit` has passed. Leaves the deadline set.
@@ -147,7 +231,7 @@ impl Deadline {
         poll_fn(|cx| self.poll_passed(cx)).await;
     }
 
-    fn poll_passed(&self, cx: &Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_passed(&self, cx: &Context<'_>) -> Poll<()> {
         if self.has_passed() {
             return Poll::Ready(());
         }
@@ -163,8 +247,15 @@ impl Deadline {
 
 impl Drop for Deadline {
     fn drop(&mut self) {
-        self.timers.slots.borrow_mut().remove(self.key);
+        let slot = self.timers.slots.borrow_mut().remove(self.key);
+        if let Waits::Tunnel(_) = slot.waits {
+            self.timers.tunnels.borrow_mut().remove(&self.key);
+        }
     }
+}
+
+fn ticks(time: Duration) -> u64 {
+    u64::try_from(time.as_millis() / TICK.as_millis()).unwrap_or(u64::MAX >> 1)
 }
 
 #[cfg(test)]
@@ -203,17 +294,74 @@ mod tests {
         assert!(!passed(&deadline));
     }
 
+    const SPREAD: Spread = Spread { idle: TICK.saturating_mul(10), tunnels: TICK.saturating_mul(40) };
+
+    /// The ticks after which each of them has passed; `None` for never.
+    fn ends(timers: &Timers, deadlines: &[Deadline]) -> Vec<Option<u64>> {
+        let mut ends = vec![None; deadlines.len()];
+        for tick in 0..200 {
+            for (end, deadline) in ends.iter_mut().zip(deadlines) {
+                if end.is_none() && passed(deadline) {
+                    *end = Some(tick);
+                }
+            }
+            timers.tick();
+        }
+        ends
+    }
+
     #[test]
-    fn draining_ends_idle_waits_at_once_and_no_others() {
+    fn who_is_asked_to_go_is_spread_over_the_time_and_nobody_else_is_touched() {
         let timers = Rc::new(Timers::default());
-        let (idle, busy) = (timers.deadline(), timers.deadline());
-        idle.set_idle(TICK * 50);
-        busy.set(Some(TICK * 50));
-        assert!(!passed(&idle));
-        timers.end_idle();
-        assert!(passed(&idle) && !passed(&busy));
-        busy.set_idle(TICK * 50);
-        assert!(passed(&busy), "an idle wait that begins later ends as well");
+        let deadlines: Vec<Deadline> = (0..300).map(|_| timers.deadline()).collect();
+        let set: Arc<str> = "ns/pool/set".into();
+        deadlines[..100].iter().for_each(|deadline| deadline.set_idle(TICK * 150, 80));
+        deadlines[100..200].iter().for_each(|deadline| deadline.set_tunnel(80, &set));
+        timers.leave(Whose::Everyone, SPREAD, &mut Rng::new(1));
+        let ends = ends(&timers, &deadlines);
+        let of = |range: std::ops::Range<usize>| {
+            let of: Vec<u64> = ends[range].iter().flatten().copied().collect();
+            (of.len(), of.iter().copied().min(), of.iter().copied().max())
+        };
+        assert_eq!(of(0..100), (100, Some(0), Some(10)));
+        let (count, first, last) = of(100..200);
+        assert!(count == 100 && first < Some(4) && last > Some(36) && last <= Some(40), "{first:?} {last:?}");
+        assert_eq!(of(200..300).0, 0, "work that is under way goes on");
+    }
+
+    #[test]
+    fn a_port_that_closes_asks_its_own_clients_and_one_that_opens_again_asks_no_more() {
+        let timers = Rc::new(Timers::default());
+        let deadlines: Vec<Deadline> = (0..3).map(|_| timers.deadline()).collect();
+        deadlines[0].set_idle(TICK * 150, 80);
+        deadlines[1].set_idle(TICK * 150, 81);
+        timers.leave(Whose::Port(80), SPREAD, &mut Rng::new(1));
+        assert!(timers.is_leaving(80) && !timers.is_leaving(81));
+        deadlines[2].set_idle(TICK * 150, 80);
+        let ends = ends(&timers, &deadlines);
+        assert!(ends[0] <= Some(10) && ends[0].is_some(), "{ends:?}");
+        assert_eq!(
+            ends[1..],
+            [Some(151), Some(10)],
+            "one that begins to wait later has the rest of the time"
+        );
+        timers.stay(80);
+        assert!(!timers.is_leaving(80));
+    }
+
+    #[test]
+    fn tunnels_to_a_pool_that_is_gone_end_and_those_to_others_stay() {
+        let timers = Rc::new(Timers::default());
+        let deadlines: Vec<Deadline> = (0..3).map(|_| timers.deadline()).collect();
+        for (deadline, set) in deadlines.iter().zip(["ns/a/set", "ns/ab/set", "ns/b/set"]) {
+            deadline.set_tunnel(80, &set.into());
+        }
+        timers.leave(Whose::TunnelsTo("ns/a/"), SPREAD, &mut Rng::new(1));
+        let ends = ends(&timers, &deadlines);
+        assert!(ends[0].is_some() && ends[1..] == [None, None], "{ends:?}");
+        assert!(!timers.is_leaving(80), "the port serves other pools");
+        drop(deadlines);
+        assert!(timers.tunnels.borrow().is_empty());
     }
 
     #[test]

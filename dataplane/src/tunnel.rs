@@ -1,18 +1,28 @@
-//! After an upgrade: bytes both ways until both sides have ended, without looking at them.
+//! After an upgrade: bytes both ways until both sides have ended. Of what they say, only where frames end is looked at,
+//! so that a tunnel can be ended between two of them.
 
-use crate::connection::STALL_TIMEOUT;
+mod frames;
+
+use crate::connection::{LINGER_TIMEOUT, STALL_TIMEOUT};
 use crate::http2::carried::{Carried, Incoming, Outgoing};
 use crate::request::{Tunnel, TunnelTo};
 use crate::timer::Deadline;
-use crate::wire::Wire;
+use crate::wire::{Wire, poll_once};
 use crate::worker::Worker;
 use bytes::{Bytes, BytesMut};
+use frames::{CLOSE_TO_BACKEND, CLOSE_TO_CLIENT, Frames};
 use std::cell::Cell;
+use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
+use std::task::Poll;
+use std::time::Duration;
 
 /// Room for a read, in bytes. Held only while data is on its way.
 const READ_BYTES: usize = 8 << 10;
+
+/// Longest time that a tunnel which is to end goes on because a frame to the client has not ended.
+const FRAME_END_LIMIT: Duration = Duration::from_secs(1);
 
 /// One side of a tunnel.
 pub(crate) enum Side<'a> {
@@ -38,37 +48,89 @@ impl<'a> Side<'a> {
 /// A side that reads slowly slows down the other: one piece is under way in each direction, besides what HTTP/2's windows
 /// let a side send ahead. A half-close is passed on, and the other direction then ends once nothing has moved in it for
 /// [`STALL_TIMEOUT`]; before that silence has no limit. An error ends both directions, since no protocol goes on after it:
-/// a stream of HTTP/2 is reset then. A peer that vanished is noticed by keep-alive probes of its connection.
-pub(crate) async fn run(worker: &Worker, client: Side<'_>, tunnel: Tunnel) {
-    let Tunnel { backend, held } = tunnel;
+/// a stream of HTTP/2 is reset then. A peer that vanished is noticed by keep-alive probes of its connection. A tunnel whose
+/// client, which came to `port`, is asked to go ends with a frame that says so, to both sides.
+pub(crate) async fn run(worker: &Worker, port: u16, client: Side<'_>, tunnel: Tunnel) {
+    let Tunnel { backend, set, held } = tunnel;
     let _open = Open::new(worker);
+    let leave = worker.timers.deadline();
+    leave.set_tunnel(port, &set);
     match backend {
         TunnelTo::Http1(backend) => {
             backend.wire.keep_alive();
-            carry(worker, client, Side::Wire(&backend.wire, backend.buf)).await;
+            carry(worker, &leave, client, Side::Wire(&backend.wire, backend.buf)).await;
         }
-        TunnelTo::Http2(carried) => carry(worker, client, Side::Stream(carried)).await,
+        TunnelTo::Http2(carried) => carry(worker, &leave, client, Side::Stream(carried)).await,
     }
     drop(held);
 }
 
-async fn carry(worker: &Worker, client: Side<'_>, backend: Side<'_>) {
+async fn carry(worker: &Worker, leave: &Deadline, client: Side<'_>, backend: Side<'_>) {
     let deadline = worker.timers.deadline();
     let last = Last { is_alone: Cell::new(false), deadline: &deadline };
-    let ((from_client, to_client), (from_backend, to_backend)) = (client.split(), backend.split());
-    let mut up = pin!(copy(from_client, to_backend, &last));
-    let mut down = pin!(copy(from_backend, to_client, &last));
     // A side that has ended keeps its half until both have: given up, a stream of HTTP/2 would be reset.
-    let _ended = tokio::select! {
-        end = &mut up => match end {
-            Ok(half) => (half, last.within(down).await),
-            Err(_) => return,
-        },
-        end = &mut down => match end {
-            Ok(half) => (half, last.within(up).await),
-            Err(_) => return,
-        },
+    let ((mut from_client, mut to_client), (mut from_backend, mut to_backend)) =
+        (client.split(), backend.split());
+    let (client_gap, backend_gap) = (gap(), gap());
+    let is_to_end = {
+        let mut up = pin!(copy(&mut from_client, &mut to_backend, &last, &backend_gap));
+        let mut down = pin!(copy(&mut from_backend, &mut to_client, &last, &client_gap));
+        let both = async {
+            tokio::select! {
+                end = &mut up => if end.is_ok() {
+                    last.within(down).await;
+                },
+                end = &mut down => if end.is_ok() {
+                    last.within(up).await;
+                },
+            }
+        };
+        tokio::select! { biased;
+            () = both => false,
+            // Asked again whenever the task has moved bytes.
+            () = ended(leave, worker, &client_gap) => true,
+        }
     };
+    if is_to_end {
+        if is_between(&backend_gap) {
+            // A backend that takes nothing keeps no client from its word.
+            let _ = poll_once(to_backend.write(Bytes::from_static(&CLOSE_TO_BACKEND))).await;
+        }
+        if is_between(&client_gap) {
+            let theirs = backend_gap.get().unwrap_or_default();
+            let _ = deadline.within(LINGER_TIMEOUT, farewell(&mut from_client, &mut to_client, theirs)).await;
+        }
+    }
+}
+
+/// Where a frame of ours can go: `None` while bytes are being written, of which any part may be gone.
+type Gap = Cell<Option<Frames>>;
+
+fn gap() -> Gap {
+    Cell::new(Some(Frames::default()))
+}
+
+fn is_between(gap: &Gap) -> bool {
+    gap.get().is_some_and(|frames| frames.is_between())
+}
+
+/// Waits until the tunnel is to end, and then until the client can be told, for [`FRAME_END_LIMIT`] at most.
+async fn ended(leave: &Deadline, worker: &Worker, client: &Gap) {
+    leave.passed().await;
+    let patience = worker.timers.deadline();
+    patience.set(Some(FRAME_END_LIMIT));
+    poll_fn(|cx| if is_between(client) { Poll::Ready(()) } else { patience.poll_passed(cx) }).await;
+}
+
+/// Tells the client, and waits until it has answered with a word of its own: bytes of it that nobody has read would turn
+/// our end into a reset, which overtakes ours. `theirs` is how far its frames are.
+async fn farewell(from: &mut Inlet<'_>, to: &mut Outlet<'_>, mut theirs: Frames) -> io::Result<()> {
+    to.write(Bytes::from_static(&CLOSE_TO_CLIENT)).await?;
+    while !theirs.has_closed() {
+        let Some(bytes) = from.next().await? else { break };
+        theirs.pass(&bytes);
+    }
+    to.end().await
 }
 
 /// What limits a direction once the other one has ended.
@@ -90,22 +152,21 @@ impl Last<'_> {
     }
 }
 
-/// One direction; gives its ends back once `from` has ended and `to` knows.
-async fn copy<'a>(
-    mut from: Inlet<'a>,
-    mut to: Outlet<'a>,
-    last: &Last<'_>,
-) -> io::Result<(Inlet<'a>, Outlet<'a>)> {
+/// One direction, until `from` has ended and `to` knows. `gap` says where its frames are.
+async fn copy(from: &mut Inlet<'_>, to: &mut Outlet<'_>, last: &Last<'_>, gap: &Gap) -> io::Result<()> {
     loop {
         let next = tokio::select! { biased;
             next = from.next() => next?,
             () = to.gone() => return Err(io::ErrorKind::ConnectionReset.into()),
         };
+        let mut frames = gap.take();
         let Some(data) = next else {
-            to.end().await?;
-            return Ok((from, to));
+            // Nothing of ours can follow either.
+            return to.end().await;
         };
+        frames.iter_mut().for_each(|frames| frames.pass(&data));
         to.write(data).await?;
+        gap.set(frames);
         last.moved();
     }
 }
@@ -177,4 +238,15 @@ impl Drop for Open<'_> {
     fn drop(&mut self) {
         self.0.counters.tunnels_open.sub(1);
     }
+}
+
+/// The frames of any bytes end at the same places, however they are cut.
+#[cfg(fuzzing)]
+pub fn fuzz(bytes: &[u8]) {
+    let Some((&step, bytes)) = bytes.split_first() else { return };
+    let (mut whole, mut pieces) = (Frames::default(), Frames::default());
+    whole.pass(bytes);
+    bytes.chunks(usize::from(step) + 1).for_each(|piece| pieces.pass(piece));
+    assert_eq!(whole.is_between(), pieces.is_between());
+    assert_eq!(whole.has_closed(), pieces.has_closed());
 }

@@ -15,16 +15,19 @@ use crate::rates::{self, Telling};
 use crate::sessions::{Keeping, Moment, Seen};
 use crate::snapshot::{Current, Protocol, Snapshot};
 use crate::sources::{Admitted, Refused, Sources};
-use crate::timer::{TICK, Timers};
+use crate::timer::{Spread, TICK, Timers, Whose};
 use crate::warm;
 use crate::wire::poll_once;
+use lb_core::balance::Rng;
 use lb_core::resilience::RetryBudget;
 use lb_core::route::{Route, Sessions};
 use socket2::SockRef;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd as _;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -38,14 +41,19 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// Pause after an accept that failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// Connections that wait for a request are closed within this time after they are asked to go. A client that keeps its
+/// connection busy sends another request in it, and learns from the answer; for others the moments are spread.
+pub(crate) const IDLE_SPREAD: Duration = Duration::from_secs(1);
+
 /// What a worker is to do, in the order of a shutdown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Phase {
+    /// Be ready, and accept nothing yet: another process still does.
+    Hold,
     /// Accept and serve.
     Serve,
-    /// Accept and serve, but ask clients to come no more: `Connection: close`, GOAWAY.
-    Ask,
-    /// Accept nothing, close what is idle, end when the last connection has ended.
+    /// Accept nothing, ask clients to go (`Connection: close`, GOAWAY), close what is idle, end tunnels over their time,
+    /// end when the last connection has ended.
     Drain,
     /// End now.
     Stop,
@@ -64,6 +72,8 @@ pub(crate) struct Seat {
     pub(crate) outcomes: Outcomes,
     pub(crate) keeping: Arc<Keeping>,
     pub(crate) sources: Arc<Sources>,
+    /// Over which tunnels are ended.
+    pub(crate) tunnel_spread: Duration,
     /// Held until the worker has ended.
     pub(crate) alive: mpsc::Sender<()>,
 }
@@ -85,7 +95,6 @@ pub(crate) struct Worker {
     sources: Arc<Sources>,
     current: Current,
     held: RefCell<Held>,
-    draining: Cell<bool>,
     connections: Cell<usize>,
     ended: Notify,
 }
@@ -148,11 +157,6 @@ impl Worker {
         }
         allowed
     }
-
-    /// Whether clients are asked to come no more.
-    pub(crate) fn is_draining(&self) -> bool {
-        self.draining.get()
-    }
 }
 
 /// Starts a worker's thread and waits until it can serve. It ends as [`Phase`] says.
@@ -181,8 +185,19 @@ pub(crate) fn spawn(seat: Seat) -> io::Result<()> {
 }
 
 async fn run(seat: Seat) {
-    let Seat { index, count, current, counters, mut listeners, mut phase, outcomes, keeping, sources, alive } =
-        seat;
+    let Seat {
+        index,
+        count,
+        current,
+        counters,
+        mut listeners,
+        mut phase,
+        outcomes,
+        keeping,
+        sources,
+        tunnel_spread,
+        alive,
+    } = seat;
     let held = RefCell::new(Rc::new(current.load_full()));
     let worker = Rc::new(Worker {
         counters,
@@ -194,44 +209,30 @@ async fn run(seat: Seat) {
         sources,
         current,
         held,
-        draining: Cell::new(false),
         connections: Cell::new(0),
         ended: Notify::new(),
     });
     let upkeep = spawn_local(upkeep(Rc::clone(&worker)));
     let merging = Rc::clone(&worker);
     let merge = spawn_local(async move { merging.outcomes.merge().await });
-    let mut accepting: BTreeMap<u16, Rc<Notify>> = BTreeMap::new();
-    loop {
+    let mut doors = Doors {
+        worker: Rc::clone(&worker),
+        accepting: BTreeMap::new(),
+        spread: Spread { idle: IDLE_SPREAD, tunnels: tunnel_spread },
+        random: Rng::new(RandomState::new().hash_one(index)),
+    };
+    let mut now = *phase.borrow_and_update();
+    while now < Phase::Drain {
         tokio::select! { biased;
             changed = phase.changed() => {
-                let now = if changed.is_ok() { *phase.borrow_and_update() } else { Phase::Stop };
-                worker.draining.set(now >= Phase::Ask);
-                if now >= Phase::Drain {
-                    break;
-                }
+                now = if changed.is_ok() { *phase.borrow_and_update() } else { Phase::Stop };
             }
-            Some(change) = listeners.recv() => match change {
-                ListenerChange::Open { port, socket } => match TcpListener::from_std(socket) {
-                    Ok(socket) => {
-                        let stop = Rc::default();
-                        spawn_local(accept(Rc::clone(&worker), port, socket, Rc::clone(&stop)));
-                        accepting.insert(port, stop);
-                    }
-                    Err(error) => tracing::error!(port, %error, "a listening socket cannot be used"),
-                },
-                ListenerChange::Close { port } => {
-                    if let Some(stop) = accepting.remove(&port) {
-                        stop.notify_one();
-                    }
-                }
-            },
+            Some(change) = listeners.recv(), if now > Phase::Hold => doors.change(change),
         }
     }
-    accepting.values().for_each(|stop| stop.notify_one());
+    doors.leave();
     // The accepting tasks take what is in their backlogs before this goes on.
     tokio::task::yield_now().await;
-    worker.timers.end_idle();
     while worker.connections.get() > 0 && *phase.borrow() < Phase::Stop {
         tokio::select! {
             () = worker.ended.notified() => {}
@@ -241,6 +242,63 @@ async fn run(seat: Seat) {
     upkeep.abort();
     merge.abort();
     drop(alive);
+}
+
+/// A listening socket, and what stops its task.
+type Accepting = (Rc<TcpListener>, Rc<Notify>);
+
+/// Where clients come in, and how they are asked to go.
+struct Doors {
+    worker: Rc<Worker>,
+    accepting: BTreeMap<u16, Vec<Accepting>>,
+    spread: Spread,
+    /// Seeded by the system, so that workers and proxies do not end their tunnels in step.
+    random: Rng,
+}
+
+impl Doors {
+    fn change(&mut self, change: ListenerChange) {
+        match change {
+            ListenerChange::Open { port, socket } => match TcpListener::from_std(socket) {
+                Ok(socket) => {
+                    let (socket, stop) = (Rc::new(socket), Rc::default());
+                    let task = accept(Rc::clone(&self.worker), port, Rc::clone(&socket), Rc::clone(&stop));
+                    spawn_local(task);
+                    self.worker.timers.stay(port);
+                    self.accepting.entry(port).or_default().push((socket, stop));
+                }
+                Err(error) => tracing::error!(port, %error, "a listening socket cannot be used"),
+            },
+            ListenerChange::Close { port } => {
+                for (_, stop) in self.accepting.remove(&port).unwrap_or_default() {
+                    stop.notify_one();
+                }
+                self.ask(Whose::Port(port));
+            }
+            ListenerChange::PoolGone { sets } => self.ask(Whose::TunnelsTo(&sets)),
+            ListenerChange::Lend { to } => {
+                for (port, sockets) in &self.accepting {
+                    for (socket, _) in sockets {
+                        // Whoever asked looks at what came, and does without what did not.
+                        let lent = socket.as_fd().try_clone_to_owned();
+                        let _ = lent.map(|socket| to.send((*port, socket.into())));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Accepts no more, and asks everyone to go.
+    fn leave(&mut self) {
+        for (_, stop) in std::mem::take(&mut self.accepting).into_values().flatten() {
+            stop.notify_one();
+        }
+        self.ask(Whose::Everyone);
+    }
+
+    fn ask(&mut self, whose: Whose<'_>) {
+        self.worker.timers.leave(whose, self.spread, &mut self.random);
+    }
 }
 
 /// Moves the timers and sweeps what is forgotten.
@@ -265,7 +323,7 @@ async fn upkeep(worker: Rc<Worker>) {
     }
 }
 
-async fn accept(worker: Rc<Worker>, port: u16, socket: TcpListener, stop: Rc<Notify>) {
+async fn accept(worker: Rc<Worker>, port: u16, socket: Rc<TcpListener>, stop: Rc<Notify>) {
     loop {
         let accepted = tokio::select! { biased;
             accepted = socket.accept() => accepted,

@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 use std::process::ExitCode;
+use weir_proxy::proxy::Ended;
 
 /// All went as asked.
 pub const GOOD: u8 = 0;
@@ -10,6 +11,9 @@ pub const FAILED: u8 = 1;
 /// The command line asks for something that does not exist: an unknown flag, a folder that is not there.
 /// clap ends with the same code.
 pub const USAGE: u8 = 2;
+
+/// The drain ended at its limit, and what was still in flight was cut.
+pub const CUT: u8 = 3;
 
 /// A second signal cut what was in flight; what a shell reports of a process that SIGINT ended.
 pub const FORCED: u8 = 130;
@@ -39,6 +43,16 @@ impl Failure {
         let (Self::Usage(error) | Self::Failed(error)) = self;
         weir_dial::with_causes(error.as_ref())
     }
+}
+
+/// The exit code of a proxy that was asked to end.
+#[must_use]
+pub fn of_proxy(ended: Ended) -> ExitCode {
+    ExitCode::from(match ended {
+        Ended::Drained => GOOD,
+        Ended::Cut => CUT,
+        Ended::Forced => FORCED,
+    })
 }
 
 /// The end of a process: its exit code, after a sentence on standard error where it failed. `name` is what the

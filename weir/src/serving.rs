@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::thread::available_parallelism;
 use std::time::Duration;
 use weir_proxy::proxy::Options;
@@ -20,12 +21,21 @@ pub struct ServingArgs {
     /// Address of administration, /metrics, /readyz and /livez
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9900", env = "WEIR_ADMIN")]
     admin: SocketAddr,
-    /// How long new connections are still accepted after SIGTERM
-    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration::parse)]
-    accept_floor: Duration,
+    /// How long everything is served as before after SIGTERM, with /readyz saying no, so that whoever sends clients here
+    /// stops [default: 5s of weir-proxy, 0s of weir run]
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    accept_floor: Option<Duration>,
     /// How long requests may go on after that; what is left is cut
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration::parse)]
     drain_timeout: Duration,
+    /// Time over which WebSockets are ended when clients are asked to go, a few at a time; at most four fifths of
+    /// --drain-timeout
+    #[arg(long, value_name = "DURATION", default_value = "8s", value_parser = duration::parse)]
+    tunnel_window: Duration,
+    /// Unix socket for upgrades without a refused connection: a process that is started with the same path takes the
+    /// listeners over from the one that serves, once it is ready; that one then drains and ends
+    #[arg(long, value_name = "PATH", env = "WEIR_TAKEOVER")]
+    takeover: Option<PathBuf>,
     /// Topology zone that this proxy runs in, for pools whose backends are chosen by locality
     #[arg(long, value_name = "ZONE", env = "WEIR_ZONE")]
     zone: Option<String>,
@@ -40,11 +50,16 @@ pub struct ServingArgs {
 }
 
 impl ServingArgs {
-    /// The proxy's options, for listeners on `bind`.
+    /// The proxy's options, for listeners on `bind`. `accept_floor` is what it is where no flag says.
     ///
     /// # Errors
     /// [`Failure::Usage`] for a URL that names no store; it is not shown.
-    pub fn options(&self, proxy_id: String, bind: IpAddr) -> Result<Options, Failure> {
+    pub fn options(
+        &self,
+        proxy_id: String,
+        bind: IpAddr,
+        accept_floor: Duration,
+    ) -> Result<Options, Failure> {
         raise_open_files_limit();
         let store = self.session_store.as_deref().filter(|url| !url.is_empty());
         let session_store = store.map(StoreAddress::read).transpose();
@@ -54,8 +69,11 @@ impl ServingArgs {
             workers: self.workers.or_else(|| available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN),
             bind,
             admin: self.admin,
-            accept_floor: self.accept_floor,
+            accept_floor: self.accept_floor.unwrap_or(accept_floor),
             drain_limit: self.drain_timeout,
+            tunnel_spread: self.tunnel_window,
+            // An environment may say it with nothing in it.
+            takeover: self.takeover.clone().filter(|path| !path.as_os_str().is_empty()),
             zone: self.zone.clone().unwrap_or_default(),
             node: self.node.clone().unwrap_or_default(),
             session_store: session_store.map_err(Failure::Usage)?,

@@ -201,6 +201,7 @@ impl Applier {
             self.sessions.remove(pool);
             self.limits.remove(pool);
             self.touched.extend(self.ports.remove(pool, &served.spec));
+            self.sockets.pool_gone(pool);
             self.needs_commit = true;
         }
     }

@@ -89,7 +89,18 @@ impl State {
     /// # Errors
     /// [`StateError`]: the folder or the key file is of no use.
     pub fn open(options: &StateOptions, status: Arc<Status>) -> Result<(Self, Writer), StateError> {
-        let folder = Folder::take(&options.folder)?;
+        Self::of(Folder::take(&options.folder)?, options, status)
+    }
+
+    /// The same in a folder that another process gives up to this one. The writer waits for that.
+    ///
+    /// # Errors
+    /// [`StateError`], as above.
+    pub fn inherit(options: &StateOptions, status: Arc<Status>) -> Result<(Self, Writer), StateError> {
+        Self::of(Folder::open(&options.folder)?, options, status)
+    }
+
+    fn of(folder: Folder, options: &StateOptions, status: Arc<Status>) -> Result<(Self, Writer), StateError> {
         let key = options.key_file.as_deref().map(StateKey::read).transpose()?;
         let care = match key {
             Some(key) => Care::Sealed(key),
@@ -157,6 +168,22 @@ fn take_apart(stored: Stored, care: &Care) -> Result<Found, Refusal> {
     found.ring = ring.and_then(|ring| KeyRing::decode(&*ring).ok());
     found.kept_ring = stored.ring;
     Ok(found)
+}
+
+/// Reads any bytes as a file, as they are and with a head that fits them.
+#[cfg(fuzzing)]
+pub(super) fn fuzz(bytes: &[u8]) {
+    let read = |file: &[u8]| {
+        if let Ok(stored) = format::decode(file) {
+            let again = format::encode(&stored).expect("no longer than it was");
+            format::decode(&again).expect("what was read can be read again");
+            let _ = take_apart(stored, &Care::Memory);
+        }
+    };
+    read(bytes);
+    if let Ok(stored) = Stored::decode(bytes) {
+        read(&format::encode(&stored).expect("shorter than a file may be"));
+    }
 }
 
 #[cfg(test)]

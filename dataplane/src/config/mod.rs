@@ -14,6 +14,8 @@ pub mod client;
 mod content;
 mod convert;
 pub mod disk;
+#[cfg(fuzzing)]
+pub(crate) mod fuzz;
 mod hosts;
 mod members;
 mod ports;

@@ -38,7 +38,7 @@ pub(crate) async fn serve(
     let deadline = worker.timers.deadline();
     loop {
         if received.is_empty() {
-            deadline.set_idle(peer.limits.idle_timeout);
+            deadline.set_idle(peer.limits.idle_timeout, peer.port);
             tokio::select! { biased;
                 () = wire.readable() => {}
                 () = deadline.passed() => break,
@@ -124,7 +124,8 @@ impl Requests<'_> {
             self.worker.counters.requests_http1.add(1);
             let mut decoder = Decoder::new(request.framing);
             let mut body = Body(BodyReader::new(self.wire, &mut self.buf, &mut decoder));
-            let mut sink = Sink::new(self.worker, self.wire, &mut self.out, request.persistence);
+            let mut sink =
+                Sink::new((self.worker, self.peer.port), self.wire, &mut self.out, request.persistence);
             sink.minor_version = request.minor_version;
             let outcome =
                 request::serve(self.worker, self.peer, request.head, &mut body, &mut sink, self.deadline)
@@ -200,7 +201,7 @@ impl Requests<'_> {
             return Next::Close;
         }
         self.worker.counters.requests_refused.add(1);
-        let mut sink = Sink::new(self.worker, self.wire, &mut self.out, Persistence::Close);
+        let mut sink = Sink::new((self.worker, self.peer.port), self.wire, &mut self.out, Persistence::Close);
         match request::answer(&mut sink, failure, &Asked::default(), self.deadline).await {
             Ok(()) => Next::Linger,
             Err(_) => Next::Close,
@@ -250,6 +251,8 @@ impl RequestBody for Body<'_> {
 /// The response of one request.
 struct Sink<'a> {
     worker: &'a Worker,
+    /// That the client came to.
+    port: u16,
     wire: &'a Wire,
     writer: Writer<'a>,
     persistence: Persistence,
@@ -259,9 +262,14 @@ struct Sink<'a> {
 
 impl<'a> Sink<'a> {
     /// For an answer to HTTP/1.1.
-    fn new(worker: &'a Worker, wire: &'a Wire, out: &'a mut Vec<u8>, persistence: Persistence) -> Self {
+    fn new(
+        (worker, port): (&'a Worker, u16),
+        wire: &'a Wire,
+        out: &'a mut Vec<u8>,
+        persistence: Persistence,
+    ) -> Self {
         let writer = Writer::new(wire, out);
-        Self { worker, wire, writer, persistence, minor_version: 1, has_begun: false }
+        Self { worker, port, wire, writer, persistence, minor_version: 1, has_begun: false }
     }
 }
 
@@ -291,7 +299,7 @@ impl ResponseSink for Sink<'_> {
         };
         self.writer.chunked = framing == Framing::Chunked;
         // Asked here and not when the request came: a drain may have begun since.
-        if self.worker.is_draining() {
+        if self.worker.timers.is_leaving(self.port) {
             self.persistence = Persistence::Close;
         }
         let persistence = match self.persistence {

@@ -31,7 +31,7 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// What becomes of a stream on which both sides agreed to speak another protocol. The connection goes on beside it.
-pub(crate) type OnUpgrade = fn(Rc<Worker>, Carried, Box<Tunnel>);
+pub(crate) type OnUpgrade = fn(Rc<Worker>, u16, Carried, Box<Tunnel>);
 
 /// Serves a connection until either side ends it. `received` was read from it already.
 pub(crate) async fn serve(worker: Rc<Worker>, peer: Peer, io: Io, received: Bytes, on_upgrade: OnUpgrade) {
@@ -60,7 +60,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, peer: Peer, io: Io, received: Byte
     let (mut closing, mut is_cut) = (false, false);
     loop {
         if !closing && !is_cut {
-            deadline.set_idle(limits.idle_timeout);
+            deadline.set_idle(limits.idle_timeout, peer.port);
         }
         tokio::select! { biased;
             accepted = connection.accept() => match accepted {
@@ -82,7 +82,8 @@ pub(crate) async fn serve(worker: Rc<Worker>, peer: Peer, io: Io, received: Byte
             // Streams that are open end in peace, each within its own limits; then nothing is left to wait for.
             () = deadline.passed() => if closing && !connection.has_streams() { return },
         }
-        let is_over = worker.is_draining() || (deadline.has_passed() && !connection.has_streams());
+        let is_over =
+            worker.timers.is_leaving(peer.port) || (deadline.has_passed() && !connection.has_streams());
         if is_over && !closing && !is_cut {
             closing = true;
             // GOAWAY.
@@ -207,7 +208,7 @@ async fn stream(
         }
         Outcome::Upgraded(tunnel) => {
             let send = sink.stream.expect("an upgrade is agreed to with a head");
-            on_upgrade(worker, Carried::new(send, body.stream), tunnel);
+            on_upgrade(worker, peer.port, Carried::new(send, body.stream), tunnel);
         }
     }
 }

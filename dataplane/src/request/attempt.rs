@@ -18,6 +18,7 @@ use crate::worker::Worker;
 use lb_core::backend::{Connected, UpstreamProtocol};
 use lb_core::balance::{Outcome as Came, OutcomeKind};
 use std::cell::{Cell, RefCell};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Between two looks at whether a connection to a backend that has its fill was given up.
@@ -27,6 +28,8 @@ const CONNECTION_WAIT: Duration = Duration::from_millis(2);
 #[derive(Debug)]
 pub(crate) struct Tunnel {
     pub(crate) backend: TunnelTo,
+    /// Name of the set that the backend is of.
+    pub(crate) set: Arc<str>,
     /// The tunnel counts as a request on its backend, and as a connection to it or a stream on one, for as long as it is
     /// open.
     pub(crate) held: (Slot, Option<Connected>, Option<Stream>),
@@ -240,10 +243,12 @@ impl Attempt<'_, '_> {
             }
             (Then::Tunnel, Connection::Http1(connection), _) => Some(Box::new(Tunnel {
                 backend: TunnelTo::Http1(connection.connection),
+                set: Arc::clone(&target.set.name),
                 held: (target.slot, Some(connection.connected), None),
             })),
             (Then::Tunnel, Connection::Http2(stream), Some(carried)) => Some(Box::new(Tunnel {
                 backend: TunnelTo::Http2(carried),
+                set: Arc::clone(&target.set.name),
                 held: (target.slot, None, Some(stream)),
             })),
             (Then::Tunnel | Then::Close, _, _) => None,

@@ -324,5 +324,13 @@ fn stored_for(table: &SessionTable) -> Duration {
     table.idle_timeout() * 5 / 4
 }
 
+/// A cookie's value that we did not seal is never believed.
+#[cfg(fuzzing)]
+pub fn fuzz(bytes: &[u8]) {
+    static SEALER: std::sync::LazyLock<Sealer> =
+        std::sync::LazyLock::new(|| Sealer::new().expect("the system gives randomness"));
+    assert!(SEALER.open(bytes).is_err(), "nobody else has the keys");
+}
+
 #[cfg(test)]
 mod tests;

@@ -116,6 +116,11 @@ impl Process {
         self.signal(Signal::TERM);
     }
 
+    /// Sends SIGINT.
+    pub fn interrupt(&self) {
+        self.signal(Signal::INT);
+    }
+
     /// Stops it where it is, until [`Self::resume`].
     pub fn pause(&self) {
         self.signal(Signal::STOP);

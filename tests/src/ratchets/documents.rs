@@ -103,3 +103,54 @@ fn paths_are_told_from_other_words() {
         ["../docs/a.md", "b.md"]
     );
 }
+
+#[test]
+fn every_attack_of_the_threat_model_names_a_test_that_exists() {
+    let repository = Repository::open();
+    let model = repository.read("docs/threat-model.md");
+    let rows: Vec<&str> = attacks(&model).collect();
+    assert!(rows.len() > 20, "the tables of docs/threat-model.md are not found any more");
+    let tests: Vec<String> = repository.rust().flat_map(|file| test_names(&file.text)).collect();
+    let found = rows.into_iter().flat_map(|row| {
+        let names: Vec<&str> = quoted(row.rsplit('|').nth(1).unwrap_or_default()).collect();
+        let gone = names.iter().filter(|name| !tests.iter().any(|test| test == *name));
+        let mut wrong: Vec<String> = gone.map(|name| format!("{name} is no test")).collect();
+        if names.is_empty() {
+            wrong.push(format!("no test: {row}"));
+        }
+        wrong
+    });
+    hold("Each attack in docs/threat-model.md names tests that exist.", found, &[]);
+}
+
+/// The rows of the tables whose last column names tests.
+fn attacks(text: &str) -> impl Iterator<Item = &str> {
+    let mut is_inside = false;
+    text.lines().filter(move |line| {
+        let begins = line.ends_with("| shown by |");
+        is_inside = begins || (is_inside && line.starts_with('|'));
+        is_inside && !begins && !line.starts_with("|---")
+    })
+}
+
+/// Functions behind an attribute that makes them tests.
+fn test_names(text: &str) -> Vec<String> {
+    let lines: Vec<&str> = text.lines().map(str::trim).collect();
+    let is_test = |line: &str| line.starts_with("#[") && line.contains("test");
+    let name = |at: usize| {
+        let body = lines[at + 1..].iter().find(|line| !line.starts_with("#[") && !line.starts_with("//"))?;
+        let name = body.split("fn ").nth(1)?.split(['(', '<']).next()?;
+        Some(name.to_owned())
+    };
+    (0..lines.len()).filter(|&at| is_test(lines[at])).filter_map(name).collect()
+}
+
+#[test]
+fn attacks_and_tests_are_told_from_other_lines() {
+    let text =
+        "| a | b |\n|---|---|\n| x | y |\n\n| attack | shown by |\n|---|---|\n| one | `t` |\n\n| no | `u` |";
+    assert_eq!(attacks(text).collect::<Vec<_>>(), ["| one | `t` |"]);
+    let code =
+        "#[test]\nfn one() {}\n#[tokio::test(start_paused = true)]\n// why\nasync fn two() {}\nfn three() {}";
+    assert_eq!(test_names(code), ["one", "two"]);
+}

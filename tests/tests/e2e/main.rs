@@ -28,4 +28,5 @@ mod shared_ports;
 mod shutdown;
 mod status;
 mod strict;
+mod takeover;
 mod wrong_input;

@@ -10,7 +10,7 @@ use weir::exit::{self, Failure};
 use weir::logging::{self, LogArgs};
 use weir::serving::ServingArgs;
 use weir::state::StateArgs;
-use weir_proxy::proxy::{self, Stop};
+use weir_proxy::proxy;
 use weir_proxy::signals;
 
 #[global_allocator]
@@ -18,6 +18,10 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// How long the end waits for a disk that is writing. What is cut leaves the file as it was.
 const LAST_WRITE_LIMIT: Duration = Duration::from_secs(1);
+
+/// How long a proxy is served as before once it is to end: endpoints, and load balancers in front that ask `/readyz` every
+/// second or two, have noticed by then.
+const ACCEPT_FLOOR: Duration = Duration::from_secs(5);
 
 /// Weir's data plane: serves what a controller pushes, and goes on when the controller is away.
 #[derive(Debug, Parser)]
@@ -63,11 +67,10 @@ async fn run(args: Args) -> Result<ExitCode, Failure> {
         let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "proxy".to_owned());
         format!("{host}-{}", std::process::id())
     });
-    let mut options = args.serving.options(id, args.bind)?;
+    let mut options = args.serving.options(id, args.bind, ACCEPT_FLOOR)?;
     options.state = args.state.options();
-    proxy::run(options, dialer, stop.clone()).await.map_err(anyhow::Error::from)?;
-    let is_forced = *stop.borrow() == Stop::Now;
-    Ok(ExitCode::from(if is_forced { exit::FORCED } else { exit::GOOD }))
+    let ended = proxy::run(options, dialer, stop).await.map_err(anyhow::Error::from)?;
+    Ok(exit::of_proxy(ended))
 }
 
 fn proxy_id(text: &str) -> Result<String, String> {

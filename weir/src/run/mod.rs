@@ -21,6 +21,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::task::JoinSet;
 use weir_controller::admin::Overview;
 use weir_controller::dns::{Meters, Reach};
@@ -29,7 +30,7 @@ use weir_controller::push;
 use weir_controller::status::Board;
 use weir_controller::store::{Store, random_epoch};
 use weir_proxy::admin::Pages;
-use weir_proxy::proxy::{self, Stop};
+use weir_proxy::proxy;
 use weir_proxy::signals;
 
 /// The only proxy's name.
@@ -86,7 +87,7 @@ async fn serve(args: &Args) -> Result<ExitCode, Failure> {
     let (names, lookups) = args.dns.client(Reach::Machine, Meters::default());
     let follower = Follower::with_samples(Arc::clone(&store), Arc::clone(&board), args.log.log_format);
 
-    let mut options = args.serving.options(PROXY_ID.to_owned(), args.bind)?;
+    let mut options = args.serving.options(PROXY_ID.to_owned(), args.bind, Duration::ZERO)?;
     options.pages = Some(pages(Overview::new(PROXY_ID.to_owned(), Arc::clone(&store), board)));
 
     let mut controller = JoinSet::new();
@@ -108,7 +109,6 @@ async fn serve(args: &Args) -> Result<ExitCode, Failure> {
         summary::Addresses { bind: options.bind, admin: options.admin },
     ));
 
-    proxy::run(options, channel.into(), stop.clone()).await.map_err(anyhow::Error::new)?;
-    let is_forced = *stop.borrow() == Stop::Now;
-    Ok(if is_forced { ExitCode::from(exit::FORCED) } else { ExitCode::SUCCESS })
+    let ended = proxy::run(options, channel.into(), stop).await.map_err(anyhow::Error::new)?;
+    Ok(exit::of_proxy(ended))
 }

@@ -41,22 +41,32 @@ pub enum FolderError {
 pub(super) struct Folder {
     path: PathBuf,
     /// The kernel gives it back when the process ends, however that is.
-    _lock: File,
+    lock: File,
 }
 
 impl Folder {
     /// Makes the folder where it is missing, and takes it.
     pub(super) fn take(path: &Path) -> Result<Self, FolderError> {
+        let folder = Self::open(path)?;
+        match folder.lock.try_lock() {
+            Ok(()) => Ok(folder),
+            Err(TryLockError::WouldBlock) => Err(FolderError::Taken(path.to_owned())),
+            Err(TryLockError::Error(source)) => Err(FolderError::Place { path: path.to_owned(), source }),
+        }
+    }
+
+    /// The same, without taking it: another process still writes there. [`Self::wait`] takes it.
+    pub(super) fn open(path: &Path) -> Result<Self, FolderError> {
         let place = |source| FolderError::Place { path: path.to_owned(), source };
         DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(place)?;
         let lock =
             OpenOptions::new().create(true).truncate(false).write(true).mode(MODE).open(path.join(LOCK));
-        let lock = lock.map_err(place)?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
-            Err(TryLockError::WouldBlock) => Err(FolderError::Taken(path.to_owned())),
-            Err(TryLockError::Error(source)) => Err(place(source)),
-        }
+        Ok(Self { path: path.to_owned(), lock: lock.map_err(place)? })
+    }
+
+    /// Takes the folder once whoever has it gives it up. At once where this one has it.
+    pub(super) fn wait(&self) -> io::Result<()> {
+        self.lock.lock()
     }
 
     pub(super) fn path(&self) -> &Path {

@@ -129,6 +129,15 @@ impl Writer {
         let mut writer = self;
         let mut touches = tokio::time::interval(TOUCH_INTERVAL);
         touches.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let taken = tokio::task::spawn_blocking(move || {
+            let taken = writer.parts.folder.wait();
+            (writer, taken)
+        });
+        let Ok((back, taken)) = taken.await else { return };
+        writer = back;
+        if let Err(error) = taken {
+            tracing::warn!(%error, "the state folder cannot be taken; two processes may write there");
+        }
         writer.wanted.notify_one();
         loop {
             let work = tokio::select! {
