@@ -45,7 +45,14 @@ pub(crate) fn describe_client(
     let scheme = told.scheme.unwrap_or(peer.scheme);
     let address = told.chain.client();
     let ip = if address == peer.address { peer.ip.clone() } else { value(&address.to_string()) };
-    let client = Peer { port: peer.port, scheme, address, ip, limits: Arc::clone(&peer.limits) };
+    let client = Peer {
+        port: peer.port,
+        scheme,
+        address,
+        ip,
+        limits: Arc::clone(&peer.limits),
+        secured: peer.secured.clone(),
+    };
     let mut chain = String::new();
     for hop in &told.chain.addresses {
         let comma = if chain.is_empty() { "" } else { ", " };
@@ -66,6 +73,10 @@ fn describe(head: &mut RequestHead, client: &Peer, chain: HeaderValue, host: Opt
     let own = || head.authority.as_ref().map(|authority| value(authority.as_str()));
     if let Some(host) = host.or_else(own) {
         headers.insert(HOST, host);
+    }
+    // Who is connected has shown it, whomever it speaks for.
+    if let Some(secured) = &client.secured {
+        secured.describe(headers);
     }
 }
 
@@ -135,6 +146,7 @@ fn is_claim(name: &HeaderName) -> bool {
             name.get(..FAMILY.len()).is_some_and(|begin| is(FAMILY, begin)) || is("x-real-ip", name)
         }
         Some(b'f') => name == b"forwarded",
+        Some(b'c') => is("client-cert", name) || is("client-cert-chain", name),
         _ => false,
     }
 }
@@ -153,7 +165,14 @@ mod tests {
 
     fn peer() -> Peer {
         let ip = HeaderValue::from_static("192.0.2.1");
-        Peer { port: 80, scheme: Scheme::Http, address: [192, 0, 2, 1].into(), ip, limits: Arc::default() }
+        Peer {
+            port: 80,
+            scheme: Scheme::Http,
+            address: [192, 0, 2, 1].into(),
+            ip,
+            limits: Arc::default(),
+            secured: None,
+        }
     }
 
     #[test]

@@ -4,7 +4,9 @@ use crate::course::Step;
 use crate::failure::Failure;
 use crate::http2;
 use crate::pool::{Http1, Opened};
+use crate::tls::backends;
 use crate::upstream;
+use crate::wire::Io;
 use crate::worker::Worker;
 use lb_core::backend::{BackendSet, Connected, SetPolicy, UpstreamProtocol};
 use std::net::SocketAddr;
@@ -23,10 +25,15 @@ pub(crate) async fn open(
     step: &Step<'_>,
 ) -> Result<Opened, Failure> {
     let stream = upstream::connect(address, step).await?;
+    let io = match &policy.tls {
+        None => Io::Plain(stream),
+        // On the heap, for few requests begin with a handshake.
+        Some(profile) => Io::Tls(Box::pin(backends::secure(profile, policy.protocol, stream, step)).await?),
+    };
     match policy.protocol {
-        UpstreamProtocol::Http1 => Ok(Opened::Http1(Http1::new(stream, connected))),
+        UpstreamProtocol::Http1 => Ok(Opened::Http1(Http1::new(io, connected))),
         UpstreamProtocol::Http2 => {
-            let connection = step.within(http2::client::Connection::new(stream, connected)).await;
+            let connection = step.within(http2::client::Connection::new(io, connected)).await;
             let connection =
                 connection.ok_or(Failure::ConnectTimeout)?.map_err(|_| Failure::ConnectFailed)?;
             Ok(Opened::Http2(connection))
