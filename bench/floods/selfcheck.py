@@ -7,7 +7,7 @@ from machine import Refused
 
 def check(bench):
     """Refuses with a sentence where something does not hold; 0 otherwise."""
-    defined = open(f"{bench.REPOSITORY}/dataplane/src/metrics.rs").read()
+    defined = open(f"{bench.REPOSITORY}/dataplane/src/metrics/table.rs").read()
     expect(f'"{bench.CUT.split("{")[0]}"' in defined, "the proxy has no metric of connections that were cut")
     for name, piece in bench.FLOODS.items():
         for nth in range(3):

@@ -9,7 +9,7 @@ def check(bench):
     definition = open(f"{bench.REPOSITORY}/crds/loadbalancerpools.weir.dev.yaml").read()
     for field in ("sessionPersistence", "sessionName", "maxSessions", "idleTimeout"):
         expect(f" {field}:" in definition, f"the definition of LoadBalancerPool has no {field}")
-    defined = open(f"{bench.REPOSITORY}/dataplane/src/metrics.rs").read()
+    defined = open(f"{bench.REPOSITORY}/dataplane/src/metrics/table.rs").read()
     for metric in (bench.BEGUN, bench.ENTRIES):
         expect(f'"{metric.split("{")[0]}"' in defined, f"the proxy has no metric {metric}")
     script = open(f"{bench.HERE}/one_each.lua").read()

@@ -99,10 +99,10 @@ impl Sent {
         }
     }
 
-    /// Of a pool that is gone and that the proxy has nevertheless, at this version: of no configuration that there is, so
-    /// that it is sent whole if it comes back.
-    pub(crate) fn stray(version: Version) -> Self {
-        Self { version: Some(version), config_digest: 0, config: None, sets: Sets::Each(BTreeMap::new()) }
+    /// Of a pool that is gone and that the proxy has nevertheless, at this version of the stream or from before it: of no
+    /// configuration that there is, so that it is sent whole if it comes back.
+    pub(crate) fn stray(version: Option<Version>) -> Self {
+        Self { version, config_digest: 0, config: None, sets: Sets::Each(BTreeMap::new()) }
     }
 
     pub(crate) fn is_current(&self, target: &Pool) -> bool {

@@ -209,11 +209,15 @@ impl Requests<'_> {
     }
 }
 
-/// Whether a head has neither a target nor a version as HTTP/1 has them: it is of another protocol, and its sender could
-/// make nothing of an answer (a preface of HTTP/2 that is none, above all; RFC 9113, section 3.4).
+/// Whether a head begins with several words of which none is a target or a version as HTTP/1 has them: it is of another
+/// protocol, and its sender could make nothing of an answer (a preface of HTTP/2 that is none, above all; RFC 9113, section
+/// 3.4).
 fn is_foreign(head: &[u8]) -> bool {
     let line = head.split(|&byte| byte == b'\r').next().unwrap_or_default();
-    let mut after_method = line.split(|&byte| byte == b' ').skip(1);
+    let mut after_method = line.split(|&byte| byte == b' ').skip(1).peekable();
+    if after_method.peek().is_none() {
+        return false;
+    }
     let has = |word: &[u8], what: &[u8]| word.windows(what.len()).any(|window| window == what);
     !after_method
         .any(|word| word.starts_with(b"/") || word == b"*" || has(word, b"://") || has(word, b"HTTP/"))
@@ -344,7 +348,8 @@ mod tests {
     fn what_is_no_http_at_all_is_told_from_what_is_malformed() {
         for (head, wanted) in [
             (&b"INVALID CONNECTION PREFACE\r\n\r\n"[..], true),
-            (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", true),
+            (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", false),
+            (b"\rGET / HTTP/1.1\r\n\r\n", false),
             (b"EHLO example.com\r\n\r\n", true),
             (b"GET /\r\n\r\n", false),
             (b"GET / HTTP/3.0\r\n\r\n", false),

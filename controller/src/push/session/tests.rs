@@ -495,6 +495,13 @@ fn a_pool_that_a_proxy_still_has_after_its_removal_is_removed_again() {
     assert_eq!(stream.say(report(EPOCH)), None);
     let Some(ToProxy::PoolRemoved(removed)) = stream.next() else { panic!("a removal") };
     assert_eq!((removed.pool.as_str(), stream.next()), ("ns/p", None));
+    let unsaid = DigestReport { pool: "ns/kept".into(), ..DigestReport::default() };
+    assert_eq!(stream.say(FromProxy::DigestReport(unsaid.clone())), None);
+    let Some(ToProxy::PoolRemoved(removed)) = stream.next() else { panic!("a removal") };
+    assert_eq!((removed.pool.as_str(), removed.version), ("ns/kept", None));
+    stream.session.knows(Knowledge::part());
+    assert_eq!(stream.say(FromProxy::DigestReport(unsaid)), None);
+    assert_eq!(stream.next(), None, "it may be there");
     assert_eq!(stream.say(report(EPOCH)), None);
     stream.change(&old);
     assert_eq!(update(&stream.chunk()).sets.len(), 1, "one that comes back is sent whole");

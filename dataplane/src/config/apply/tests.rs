@@ -108,6 +108,7 @@ fn pools_share_a_port_by_host_and_leave_it_together() {
     fixture.applier.remove("ns/shop");
     fixture.applier.commit();
     assert_eq!(fixture.rule(port, "shop.org", "/"), None);
+    assert!(matches!(fixture.worker.try_recv(), Ok(ListenerChange::PoolGone { .. })), "for its tunnels");
     assert!(fixture.worker.try_recv().is_err(), "the other pool still wants the port");
     fixture.applier.remove("ns/blog");
     let removed = Instant::now();
@@ -115,6 +116,7 @@ fn pools_share_a_port_by_host_and_leave_it_together() {
     let due = fixture.applier.close_retired(removed).expect("the port lingers");
     assert!(due >= removed + PORT_LINGER);
     assert_eq!(fixture.rule(port, "blog.org", "/"), Some(("ns/blog".into(), 0)), "and serves");
+    assert!(matches!(fixture.worker.try_recv(), Ok(ListenerChange::PoolGone { .. })));
     assert!(fixture.worker.try_recv().is_err());
     assert_eq!(fixture.applier.close_retired(due), None);
     assert!(matches!(fixture.worker.try_recv(), Ok(ListenerChange::Close { .. })));

@@ -22,12 +22,15 @@ impl Replica {
         self.pools().filter_map(|name| self.digest_report(name))
     }
 
-    /// Of one pool; `None` where it is not settled. Costs what it has sets.
+    /// Of one pool; `None` where it is not settled. Without a version where the stream has not said a word of the pool.
+    /// Costs what it has sets.
     #[must_use]
     pub fn digest_report(&self, name: &str) -> Option<DigestReport> {
         let pool = self.pools.get(name)?;
-        let settled = pool.update.is_none() && !pool.awaits_snapshot;
-        let version = Some(pool.version.filter(|_| settled)?);
+        if pool.update.is_some() || pool.awaits_snapshot {
+            return None;
+        }
+        let version = pool.version;
         let config_digest = pool.in_force.as_ref().map_or(0, |config| config.digest);
         Some(DigestReport { pool: name.into(), version, config_digest, sets: digests(&pool.sets) })
     }

@@ -168,7 +168,7 @@ fn a_question_that_has_no_answer_gets_a_sentence() {
         (vec!["nosuch"], unknown.as_str()),
         (vec!["elsewhere/shop"], "there is no LoadBalancerPool elsewhere/shop"),
         (vec!["--admin", &nobody], "nothing answers at"),
-        (vec!["--admin", &proxy], "has no /api/v1/pools"),
+        (vec!["--admin", &proxy], "has no /api/v1/proxies"),
         (vec!["--context", "nosuch"], "cannot use kubeconfig"),
     ] {
         let ended = scene.status(&arguments);

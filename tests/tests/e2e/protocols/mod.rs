@@ -62,7 +62,9 @@ impl Site {
     fn of_text(port: u16, text: &str) -> Self {
         let folder = Folder::new();
         folder.write("pool.yaml", text);
-        let weir = Service::standalone(folder.path(), &[]);
+        // A WebSocket is ended at its own moment of a drain, which is long here.
+        let weir =
+            Service::standalone(folder.path(), &["--drain-timeout", "600s", "--tunnel-window", "480s"]);
         Self { _folder: folder, weir, port }
     }
 

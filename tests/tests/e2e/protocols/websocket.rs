@@ -372,11 +372,17 @@ fn a_websocket_over_http2_goes_on_through_a_drain_and_the_process_ends_with_it()
         let (_, mut pipe) = Pipe::open(&mut client, "/").await;
         site.weir.process.terminate();
         // GOAWAY: no new stream begins, and the one that is open goes on.
-        until(|| {
-            let request = http::Request::get("http://a/").body(()).expect("a request");
-            client.send_request(request, true).is_err().then_some(())
-        })
-        .await;
+        let refused = async {
+            loop {
+                // Weir answers it. Its answer is waited for: a stream that is dropped is reset, and many are a flood.
+                let request = http::Request::get("http://a/").header("expect", "nothing");
+                match client.send_request(request.body(()).expect("a request"), true) {
+                    Ok((answer, _)) => drop(answer.await),
+                    Err(_) => return,
+                }
+            }
+        };
+        tokio::time::timeout(GENEROUS, refused).await.expect("a GOAWAY");
         pipe.write(b"still");
         assert_eq!(pipe.read(5).await, b"still");
         pipe.up.send_data(Bytes::new(), true).expect("open");
