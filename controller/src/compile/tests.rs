@@ -12,6 +12,7 @@ mod policy;
 mod references;
 mod remotes;
 mod rules;
+mod secured;
 mod slices;
 mod upstream;
 

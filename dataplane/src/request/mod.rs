@@ -17,6 +17,7 @@ use crate::message::{Frame, RequestBody, RequestHead, ResponseHead, ResponseSink
 use crate::rates::Telling;
 use crate::replay::Replay;
 use crate::retry::Attempts;
+use crate::snapshot::{Listener, Protocol};
 use crate::timer::Deadline;
 use crate::wire::poll_once;
 use crate::worker::Worker;
@@ -27,8 +28,9 @@ use hedge::Hedge;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use intake::Intake;
-use lb_core::route::FallbackResponse;
+use lb_core::route::{FallbackResponse, Route};
 use std::cell::{Cell, RefCell};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use waits::{Placed, Waits};
 
@@ -71,7 +73,8 @@ pub(crate) async fn serve(
         }
         Err(failure) => {
             skip_what_came(body).await;
-            if !body.has_ended() {
+            // On a connection that belongs to another host the next request would fare no better.
+            if !body.has_ended() || failure == Failure::Misdirected {
                 sink.close_after();
             }
             match answer(sink, failure, &Asked::new(&head.method, &head.headers), deadline).await {
@@ -138,7 +141,7 @@ async fn forward(
     let listener = snapshot.listeners.get(&peer.port).ok_or(Failure::NoRoute)?;
     // 2. Route: host and path say which backend sets may answer; the path in the form that the backend will read.
     head.settle_target(listener.limits.uri_bytes_max, listener.paths)?;
-    let route = listener.routes.find(&head.host(), head.path()).ok_or(Failure::NoRoute)?;
+    let route = find_route(listener, peer, head)?;
     // 3. Policy: the backend learns who asks, and the client's own claims end here. From here on the client is whom
     // trusted proxies named, if there are any.
     let client = forwarding::describe_client(head, peer, listener.client_policy(&route.pool));
@@ -193,6 +196,22 @@ async fn forward(
         waits.before(next, failed.failure, target, route, sink).await?;
         body.rewind();
     }
+}
+
+/// A connection proves what the policy of its SNI asks for: what another host asks for, a certificate say, nobody has
+/// proven on it (RFC 9110, section 7.4). Of that host's policy as it is now, so that what was lax once is not for ever.
+fn find_route<'l>(
+    listener: &'l Listener,
+    peer: &Peer,
+    head: &RequestHead,
+) -> Result<&'l Arc<Route>, Failure> {
+    let host = head.host();
+    if let (Protocol::Https(termination), Some(secured)) = (&listener.protocol, &peer.secured)
+        && !termination.admits(secured.policy, &host)
+    {
+        return Err(Failure::Misdirected);
+    }
+    listener.routes.find(&host, head.path()).ok_or(Failure::NoRoute)
 }
 
 /// Says what was configured in place of a backend's answer.

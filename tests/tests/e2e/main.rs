@@ -29,4 +29,5 @@ mod shutdown;
 mod status;
 mod strict;
 mod takeover;
+mod tls;
 mod wrong_input;
