@@ -153,6 +153,21 @@ fn pools_that_a_stream_does_not_mention_are_forgotten_when_it_is_in_step() {
 }
 
 #[test]
+fn a_removal_that_comes_behind_the_pool_sent_after_it_removes_nothing() {
+    let removal = |version| message(FromController::PoolRemoved(PoolRemoved { pool: "p".into(), version }));
+    let of_another_process = Some(Version { epoch: 2, sequence: 1 });
+    for (last, is_gone) in
+        [(version(1), false), (version(2), true), (version(3), true), (of_another_process, true)]
+    {
+        let mut replica = settled();
+        let gone = Event::Removed { pool: "p".into() };
+        let events: Vec<Event> = is_gone.then_some(gone).into_iter().collect();
+        assert_eq!(replica.on_message(removal(last)), Ok(events), "{last:?}");
+        assert_eq!(replica.pools().count(), usize::from(!is_gone), "{last:?}");
+    }
+}
+
+#[test]
 fn pools_that_do_not_fit_the_hello_forget_the_stream_before_as_well() {
     let mut replica = Replica::default();
     let pad = "x".repeat(MESSAGE_BYTES_MAX / 2 / 4);
