@@ -154,7 +154,11 @@ impl Replica {
             FromController::PoolRemoved(removed) => Ok(self.remove(&removed.pool).into_iter().collect()),
             FromController::Synced(synced) => {
                 let mut forgotten = std::mem::take(&mut self.unconfirmed);
-                if synced.keep_unmentioned {
+                // Where fewer were mentioned than the controller has, what it said of one did not come: nobody knows of which.
+                // What is gone ends with its removal, or when it is reported.
+                let mentioned = self.pools.len() - forgotten.len();
+                if synced.keep_unmentioned || mentioned < usize::try_from(synced.pools).unwrap_or(usize::MAX)
+                {
                     forgotten.clear();
                 }
                 let mut events: Vec<Event> =

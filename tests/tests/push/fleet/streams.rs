@@ -377,6 +377,9 @@ impl Simulation {
             assert_eq!(nack.pool, format!("{NAMESPACE}/{CONTESTED}"), "nothing stands in its way");
             self.counts.refusals += 1;
         }
+        if let FromProxy::SnapshotRequest(request) = &body {
+            self.note(format_args!("stream {id}: {} is asked for, {}", request.pool, request.reason));
+        }
         let is_dropped = !matches!(body, FromProxy::Hello(_)) && self.drops(id, DROPPED_ONE_IN);
         let now = self.time;
         let Some(stream) = self.streams.get_mut(&id).filter(|stream| !stream.is_cut && !is_dropped) else {
