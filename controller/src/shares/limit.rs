@@ -26,9 +26,8 @@ const GATHERING: Duration = Duration::from_secs(3);
 /// Shares that were sent and may come into force yet; the answers of one demand each. More are kept as the largest.
 const SENT_MAX: usize = 16;
 
-/// A share is changed where it is off by this part of the limit, or of itself.
-const SLACK_OF_WHOLE: u32 = 200;
-const SLACK_OF_OWN: u32 = 20;
+/// A share is changed where it is off by more than this part of the limit.
+const SLACK_PART: u32 = 200;
 
 #[derive(Debug)]
 pub(super) struct Limit {
@@ -64,6 +63,8 @@ struct Member {
     heard: Instant,
     is_new: bool,
     is_leaving: bool,
+    /// It helped itself to what it has, and that may be somebody else's by now. Until it takes what it is given.
+    has_helped_itself: bool,
     /// As it was told by whoever gave it its share.
     told_proxies: u32,
     left_over_seen: u64,
@@ -89,7 +90,8 @@ impl Member {
         !self.is_leaving && now.saturating_duration_since(self.heard) < AWAY_AFTER
     }
 
-    fn hear(&mut self, said: Said, demand: &LimitDemand, now: Instant) {
+    fn hear(&mut self, said: Said, demand: &LimitDemand, is_settled: bool, now: Instant) {
+        let takes_more = is_settled && demand.share > self.may_have(now);
         self.in_force = Claim { share: demand.share.min(WHOLE), until: now + TERM_HELD };
         self.demand_milli = demand.demand_milli;
         self.heard = now;
@@ -104,6 +106,7 @@ impl Member {
             }
         }
         self.sent.retain(|(_, claim)| claim.until > now);
+        self.has_helped_itself = takes_more || (self.has_helped_itself && !self.sent.is_empty());
         if self.sent.is_empty() {
             self.granted = self.in_force.share;
         }
@@ -142,9 +145,10 @@ impl Limit {
         limit
     }
 
-    /// Whether nobody may have anything of it.
+    /// Whether nobody may have anything of it. Not while there may be some who were not heard.
     pub(super) fn is_over(&self, now: Instant) -> bool {
-        self.members.values().all(|member| member.may_have(now) == 0 && !member.is_present(now))
+        self.is_settled
+            && self.members.values().all(|member| member.may_have(now) == 0 && !member.is_present(now))
     }
 
     pub(super) fn has_room_for(&self, proxy: u64, proxies_max: usize) -> bool {
@@ -169,12 +173,13 @@ impl Limit {
             heard: now,
             is_new: demand.is_new,
             is_leaving: false,
+            has_helped_itself: false,
             told_proxies: demand.proxies,
             // What came before this allocator knew it is not handed on.
             left_over_seen: if said.applied.is_some() { demand.left_over } else { 0 },
             handed_over: 0,
         });
-        member.hear(said, demand, now);
+        member.hear(said, demand, self.is_settled, now);
         if said.applied.is_some() {
             let more = demand.left_over.saturating_sub(member.left_over_seen);
             member.left_over_seen = member.left_over_seen.max(demand.left_over);
@@ -203,14 +208,17 @@ impl Limit {
     pub(super) fn give(&mut self, proxy: u64, said: Said, known: usize, now: Instant) -> Option<LimitShare> {
         self.earn(now);
         self.divide(known, now);
-        let free = self.free(now);
-        let over = self.in_use(now) > u64::from(self.total);
+        let in_use = self.in_use(now);
+        let has_reserve = in_use + u64::from(self.terms.reserve()) <= u64::from(self.total);
         let member = self.members.get_mut(&proxy).filter(|member| !member.is_leaving)?;
-        let reachable = member.may_have(now).saturating_add(free);
+        let own = member.may_have(now);
+        let left = u64::from(self.total).saturating_sub(in_use - u64::from(own));
+        let left = u32::try_from(left).expect("at most the whole");
+        let reachable = if member.has_helped_itself { left } else { left.max(own) };
         let target = member.target.min(reachable);
-        let slack = (WHOLE / SLACK_OF_WHOLE).max(member.granted / SLACK_OF_OWN);
-        let is_near = member.granted.abs_diff(target) < slack && member.granted != 0 && member.target != 0;
-        let share = if is_near && !over { member.granted.min(reachable) } else { target };
+        let is_near =
+            member.granted.abs_diff(target) < WHOLE / SLACK_PART && member.granted != 0 && member.target != 0;
+        let share = if is_near && has_reserve { member.granted.min(reachable) } else { target };
         if share == 0 && !self.is_settled {
             // Not a word: it would keep the proxy from helping itself, for as long as nobody knows better.
             return None;
@@ -231,6 +239,9 @@ impl Limit {
 
     /// Forgets proxies that can have nothing any more.
     pub(super) fn forget_gone(&mut self, now: Instant) {
+        if !self.is_settled {
+            return;
+        }
         let before = self.members.len();
         self.members.retain(|_, member| member.may_have(now) > 0 || member.is_present(now));
         if self.members.len() < before {

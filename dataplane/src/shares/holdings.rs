@@ -25,7 +25,7 @@ pub const UNTOLD_PART: u32 = 10;
 pub const LEAVING_PART: u32 = 8;
 
 /// How fast the smoothed demand follows what is asked.
-const SMOOTHING: Duration = Duration::from_secs(2);
+const SMOOTHING: Duration = Duration::from_secs(1);
 
 /// How long what was counted with a limit that is gone is remembered, in case it comes back.
 const REMEMBERED_FOR: Duration = Duration::from_secs(60);
@@ -226,7 +226,7 @@ impl Held {
             share: self.share(),
             demand_milli: (self.demand.unwrap_or(0.0) * 1e3) as u64,
             left_over: self.left_over,
-            is_new: self.is_untouched(),
+            is_new: matches!(self.standing, Told::Never | Told::Untold),
             proxies,
             burst: u32::try_from(self.burst()).unwrap_or(u32::MAX),
             requests: policy.requests,

@@ -550,7 +550,7 @@ pub struct LimitDemand {
     /// epoch.
     #[prost(uint64, tag = "4")]
     pub left_over: u64,
-    /// It never had a share of it.
+    /// It was never told a share of it.
     #[prost(bool, tag = "5")]
     pub is_new: bool,
     /// As it was told last.
