@@ -239,12 +239,13 @@ async fn start(
     let counts = Arc::new(health::Counts::default());
     let caretaker = Caretaker::new(applier.surroundings(Arc::clone(&counts)));
     let (view, questions) = View::new();
-    let seen = Seen { workers: workers.counters.clone(), health: counts, view, store };
+    let (shares, words) = shares::Exchange::new();
+    let seen =
+        Seen { workers: workers.counters.clone(), health: counts, view, store, shares: Arc::clone(&shares) };
     let shown = AdminState::new(Arc::clone(&current), seen, Arc::clone(&readiness), &applier)
         .with_pages(options.pages.clone());
     let caretaking = tokio::spawn(caretaker.run(judged, questions, heard));
     let (id, ready) = (options.proxy_id.clone(), Arc::clone(&readiness));
-    let (shares, words) = shares::Exchange::new();
     let sharing = tokio::spawn(shares::run(Arc::clone(&current), started, Arc::clone(&shares), words));
     let client =
         client::run(controller, id, applier, state, ready, Arc::clone(&shares), std::future::pending());

@@ -5,8 +5,10 @@ use crate::failure::Failure;
 use crate::http2;
 use crate::pool::{Http1, Opened};
 use crate::upstream;
+use crate::wire;
 use crate::worker::Worker;
 use lb_core::backend::{BackendSet, Connected, SetPolicy, UpstreamProtocol};
+use socket2::SockRef;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -23,6 +25,10 @@ pub(crate) async fn open(
     step: &Step<'_>,
 ) -> Result<Opened, Failure> {
     let stream = upstream::connect(address, step).await?;
+    if policy.protocol == UpstreamProtocol::Http2 {
+        // Many streams wait on it, some for as long as they like: a backend that vanished would keep them all.
+        let _ = SockRef::from(&stream).set_tcp_keepalive(&wire::keep_alive());
+    }
     match policy.protocol {
         UpstreamProtocol::Http1 => Ok(Opened::Http1(Http1::new(stream, connected))),
         UpstreamProtocol::Http2 => {

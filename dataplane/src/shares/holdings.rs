@@ -224,7 +224,7 @@ impl Held {
         Some(LimitDemand {
             limit: number,
             share: self.share(),
-            demand_milli: (self.demand.unwrap_or(0.0) * 1e3) as u64,
+            demand_milli: milli(self.demand.unwrap_or(0.0)),
             left_over: self.left_over,
             is_new: matches!(self.standing, Told::Never | Told::Untold),
             proxies,
@@ -377,6 +377,11 @@ impl Holdings {
             leaves: false,
         }
     }
+}
+
+/// In thousandths. What no counter reaches is as good as the most.
+fn milli(rate: f64) -> u64 {
+    u64::try_from(Duration::try_from_secs_f64(rate).unwrap_or(Duration::MAX).as_millis()).unwrap_or(u64::MAX)
 }
 
 // What one side counts in, the other does.

@@ -4,6 +4,7 @@
 //! What holds is counted request by request: in every stretch of time the proxies together let through no more than one
 //! limiter would, and beside that only what a proxy has by itself that no controller stands by.
 
+mod answers;
 mod world;
 
 use std::time::Duration;
@@ -11,10 +12,10 @@ use world::{Settings, World};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn settings(seed: u64) -> Settings {
-    let requests: u32 = [5, 40, 200, 1_000][seed as usize % 4];
-    let burst = [requests, requests * 3, requests.div_ceil(4)][seed as usize % 3];
-    Settings { requests, burst, is_keyed: seed % 5 == 0, stalls: [0, 3, 20][seed as usize / 4 % 3] }
+fn settings(seed: usize) -> Settings {
+    let requests: u32 = [5, 40, 200, 1_000][seed % 4];
+    let burst = [requests, requests * 3, requests.div_ceil(4)][seed % 3];
+    Settings { requests, burst, is_keyed: seed.is_multiple_of(5), stalls: [0, 3, 20][seed / 4 % 3] }
 }
 
 /// One thing that goes wrong, or is done by somebody.
@@ -54,8 +55,8 @@ fn utilisation(world: &mut World, requests: u32, time: Duration) -> f64 {
 #[test]
 fn shares_follow_demand_in_seconds_and_little_of_the_limit_is_left_over() {
     for seed in 0..30 {
-        let requests = [100, 400, 2_000][seed as usize % 3];
-        let settings = Settings { requests, burst: requests, is_keyed: seed % 5 == 0, stalls: 0 };
+        let requests = [100, 400, 2_000][seed % 3];
+        let settings = Settings { requests, burst: requests, is_keyed: seed.is_multiple_of(5), stalls: 0 };
         let mut world = World::new(seed, settings, 3);
         let set = |world: &mut World, rates: [f64; 3]| {
             let of_limit = |rate| rate * f64::from(requests);
@@ -119,7 +120,7 @@ fn without_controllers_proxies_go_on_with_equal_shares_and_pass_no_more_together
             assert!((least..=1.01).contains(&used), "seed {seed}: {used} in {time} s");
         }
         assert!(world.worst <= 202.0, "seed {seed}: {}", world.worst);
-        let alone: f64 = world.proxies.iter().map(|proxy| proxy.share()).sum();
+        let alone: f64 = world.proxies.iter().map(world::Proxy::share).sum();
         assert!(alone <= 1.0, "{alone}");
     }
 }
@@ -129,7 +130,7 @@ fn together_proxies_pass_no_more_than_the_limit_whatever_breaks() {
     let (mut passed, mut extra) = (0, 0.0);
     for seed in 0..24 {
         let settings = settings(seed);
-        let mut world = World::new(seed, settings, 1 + seed as usize % 5);
+        let mut world = World::new(seed, settings, 1 + seed % 5);
         while world.now < 150 * SECOND {
             let quiet = Duration::from_millis(world.rng.below(6_000) as u64);
             world.elapse(quiet);

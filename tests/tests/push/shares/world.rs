@@ -45,7 +45,7 @@ struct Stream {
 pub(super) struct Proxy {
     id: u64,
     limiter: Arc<Limiter>,
-    pub(super) holdings: Holdings,
+    holdings: Holdings,
     stream: Option<Stream>,
     dials_at: Duration,
     /// Requests a second that clients send here.
@@ -139,9 +139,9 @@ pub(super) struct World {
 }
 
 impl World {
-    pub(super) fn new(seed: u64, settings: Settings, proxies: usize) -> Self {
+    pub(super) fn new(seed: usize, settings: Settings, proxies: usize) -> Self {
         let mut world = Self {
-            rng: Rng::new(seed),
+            rng: Rng::new(seed as u64),
             settings,
             base: Instant::now(),
             now: Duration::from_secs(1),
@@ -151,7 +151,7 @@ impl World {
             tenure: Tenure::default(),
             elects_at: Duration::ZERO,
             epochs: 0,
-            ids: seed * 1_000,
+            ids: seed as u64 * 1_000,
             passed: 0,
             ahead: 0.0,
             lowest: 0.0,
