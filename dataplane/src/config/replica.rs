@@ -16,13 +16,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use weir_proto::limits::{
     CHUNK_BYTES_MAX, DELTA_BACKENDS_MAX, DELTAS_HELD_MAX, HEALTH_CAPABILITY, KEY_RING_CAPABILITY,
-    MESSAGE_BYTES_MAX, POOL_UPDATE_BYTES_MAX, POOLS_MAX,
+    MESSAGE_BYTES_MAX, POOL_UPDATE_BYTES_MAX, POOLS_MAX, SHARES_CAPABILITY,
 };
 use weir_proto::push::controller_message::Body as FromController;
 use weir_proto::push::proxy_message::Body as ToController;
 use weir_proto::push::{
     Ack, Backend, BackendDelta, ChunkReceived, ConfigChunk, ControllerMessage, HealthNews, Hello, KeyRing,
-    KnownPool, Nack, PoolConfig, PoolRemoved, SetDigest, SnapshotRequest, Version, Welcome,
+    KnownPool, Nack, PoolConfig, PoolRemoved, SetDigest, Shares, SnapshotRequest, Version, Welcome,
 };
 
 /// A message that no controller of this protocol sends. The stream is closed and dialled again.
@@ -81,6 +81,8 @@ pub enum Event {
     Keys(KeyRing),
     /// What other proxies found of backends.
     Health(HealthNews),
+    /// What this proxy may have of limits.
+    Shares(Shares),
 }
 
 /// Every pool of this proxy.
@@ -116,7 +118,7 @@ impl Replica {
         let mut hello = Hello {
             proxy_id: proxy_id.into(),
             version: env!("CARGO_PKG_VERSION").into(),
-            capabilities: vec![KEY_RING_CAPABILITY.into(), HEALTH_CAPABILITY.into()],
+            capabilities: [KEY_RING_CAPABILITY, HEALTH_CAPABILITY, SHARES_CAPABILITY].map(Into::into).into(),
             ..Hello::default()
         };
         let mut bytes = 0;
@@ -151,6 +153,7 @@ impl Replica {
             FromController::KeyRing(ring) => Ok(vec![Event::Keys(ring)]),
             FromController::HealthNews(news) => Ok(vec![Event::Health(news)]),
             FromController::PoolRemoved(removed) if self.is_overtaken(&removed) => Ok(Vec::new()),
+            FromController::Shares(shares) => Ok(vec![Event::Shares(shares)]),
             FromController::PoolRemoved(removed) => Ok(self.remove(&removed.pool).into_iter().collect()),
             FromController::Synced(synced) => {
                 let mut forgotten = std::mem::take(&mut self.unconfirmed);
