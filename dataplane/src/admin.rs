@@ -7,13 +7,13 @@ mod pages;
 
 pub use pages::{Page, Pages};
 
+use crate::config::shares::Exchange;
 use crate::config::{Applier, PoolStatus, Status, written};
 use crate::counters::Counters;
 use crate::health::{Counts, Finding, View};
 use crate::metrics::{self, Metrics};
 use crate::readiness::{Phase, Readiness};
 use crate::sessions::Store;
-use crate::shares::Exchange;
 use crate::snapshot::{Current, Protocol};
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue};

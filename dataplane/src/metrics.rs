@@ -8,11 +8,11 @@ mod table;
 pub use table::METRICS;
 
 use crate::config::Status;
+use crate::config::shares::Exchange;
 use crate::counters::{Count, Counters, LATENCY_BOUNDS_S, sum};
 use crate::health::Counts;
 use crate::readiness::Readiness;
 use crate::sessions::Store;
-use crate::shares::Exchange;
 use crate::snapshot::Current;
 use lb_core::backend::{BackendSet, Live};
 use lb_core::resilience::BreakerState;

@@ -5,6 +5,7 @@
 
 use crate::admin::{self, AdminState, Pages, Seen};
 use crate::config::disk::{State, StateError, StateOptions, Writer};
+use crate::config::shares::{self, Keeps};
 use crate::config::{Applier, Status, client};
 use crate::counters::{self, Count, Counters};
 use crate::health::{self, Caretaker, Exchange, View};
@@ -12,7 +13,6 @@ use crate::listener::{ListenerChange, Sockets};
 use crate::outcomes::{self, Outcomes};
 use crate::readiness::Readiness;
 use crate::sessions::{self, Keeping, Sealer, SealerError, Store, StoreAddress};
-use crate::shares::{self, Keeps};
 use crate::snapshot::{Current, Snapshot};
 use crate::takeover::{Door, Estate, Predecessor, Successor, TakeoverError};
 use crate::worker::{self, Phase, Seat};

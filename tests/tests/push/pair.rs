@@ -12,10 +12,10 @@ use weir_controller::store::{Completeness, Store};
 use weir_dial::{Credentials, Dialer, Target};
 use weir_proto::push::Backend;
 use weir_proxy::config::disk::{State, StateOptions};
+use weir_proxy::config::shares::Exchange;
 use weir_proxy::config::{Applier, Status, client};
 use weir_proxy::listener::{ListenerChange, Sockets};
 use weir_proxy::readiness::{Phase, Readiness};
-use weir_proxy::shares::Exchange;
 use weir_proxy::snapshot::Current;
 use weir_tests::harness::wait;
 

@@ -93,12 +93,14 @@ fn what_one_has_another_gets_only_when_it_is_said_to_be_given_up() {
     assert_eq!(percent(reserve), 1, "what is kept for who comes");
     bench.now += SECOND;
     // The first is told to give up, and the second waits for its word.
-    let less = bench.say(1, Says { number: 2, applied: 1, share: all, is_new: false, ..FRESH }).expect("less");
+    let less =
+        bench.say(1, Says { number: 2, applied: 1, share: all, is_new: false, ..FRESH }).expect("less");
     assert_eq!(percent(less.share), 49);
     let second = Says { number: 2, applied: 1, share: reserve, is_new: false, ..FRESH };
     assert_eq!(bench.share(2, second), reserve);
     bench.now += SECOND;
-    let given = Says { number: 3, applied: 2, share: less.share, left_over: 40 * REQUEST, is_new: false, ..FRESH };
+    let given =
+        Says { number: 3, applied: 2, share: less.share, left_over: 40 * REQUEST, is_new: false, ..FRESH };
     bench.say(1, given);
     let more = bench.say(2, Says { number: 3, applied: 2, ..second }).expect("more");
     assert_eq!(percent(more.share), 49);
@@ -145,6 +147,8 @@ fn who_leaves_gives_its_share_back_at_once() {
     let mut bench = Bench::old();
     let all = bench.share(1, FRESH);
     bench.share(2, FRESH);
+    // The limit is no longer new, and nobody more is expected.
+    bench.now += 4 * SECOND;
     let last = Says { number: 2, applied: 1, share: 0, left_over: 90 * REQUEST, is_new: false, ..FRESH };
     let leaves = Demand { leaves: true, ..Bench::demand(last) };
     let answer = bench.allocator.answer(1, &leaves, bench.now).expect("it is waited for");

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use weir_controller::shares::{Desk, NEW_AFTER, Outbox, Seat};
 use weir_proto::push::{Demand, ProxyDemand, ReplicaShares, Shares};
-use weir_proxy::shares::{Holdings, Keeps};
+use weir_proxy::config::shares::{Holdings, Keeps};
 
 pub(super) const STEP: Duration = Duration::from_millis(10);
 const LIMIT: u64 = 7;
