@@ -4,7 +4,7 @@
 //! JSON body of the answer.
 
 use crate::grpc;
-use crate::message::{BodyLength, ResponseHead};
+use crate::message::ResponseHead;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, Method, StatusCode};
@@ -89,14 +89,14 @@ pub(crate) enum Failure {
 /// What of a request decides how it is told that it failed.
 #[derive(Debug, Default)]
 pub(crate) struct Asked {
-    is_head: bool,
+    method: Method,
     /// Of a call of gRPC.
     call: Option<HeaderValue>,
 }
 
 impl Asked {
     pub(crate) fn new(method: &Method, headers: &HeaderMap) -> Self {
-        Self { is_head: *method == Method::HEAD, call: grpc::content_type(headers).cloned() }
+        Self { method: method.clone(), call: grpc::content_type(headers).cloned() }
     }
 }
 
@@ -159,18 +159,14 @@ impl Failure {
         if let Self::CircuitOpen { retry_after_s } | Self::RateLimited { retry_after_s } = self {
             headers.insert(RETRY_AFTER, retry_after_s.into());
         }
-        let mut length = BodyLength::Known(body.len() as u64);
-        if asked.is_head {
-            length = BodyLength::Announced(Some(body.len() as u64));
-            body = Bytes::new();
-        }
-        (ResponseHead { status, headers, body: length }, body)
+        ResponseHead::of_ours(status, headers, body, &asked.method)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::BodyLength;
 
     #[test]
     fn an_answer_names_its_reason_in_header_and_body() {

@@ -160,6 +160,48 @@ fn is_claim(name: &HeaderName) -> bool {
     }
 }
 
+/// The fields of a request that trusted proxies sent: what a backend is told is one chain, which ends with who is connected,
+/// and another proxy reads the same out of each of the two ways in which it is told.
+#[cfg(fuzzing)]
+pub fn fuzz(fields: &[u8]) {
+    use lb_core::addresses::{Claims, HOPS_MAX, TrustedProxies};
+    let Some((&hops, fields)) = fields.split_first() else { return };
+    let bytes = [b"GET / HTTP/1.1\r\nHost: weir.example\r\n", fields, b"\r\n\r\n"].concat();
+    let connected = IpAddr::from([192, 0, 2, 1]);
+    let peer = Peer {
+        port: 80,
+        scheme: Scheme::Http,
+        address: connected,
+        ip: value("192.0.2.1"),
+        limits: Arc::default(),
+        from_port: 0,
+        to: ([0, 0, 0, 0], 0).into(),
+        secured: None,
+    };
+    let hops_of = |hops| TrustedProxies { networks: None, hops: Some(hops) };
+    for claims in [Claims::XForwarded, Claims::Forwarded] {
+        let Ok(mut parsed) = crate::http1::head::request(&bytes::Bytes::copy_from_slice(&bytes), 100) else {
+            return;
+        };
+        let policy = ClientPolicy { trusted: hops_of(usize::from(hops)), claims, sends_forwarded: true };
+        let client = describe_client(&mut parsed.head, &peer, Some(&policy)).expect("a policy");
+        let headers = &parsed.head.headers;
+        for name in [&FOR, &PROTO, &HOST, &REAL_IP, &FORWARDED] {
+            assert_eq!(headers.get_all(name).iter().count(), 1, "{name}");
+        }
+        let next = |claims| {
+            let policy = ClientPolicy { trusted: hops_of(HOPS_MAX), claims, sends_forwarded: false };
+            claims::read(headers, [198, 51, 100, 1].into(), &policy)
+        };
+        let (plain, standard) = (next(Claims::XForwarded), next(Claims::Forwarded));
+        assert_eq!(plain, standard, "the two ways say different things");
+        assert_eq!(plain.chain.addresses.iter().rev().nth(1), Some(&connected));
+        if plain.chain.addresses.len() <= HOPS_MAX {
+            assert_eq!((plain.chain.client(), plain.scheme), (client.address, Some(client.scheme)));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,13 +6,14 @@ use crate::http1::body::{Decoder, Step};
 use crate::http1::head::{self, Framing};
 use crate::http1::{HEAD_BYTES_MAX, HEADERS_MAX};
 use crate::message::Frame;
-use crate::{cookie, sessions, tunnel};
+use crate::{cookie, forwarding, sessions, tunnel};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Method, header};
 use std::time::Duration;
 
 pub use crate::proxied::fuzz as proxy_header;
 pub use config::{disk, pool_update, updates};
+pub use forwarding::fuzz as forwarded;
 pub use sessions::fuzz as session;
 pub use tunnel::fuzz as websocket;
 

@@ -86,6 +86,22 @@ pub(crate) struct ResponseHead {
     pub(crate) body: BodyLength,
 }
 
+impl ResponseHead {
+    /// The head of an answer of ours, and what is sent of its body: to HEAD nothing, though its length is announced.
+    pub(crate) fn of_ours(
+        status: StatusCode,
+        headers: HeaderMap,
+        body: Bytes,
+        method: &Method,
+    ) -> (Self, Bytes) {
+        let bytes = body.len() as u64;
+        if *method == Method::HEAD {
+            return (Self { status, headers, body: BodyLength::Announced(Some(bytes)) }, Bytes::new());
+        }
+        (Self { status, headers, body: BodyLength::Known(bytes) }, body)
+    }
+}
+
 /// What is known of a body before it comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BodyLength {

@@ -92,7 +92,7 @@ impl Timers {
             Whose::Port(port) => drop(self.ports.borrow_mut().insert(port, pace)),
             Whose::TunnelsTo(_) => {}
         }
-        self.is_anyone_leaving.set(self.everyone.get().is_some() || !self.ports.borrow().is_empty());
+        self.see_who_leaves();
         let tunnels = self.tunnels.borrow();
         for (key, slot) in self.slots.borrow_mut().iter_mut() {
             let last = match (slot.waits, whose) {
@@ -116,6 +116,10 @@ impl Timers {
     /// Takes back that whoever comes to this port is asked to go. Those that have a moment already keep it.
     pub(crate) fn stay(&self, port: u16) {
         self.ports.borrow_mut().remove(&port);
+        self.see_who_leaves();
+    }
+
+    fn see_who_leaves(&self) {
         self.is_anyone_leaving.set(self.everyone.get().is_some() || !self.ports.borrow().is_empty());
     }
 

@@ -7,9 +7,10 @@ use crate::pool::{Http1, Opened, To};
 use crate::proxied;
 use crate::tls::backends;
 use crate::upstream;
-use crate::wire::Io;
+use crate::wire::{self, Io};
 use crate::worker::Worker;
 use lb_core::backend::{BackendSet, Connected, Live, UpstreamProtocol};
+use socket2::SockRef;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -28,6 +29,10 @@ pub(crate) async fn open(
 ) -> Result<Opened, Failure> {
     let policy = to.policy;
     let mut stream = upstream::connect(address, step).await?;
+    if policy.protocol == UpstreamProtocol::Http2 {
+        // Many streams wait on it, some for as long as they like: a backend that vanished would keep them all.
+        let _ = SockRef::from(&stream).set_tcp_keepalive(&wire::keep_alive());
+    }
     if let Some(version) = policy.proxy_header {
         // Before TLS, as its specification has it.
         let header = proxied::header(version, to.client);

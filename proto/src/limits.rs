@@ -132,6 +132,23 @@ pub const BODY_PACE: (u32, u32) = (1, 1_000_000);
 /// Stands for no such minimum, since 0 stands for the default.
 pub const NO_BODY_PACE: u32 = u32::MAX;
 
+/// How long a session is kept without a request, in milliseconds; so are the times that follow.
+pub const SESSION_LIFETIME_MS: (u64, u64) = (1_000, 30 * 24 * 3_600_000);
+/// Time over which a circuit breaker counts.
+pub const BREAKER_WINDOW_MS: (u64, u64) = (1_000, 600_000);
+/// Time for which it stays open.
+pub const BREAKER_RESET_MS: (u64, u64) = (100, 3_600_000);
+/// Wait before the first retry.
+pub const BACKOFF_MS: (u64, u64) = (0, 10_000);
+/// Wait until a second attempt begins beside the first.
+pub const HEDGE_MS: (u64, u64) = (1, 60_000);
+/// Time over which a budget of retries counts.
+pub const BUDGET_WINDOW_MS: (u64, u64) = (1_000, 60_000);
+/// Wait in a queue.
+pub const QUEUE_WAIT_MS: (u64, u64) = (1, 300_000);
+/// Time over which a rate limit counts.
+pub const RATE_PERIOD_MS: (u64, u64) = (1_000, 86_400_000);
+
 /// How many routes listeners, each with its hostnames, make with rules, each with its hostnames and the number of its
 /// matches: one for each listener, rule, pair of hostnames of which one is or covers the other, and match. No hostnames
 /// stand for every host, and no match for one that takes every path.

@@ -322,9 +322,12 @@ fn is_end_to_end(name: &HeaderName) -> bool {
     NAMES.contains(name) || name.as_str().starts_with("x-forwarded-") || name == "x-real-ip"
 }
 
-/// Whether a name, underscores read as hyphens, is that of a field that frames messages.
+/// Names that are those of fields that frame messages, where a reader takes underscores for hyphens.
+const DISGUISED: [&str; 2] = ["content_length", "transfer_encoding"];
+
+/// Whether a name is one of a field that frames messages to some readers alone.
 pub(crate) fn is_disguised(name: &str) -> bool {
-    name == "content_length" || name == "transfer_encoding"
+    DISGUISED.contains(&name)
 }
 
 /// Refuses every expectation but one of 100-continue.
@@ -378,8 +381,9 @@ pub(crate) fn drop_forbidden_trailers(fields: &mut HeaderMap) {
     for name in &NAMES {
         fields.remove(name);
     }
-    fields.remove("content_length");
-    fields.remove("transfer_encoding");
+    for name in DISGUISED {
+        fields.remove(name);
+    }
 }
 
 fn split_target(

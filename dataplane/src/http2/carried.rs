@@ -1,6 +1,6 @@
 //! A stream that carries another protocol, as bytes both ways.
 
-use super::{COPIED_BYTES_MAX, send_all};
+use super::{in_its_own_buffer, send_all};
 use bytes::Bytes;
 use h2::{RecvStream, SendStream};
 use std::future::poll_fn;
@@ -57,8 +57,7 @@ pub(crate) struct Outgoing {
 impl Outgoing {
     /// Sends bytes as the other side's window allows.
     pub(crate) async fn write(&mut self, data: Bytes) -> io::Result<()> {
-        // h2 counts the bytes that wait, not the buffer that they were cut from: a small piece takes its own.
-        let mut data = if data.len() < COPIED_BYTES_MAX { Bytes::copy_from_slice(&data) } else { data };
+        let mut data = in_its_own_buffer(data);
         send_all(&mut self.stream, &mut data, false).await.map_err(|_| io::ErrorKind::ConnectionReset.into())
     }
 

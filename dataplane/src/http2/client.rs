@@ -2,8 +2,8 @@
 
 use super::carried::Carried;
 use super::{
-    BACKEND_FRAMES_BYTES_MAX, CONNECTION_WINDOW_BYTES, COPIED_BYTES_MAX, SEND_BUFFER_BYTES_MAX,
-    STREAM_WINDOW_BYTES, send_all,
+    BACKEND_FRAMES_BYTES_MAX, CONNECTION_WINDOW_BYTES, SEND_BUFFER_BYTES_MAX, STREAM_WINDOW_BYTES,
+    in_its_own_buffer, send_all,
 };
 use crate::http1::{HEAD_BYTES_MAX, HEADERS_MAX, head};
 use crate::link::{Answer, Down, NoAnswer, Stopped, Up};
@@ -175,8 +175,7 @@ pub(crate) struct Uplink {
 impl Up for &mut Uplink {
     async fn data(&mut self, data: Bytes) -> Result<(), Stopped> {
         self.flush().await?;
-        // h2 counts the bytes that wait, not the buffer that they were cut from: a small piece takes its own.
-        self.pending = if data.len() < COPIED_BYTES_MAX { Bytes::copy_from_slice(&data) } else { data };
+        self.pending = in_its_own_buffer(data);
         Ok(())
     }
 
@@ -291,11 +290,12 @@ fn response_head(
     if status == StatusCode::SWITCHING_PROTOCOLS {
         return Err(NoAnswer::Invalid("HTTP/2 knows no switch of protocols"));
     }
-    let length = match headers.remove(header::CONTENT_LENGTH).as_ref().map(length) {
-        Some(None) => return Err(NoAnswer::Invalid("its Content-Length is not a number")),
-        Some(Some(length)) => Some(length),
-        None => None,
-    };
+    let length =
+        match headers.remove(header::CONTENT_LENGTH).as_ref().map(|value| head::decimal(value.as_bytes())) {
+            Some(None) => return Err(NoAnswer::Invalid("its Content-Length is not a number")),
+            Some(Some(length)) => Some(length),
+            None => None,
+        };
     let has_ended = body.is_none_or(RecvStream::is_end_stream);
     let body = if status.is_informational() || status == StatusCode::NO_CONTENT {
         BodyLength::Empty
@@ -309,10 +309,6 @@ fn response_head(
         }
     };
     Ok(ResponseHead { status, headers, body })
-}
-
-fn length(value: &HeaderValue) -> Option<u64> {
-    head::decimal(value.as_bytes())
 }
 
 impl Body {

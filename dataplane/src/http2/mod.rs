@@ -39,6 +39,11 @@ const SEND_BUFFER_BYTES_MAX: usize = 128 << 10;
 /// A piece of a body up to this size is copied, so that it does not keep a read buffer alive.
 const COPIED_BYTES_MAX: usize = 4 << 10;
 
+/// A small piece in a buffer of its own: h2 counts the bytes that wait, not the buffer that they were cut from.
+fn in_its_own_buffer(data: Bytes) -> Bytes {
+    if data.len() < COPIED_BYTES_MAX { Bytes::copy_from_slice(&data) } else { data }
+}
+
 /// The other side has closed or reset the stream, or the connection is gone.
 #[derive(Debug, Clone, Copy)]
 struct StreamGone;

@@ -3,8 +3,8 @@
 use super::carried::Carried;
 use super::meter::{Excess, Meter};
 use super::{
-    CLIENT_FRAMES_BYTES_MAX, CONNECTION_WINDOW_BYTES, COPIED_BYTES_MAX, SEND_BUFFER_BYTES_MAX,
-    STREAM_WINDOW_BYTES,
+    CLIENT_FRAMES_BYTES_MAX, CONNECTION_WINDOW_BYTES, SEND_BUFFER_BYTES_MAX, STREAM_WINDOW_BYTES,
+    in_its_own_buffer,
 };
 use crate::connection::{LINGER_TIMEOUT, Peer, Scheme};
 use crate::failure::{Asked, Failure};
@@ -413,8 +413,7 @@ impl ResponseSink for Sink {
 
     async fn data(&mut self, data: Bytes) -> Result<(), Failure> {
         self.send_pending(false).await?;
-        // h2 counts the bytes that wait, not the buffer that they were cut from: a small piece takes its own.
-        self.pending = if data.len() < COPIED_BYTES_MAX { Bytes::copy_from_slice(&data) } else { data };
+        self.pending = in_its_own_buffer(data);
         if let Some(left) = &mut self.left {
             *left = left.saturating_sub(self.pending.len() as u64);
             if *left == 0 {

@@ -2,12 +2,12 @@
 
 use crate::course::Course;
 use crate::failure::Failure;
+use crate::grpc;
 use crate::message::{BodyLength, Frame, RequestBody, RequestHead};
 use crate::snapshot::Listener;
 use crate::timer::{Deadline, TICK};
 use crate::wire::poll_once;
 use crate::worker::Worker;
-use http::header::CONTENT_TYPE;
 use lb_core::route::Route;
 use std::time::Duration;
 
@@ -57,9 +57,8 @@ impl<'a, B: RequestBody> Intake<'a, B> {
             return Err(Failure::BodyTooLarge);
         }
         // A call of gRPC may be silent for as long as it likes: its messages are a conversation, no upload.
-        let kind = head.headers.get(CONTENT_TYPE);
-        let converses = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
-        let pace = (limits.pace_min > 0 && !converses).then(|| Pace::new(limits.pace_min));
+        let is_call = grpc::content_type(&head.headers).is_some();
+        let pace = (limits.pace_min > 0 && !is_call).then(|| Pace::new(limits.pace_min));
         Ok(Self { body, worker, course, bytes_max: limits.bytes_max, bytes: 0, pace, deadline: None })
     }
 

@@ -14,7 +14,7 @@ use crate::course::Course;
 use crate::failure::{self, Asked, Failure};
 use crate::forwarding;
 use crate::grpc;
-use crate::message::{BodyLength, Frame, RequestBody, RequestHead, ResponseHead, ResponseSink};
+use crate::message::{Frame, RequestBody, RequestHead, ResponseHead, ResponseSink};
 use crate::rates::Telling;
 use crate::replay::Replay;
 use crate::retry::Attempts;
@@ -26,7 +26,7 @@ use attempt::Attempt;
 pub(crate) use attempt::{Tunnel, TunnelTo};
 use bytes::Bytes;
 use hedge::Hedge;
-use http::header::{CONTENT_TYPE, EXPECT};
+use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use intake::Intake;
 use lb_core::route::{FallbackResponse, Route};
@@ -213,17 +213,7 @@ fn find_route<'l>(
     {
         return Err(Failure::Misdirected);
     }
-    let route = listener.routes.find(&host, head.path()).ok_or(Failure::NoRoute)?;
-    check_expectations(&head.headers)?;
-    Ok(route)
-}
-
-/// 100-continue is between the client and the backend, of whom each knows what it waits for; nobody knows another one (RFC
-/// 9110, section 10.1.1).
-fn check_expectations(headers: &HeaderMap) -> Result<(), Failure> {
-    let mut all = headers.get_all(EXPECT).iter();
-    let is_known = all.all(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
-    if is_known { Ok(()) } else { Err(Failure::ExpectationFailed) }
+    listener.routes.find(&host, head.path()).ok_or(Failure::NoRoute)
 }
 
 /// Says what was configured in place of a backend's answer.
@@ -238,12 +228,8 @@ async fn say(
     let mut headers = HeaderMap::new();
     headers.insert(failure::REASON_HEADER, HeaderValue::from_static("fallback"));
     headers.extend(kind.ok().map(|kind| (CONTENT_TYPE, kind)));
-    let mut body = Bytes::copy_from_slice(&response.body);
-    let mut length = BodyLength::Known(body.len() as u64);
-    if *method == Method::HEAD {
-        length = BodyLength::Announced(Some(body.len() as u64));
-        body = Bytes::new();
-    }
-    write(sink, ResponseHead { status, headers, body: length }, body, course.deadline()).await?;
+    let body = Bytes::copy_from_slice(&response.body);
+    let (head, body) = ResponseHead::of_ours(status, headers, body, method);
+    write(sink, head, body, course.deadline()).await?;
     Ok((status, None))
 }

@@ -1,7 +1,8 @@
 //! One request through the proxy, with backends and clients that behave oddly or badly.
 
+use crate::http2_client::over_http2;
 use std::sync::mpsc;
-use weir_tests::harness::client::{Connection, local, read_to};
+use weir_tests::harness::client::{Connection, read_to};
 use weir_tests::harness::folder::Folder;
 use weir_tests::harness::manifest::PoolText;
 use weir_tests::harness::ports;
@@ -153,10 +154,7 @@ fn an_answer_before_the_end_of_the_request_arrives_over_http2_too() {
         exchange.write("HTTP/1.1 413 Content Too Large\r\nContent-Length: 8\r\n\r\ntoo much");
         exchange.read_until("never");
     });
-    let exchange = async {
-        let socket = tokio::net::TcpStream::connect(local(through.port)).await.expect("serves");
-        let (mut client, connection) = h2::client::handshake(socket).await.expect("HTTP/2");
-        let connection = tokio::spawn(connection);
+    over_http2(through.port, async |mut client| {
         let request = http::Request::post("http://a/").body(()).expect("a request");
         let (answer, mut upload) = client.send_request(request, false).expect("open");
         upload.send_data(bytes::Bytes::from_static(b"some"), false).expect("open");
@@ -164,10 +162,7 @@ fn an_answer_before_the_end_of_the_request_arrives_over_http2_too() {
         assert_eq!(answer.status(), 413);
         let body = answer.into_body().data().await.expect("a body").expect("whole");
         assert_eq!(&body[..], b"too much");
-        connection.abort();
-    };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    runtime.block_on(async { tokio::time::timeout(GENEROUS, exchange).await.expect("in time") });
+    });
 }
 
 #[test]

@@ -2,12 +2,14 @@
 
 use std::io::{Read as _, Write as _};
 use std::time::{Duration, Instant};
+use tungstenite::handshake::derive_accept_key;
 use tungstenite::protocol::CloseFrame;
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::{Message, WebSocket};
-use weir_tests::harness::client::{self, Connection};
+use weir_tests::harness::client::{self, Connection, read_to};
 use weir_tests::harness::folder::Folder;
 use weir_tests::harness::manifest::PoolText;
+use weir_tests::harness::scripted::Scripted;
 use weir_tests::harness::services::{READY, Samples, Service, is_free};
 use weir_tests::harness::{ports, wait};
 
@@ -177,33 +179,32 @@ fn websockets_are_told_to_go_spread_over_the_window_and_nothing_is_cut() {
 
 #[test]
 fn a_websocket_in_the_middle_of_a_frame_is_ended_without_a_word_in_between() {
-    let serving = serving(&["--tunnel-window", "0s"]);
-    let mut socket = serving.websocket("localhost");
-    let mut stream = socket.get_mut().try_clone().expect("a second handle");
-    // What is not read does not come. An echo of a megabyte fits into what the kernel holds, sixteen of them do not.
-    let mut writer = stream.try_clone().expect("a third handle");
-    let head = [0x82, 0xFF, 0, 0, 0, 0, 0, 0x10, 0, 0, 0, 0, 0, 0];
-    let writing = std::thread::spawn(move || {
-        for _ in 0..16 {
-            let frame = [&head[..], &[7; 1 << 20]].concat();
-            if writer.write_all(&frame).is_err() {
-                return;
-            }
+    const BEGUN: &str = "\u{2}\u{7d}begun";
+    let backend = Scripted::start(|_, exchange| {
+        let Some(head) = exchange.read_head() else { return };
+        if let Some(key) = head.split("\r\n").find_map(|line| line.strip_prefix("sec-websocket-key: ")) {
+            let proof = derive_accept_key(key.as_bytes());
+            exchange.write(&format!(
+                "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: {proof}\r\n\r\n"
+            ));
+            exchange.write(BEGUN);
+            exchange.stay();
         }
     });
-    stream.peek(&mut [0; 10]).expect("the echo has begun");
-    serving.weir.process.terminate();
-    let ended = serving.weir.process.wait();
+    let (port, folder) = (ports::free(), Folder::new());
+    folder.write("pool.yaml", &PoolText::new("ending", port, &[(backend.port, 1)]).yaml());
+    let weir = Service::standalone(folder.path(), &["--tunnel-window", "0s"]);
+    let mut stream = Connection::open(port).expect("serves").into_stream();
+    let upgrade = "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    stream.write_all(upgrade.as_bytes()).expect("open");
+    assert!(read_to(&stream, BEGUN).starts_with("HTTP/1.1 101 "));
+    weir.process.terminate();
+    let ended = weir.process.wait();
     assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
-    let mut came = Vec::new();
-    let _ = stream.read_to_end(&mut came);
-    writing.join().expect("written, or refused");
-    let frames = came.chunks(10 + (1 << 20));
-    assert!(came.len() % (10 + (1 << 20)) > 10 && frames.len() < 16, "everything came, which shows nothing");
-    for frame in frames {
-        assert_eq!(frame[..10], [0x82, 127, 0, 0, 0, 0, 0, 0x10, 0, 0]);
-        assert!(frame[10..].iter().all(|byte| *byte == 7), "something stands within the frame");
-    }
+    let mut rest = Vec::new();
+    let _ = stream.read_to_end(&mut rest);
+    assert_eq!(rest, b"");
 }
 
 /// A frame of HTTP/2: type, flags, stream and payload.

@@ -1,14 +1,12 @@
 //! Rate limits and IP rules, from the specification to the wire.
 
 use super::super::check::{Check, quoted};
-use super::Range;
 use ipnet::IpNet;
 use std::collections::BTreeSet;
 use weir_crds::pool as spec;
+use weir_proto::limits::RATE_PERIOD_MS;
 use weir_proto::push;
 use weir_proto::push::rate_limit::{Algorithm, Key};
-
-const PERIOD_MS: Range = (1_000, 86_400_000);
 
 /// Networks in CIDR notation, as they are called everywhere.
 pub(in super::super) fn networks(
@@ -108,7 +106,7 @@ fn rate_limit(
         key: Some(key?),
         algorithm: Some(algorithm),
         requests: requests?,
-        period_ms: check.within(&format!("{field}.period"), limit.period, PERIOD_MS),
+        period_ms: check.within(&format!("{field}.period"), limit.period, RATE_PERIOD_MS),
         keys_max: keys_max?,
         always_told: limit.response_headers == spec::RateLimitHeaders::Always,
     })

@@ -3,21 +3,13 @@
 use super::super::check::{Check, quoted};
 use std::collections::{BTreeMap, BTreeSet};
 use weir_crds::pool as spec;
+use weir_proto::limits::{BACKOFF_MS, BREAKER_RESET_MS, BREAKER_WINDOW_MS, BUDGET_WINDOW_MS, HEDGE_MS};
 use weir_proto::push;
 use weir_proto::push::circuit_breaker::Fallback;
 
-/// Shortest and longest, in milliseconds.
-type Range = (u64, u64);
-
-const BREAKER_WINDOW_MS: Range = (1_000, 600_000);
-const RESET_MS: Range = (100, 3_600_000);
-const BACKOFF_MS: Range = (0, 10_000);
-const HEDGE_MS: Range = (1, 60_000);
-const BUDGET_WINDOW_MS: Range = (1_000, 60_000);
-
 pub(super) fn breaker(field: &str, own: &spec::CircuitBreaker, check: &mut Check) -> push::CircuitBreaker {
     let window_ms = check.within(&format!("{field}.window"), own.window, BREAKER_WINDOW_MS);
-    let reset_ms = check.within(&format!("{field}.resetTimeout"), own.reset_timeout, RESET_MS);
+    let reset_ms = check.within(&format!("{field}.resetTimeout"), own.reset_timeout, BREAKER_RESET_MS);
     let fallback = own.fallback.as_ref().and_then(|own| fallback(&format!("{field}.fallback"), own, check));
     let mut number = |name: &str, value: i32, max: i32| {
         check.between(&format!("{field}.{name}"), value, (1, max)).unwrap_or_default()

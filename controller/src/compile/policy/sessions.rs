@@ -3,11 +3,10 @@
 use super::super::check::{Check, quoted};
 use weir_crds::Duration;
 use weir_crds::pool as spec;
+use weir_proto::limits::SESSION_LIFETIME_MS;
 use weir_proto::push;
 use weir_proto::push::session_persistence::Source;
 
-/// 1 s to 30 days.
-const LIFETIME_MS: (u64, u64) = (1_000, 30 * 24 * 3_600_000);
 /// Where nothing is said.
 const LIFETIME: Duration = Duration::from_secs(3_600);
 /// Where nothing is said.
@@ -38,7 +37,7 @@ pub(in super::super) fn sessions(
     let sessions_max = own.max_sessions.unwrap_or(SESSIONS);
     Some(push::SessionPersistence {
         source: Some(source),
-        idle_timeout_ms: check.within(&format!("{field}.idleTimeout"), idle_timeout, LIFETIME_MS),
+        idle_timeout_ms: check.within(&format!("{field}.idleTimeout"), idle_timeout, SESSION_LIFETIME_MS),
         sessions_max: check
             .between(&format!("{field}.maxSessions"), sessions_max, spec::SESSIONS_RANGE)
             .unwrap_or_default(),
@@ -143,7 +142,7 @@ fn sealed(
         }
         .into(),
         http_only: config.http_only,
-        lifetime_ms: check.within(&format!("{field}.absoluteTimeout"), lifetime, LIFETIME_MS),
+        lifetime_ms: check.within(&format!("{field}.absoluteTimeout"), lifetime, SESSION_LIFETIME_MS),
         permanent: config.lifetime_type == spec::CookieLifetime::Permanent,
     }
 }

@@ -3,10 +3,8 @@
 use super::super::check::Check;
 use super::resilience::{breaker, budget};
 use weir_crds::pool as spec;
+use weir_proto::limits::QUEUE_WAIT_MS;
 use weir_proto::push;
-
-/// Of a queue.
-const WAIT_MS: (u64, u64) = (1, 300_000);
 
 /// What a specification says of connections to a set, of requests on it and of its failures.
 #[derive(Debug, Clone, Default)]
@@ -111,7 +109,7 @@ fn concurrency(field: &str, own: &spec::Concurrency, check: &mut Check) -> push:
         requests_max: check
             .between(&format!("{field}.queue.maxRequests"), queue.max_requests, (1, spec::QUEUE_REQUESTS_MAX))
             .unwrap_or_default(),
-        timeout_ms: check.within(&format!("{field}.queue.timeout"), queue.timeout, WAIT_MS),
+        timeout_ms: check.within(&format!("{field}.queue.timeout"), queue.timeout, QUEUE_WAIT_MS),
     });
     push::Concurrency { requests_max: requests_max.unwrap_or_default(), queue }
 }

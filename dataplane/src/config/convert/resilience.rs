@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
+use weir_proto::limits::{BREAKER_RESET_MS, BREAKER_WINDOW_MS, BUDGET_WINDOW_MS, QUEUE_WAIT_MS};
 use weir_proto::push;
 use weir_proto::push::circuit_breaker::Fallback;
 
@@ -16,13 +17,9 @@ const CONNECTIONS_MAX: u32 = 65_535;
 const STREAMS: (u32, u32) = (1, 1_000);
 const REQUESTS: (u32, u32) = (1, 1_000_000);
 const WAITING: (u32, u32) = (1, 100_000);
-const WAIT_MS: (u64, u64) = (1, 300_000);
 const BREAKER_OUTCOMES: (u32, u32) = (1, 100_000);
-const BREAKER_WINDOW_MS: (u64, u64) = (1_000, 600_000);
-const RESET_MS: (u64, u64) = (100, 3_600_000);
 const PROBES: (u32, u32) = (1, 100);
 const BUDGET_RETRIES_MAX: u32 = 10_000;
-const BUDGET_WINDOW_MS: (u64, u64) = (1_000, 60_000);
 const RESPONSE_BODY_BYTES_MAX: usize = 4_096;
 const CONTENT_TYPE_BYTES_MAX: usize = 256;
 
@@ -100,7 +97,7 @@ fn concurrency(
     let queue = match &wire.queue {
         Some(queue) => QueueSettings {
             requests_max: within(field, ".queue.maxRequests", queue.requests_max, WAITING)?,
-            timeout: duration(field, ".queue.timeout", queue.timeout_ms, WAIT_MS)?,
+            timeout: duration(field, ".queue.timeout", queue.timeout_ms, QUEUE_WAIT_MS)?,
         },
         None => QueueSettings { requests_max: 0, timeout: Duration::ZERO },
     };
@@ -112,7 +109,7 @@ fn breaker(field: &str, wire: &push::CircuitBreaker) -> Result<BreakerSettings, 
         failure_percent: within(field, ".failurePercent", wire.failure_percent, (1, 100))?,
         requests_min: within(field, ".minRequests", wire.min_requests, BREAKER_OUTCOMES)?,
         window: duration(field, ".window", wire.window_ms, BREAKER_WINDOW_MS)?,
-        reset_after: duration(field, ".resetTimeout", wire.reset_ms, RESET_MS)?,
+        reset_after: duration(field, ".resetTimeout", wire.reset_ms, BREAKER_RESET_MS)?,
         probes: within(field, ".halfOpenRequests", wire.probes, PROBES)?,
     })
 }

@@ -12,6 +12,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
+use weir_proto::limits::{BACKOFF_MS, HEDGE_MS};
 use weir_proto::push;
 
 /// Matches that send a request to one set of a rule.
@@ -20,10 +21,6 @@ const SPLIT_MATCHES_MAX: usize = 8;
 const SPLIT_BYTES_MAX: usize = 256;
 /// Statuses that are tried again.
 const RETRY_STATUSES_MAX: usize = 16;
-/// Of the first retry.
-const BACKOFF_MS: (u64, u64) = (0, 10_000);
-/// Until a second attempt begins beside the first.
-const HEDGE_MS: (u64, u64) = (1, 60_000);
 
 #[derive(Debug, Clone)]
 pub(in super::super) struct RuleSpec {

@@ -4,11 +4,10 @@ use super::{Rejection, duration, token, within};
 use lb_core::sessions::{SameSite, SealedCookie, SessionPolicy, SessionSource};
 use std::sync::Arc;
 use std::time::Duration;
+use weir_proto::limits::SESSION_LIFETIME_MS;
 use weir_proto::push;
 use weir_proto::push::session_persistence::Source;
 
-/// 1 s to 30 days.
-const LIFETIME_MS: (u64, u64) = (1_000, 30 * 24 * 3_600_000);
 const SESSIONS: (u32, u32) = (1_000, 4_000_000);
 const COOKIE_NAME_BYTES_MAX: usize = 64;
 const HEADER_NAME_BYTES_MAX: usize = 256;
@@ -36,7 +35,7 @@ pub(super) fn read(
             return Err(Rejection::new(format!("{field}.type"), reason));
         }
     };
-    let idle_timeout = duration(field, ".idleTimeout", wire.idle_timeout_ms, LIFETIME_MS)?;
+    let idle_timeout = duration(field, ".idleTimeout", wire.idle_timeout_ms, SESSION_LIFETIME_MS)?;
     let sessions_max = within(field, ".maxSessions", wire.sessions_max, SESSIONS)?;
     Ok(policy(source, pool, idle_timeout, sessions_max))
 }
@@ -91,7 +90,7 @@ fn sealed(field: &str, wire: &push::SealedCookie) -> Result<SealedCookie, Reject
         same_site,
         secure,
         http_only: wire.http_only,
-        lifetime: duration(field, ".absoluteTimeout", wire.lifetime_ms, LIFETIME_MS)?,
+        lifetime: duration(field, ".absoluteTimeout", wire.lifetime_ms, SESSION_LIFETIME_MS)?,
         is_permanent: wire.permanent,
     })
 }

@@ -6,6 +6,7 @@ use lb_core::addresses::{Claims, ClientPolicy, HOPS_MAX, IpRules, IpTable, Trust
 use lb_core::rate::{Algorithm, LIMITS_MAX, LimitPolicy, RateKey, Told};
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use weir_proto::limits::RATE_PERIOD_MS;
 use weir_proto::push;
 use weir_proto::push::rate_limit::{Algorithm as WireAlgorithm, Key};
 
@@ -14,7 +15,6 @@ const TRUSTED_MAX: usize = 64;
 /// Allowed and denied networks, each.
 const IP_NETWORKS_MAX: usize = 1_000;
 const REQUESTS: (u32, u32) = (1, 1_000_000);
-const PERIOD_MS: (u64, u64) = (1_000, 86_400_000);
 const KEYS: (u32, u32) = (100, 1_000_000);
 const NAME_BYTES_MAX: usize = 256;
 
@@ -116,7 +116,7 @@ fn limit(field: &str, wire: &push::RateLimit) -> Result<LimitPolicy, Rejection> 
         key,
         algorithm,
         requests: within(field, ".requests", wire.requests, REQUESTS)?,
-        period: duration(field, ".period", wire.period_ms, PERIOD_MS)?,
+        period: duration(field, ".period", wire.period_ms, RATE_PERIOD_MS)?,
         keys_max,
         told: if wire.always_told { Told::Always } else { Told::WhenRefused },
     })

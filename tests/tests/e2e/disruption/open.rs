@@ -1,6 +1,6 @@
 //! Connections that are open for a whole test: WebSockets, and responses that end when the test says so.
 
-use crate::frames::{self, SMALL_FRAMES_BUDGET_BYTES};
+use crate::http2_client::{self, SMALL_FRAMES_BUDGET_BYTES};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
 use std::thread::JoinHandle;
@@ -126,7 +126,7 @@ async fn http2(server: SocketAddr, uri: &str, count: usize) -> Vec<String> {
 }
 
 async fn body(answer: h2::client::ResponseFuture) -> String {
-    let body = frames::read(answer.await.expect("an answer").into_body()).await;
+    let body = http2_client::read(answer.await.expect("an answer").into_body()).await;
     String::from_utf8_lossy(&body).into_owned()
 }
 

@@ -104,8 +104,12 @@ impl Client {
     }
 }
 
-#[test]
-fn a_client_that_does_not_read_stops_its_backend_in_all_four_ways() {
+/// With each client and each backend, what is asked for `/flood` and not read.
+fn flood_all_four_ways<T>(
+    request: &str,
+    open: impl AsyncFn(&mut SendRequest<Bytes>) -> T + Copy + Send + 'static,
+    look: impl Fn(&Stage),
+) {
     for (speaks, client) in BOTH.into_iter().flat_map(|speaks| BOTH.map(|client| (speaks, client))) {
         let stage = Stage::of(speaks);
         let mut plain: Vec<TcpStream> = Vec::new();
@@ -113,51 +117,41 @@ fn a_client_that_does_not_read_stops_its_backend_in_all_four_ways() {
         if client == Speaks::Http1 {
             plain.extend((0..STREAMS).map(|_| stage.site.connect().into_stream()));
             for stream in &mut plain {
-                stream.write_all(b"GET /flood HTTP/1.1\r\nHost: a\r\n\r\n").expect("open");
+                stream.write_all(request.as_bytes()).expect("open");
             }
         } else {
-            shared = Some(Client::start(stage.site.port, async |mut client| {
-                let mut open = Vec::new();
+            shared = Some(Client::start(stage.site.port, async move |mut client| {
+                let mut unread = Vec::new();
                 for _ in 0..STREAMS {
-                    let request = Request::get("http://a/flood").body(()).expect("a request");
-                    open.push(client.send_request(request, true).expect("open").0.await.expect("a head"));
+                    unread.push(open(&mut client).await);
                 }
                 std::future::pending::<()>().await;
             }));
         }
         (0..STREAMS).for_each(|_| stage.await_still());
+        look(&stage);
         stage.assert_little_is_held(client);
         drop((plain, shared));
     }
 }
 
 #[test]
+fn a_client_that_does_not_read_stops_its_backend_in_all_four_ways() {
+    let ask = async |client: &mut SendRequest<Bytes>| {
+        let request = Request::get("http://a/flood").body(()).expect("a request");
+        client.send_request(request, true).expect("open").0.await.expect("a head")
+    };
+    flood_all_four_ways("GET /flood HTTP/1.1\r\nHost: a\r\n\r\n", ask, |_| {});
+}
+
+#[test]
 fn a_websocket_s_client_that_does_not_read_stops_its_backend_in_all_four_ways() {
-    for (speaks, client) in BOTH.into_iter().flat_map(|speaks| BOTH.map(|client| (speaks, client))) {
-        let stage = Stage::of(speaks);
-        let mut plain: Vec<TcpStream> = Vec::new();
-        let mut shared = None;
-        if client == Speaks::Http1 {
-            plain.extend((0..STREAMS).map(|_| stage.site.connect().into_stream()));
-            for stream in &mut plain {
-                let upgrade = "GET /flood HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-                    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-                stream.write_all(upgrade.as_bytes()).expect("open");
-            }
-        } else {
-            shared = Some(Client::start(stage.site.port, async |mut client| {
-                let mut open = Vec::new();
-                for _ in 0..STREAMS {
-                    open.push(Pipe::open(&mut client, "/flood").await);
-                }
-                std::future::pending::<()>().await;
-            }));
-        }
-        (0..STREAMS).for_each(|_| stage.await_still());
+    let upgrade = "GET /flood HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    let open = async |client: &mut SendRequest<Bytes>| Pipe::open(client, "/flood").await;
+    flood_all_four_ways(upgrade, open, |stage| {
         assert_eq!(stage.site.weir.metric("weir_tunnels_open"), STREAMS as u64);
-        stage.assert_little_is_held(client);
-        drop((plain, shared));
-    }
+    });
 }
 
 #[test]

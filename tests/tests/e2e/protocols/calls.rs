@@ -1,13 +1,15 @@
 //! Calls of gRPC: what the proxy says itself, deadlines, and what breaks off.
 
 use super::streams::{Announces, Backend};
-use super::{Site, Speaks, over_http2};
+use super::{Site, Speaks};
+use crate::http2_client::over_http2;
 use bytes::Bytes;
 use http::{HeaderMap, Request};
 use std::time::{Duration, Instant};
 use weir_tests::harness::client::read_to;
 use weir_tests::harness::ports;
 use weir_tests::harness::scripted::Scripted;
+use weir_tests::harness::wait;
 
 fn call(path: &str, fields: &[(&'static str, &str)]) -> Request<()> {
     let mut request = Request::post(format!("http://a{path}")).body(()).expect("a request");
@@ -163,5 +165,27 @@ fn an_answer_before_the_end_of_a_call_s_messages_arrives_whole() {
             assert_eq!((answer.status().as_u16(), &answer.headers()["grpc-status"]), (200, &14.into()));
             assert!(!answer.headers().contains_key("x-weir-reason"), "it is the backend's");
         }
+    });
+}
+
+/// Timers of the kernel on connections to a port of this machine, as proc(5) numbers them.
+fn timers(to: u16) -> Vec<String> {
+    const ESTABLISHED: &str = "01";
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("Linux");
+    let rows = table.lines().skip(1).map(|row| row.split_whitespace().collect::<Vec<_>>());
+    let to = format!(":{to:04X}");
+    let ours = rows.filter(|row| row[2].ends_with(&to) && row[3] == ESTABLISHED);
+    ours.filter_map(|row| Some(row[5].split_once(':')?.0.to_owned())).collect()
+}
+
+#[test]
+fn a_backend_of_http2_that_vanishes_would_be_noticed_by_probes() {
+    const KEEP_ALIVE: &str = "02";
+    let backend = Backend::start(Announces::Nothing);
+    let site = Site::before(&[backend.port], Speaks::Http2, &[]);
+    assert_eq!(site.connect().get("/").expect("an answer").status, 200);
+    wait::until("the connection that is kept should be probed", || {
+        let timers = timers(backend.port);
+        (!timers.is_empty() && timers.iter().all(|timer| timer == KEEP_ALIVE)).then_some(())
     });
 }

@@ -1,7 +1,8 @@
 //! Interim answers, expectations, HEAD, OPTIONS and event streams.
 
 use super::streams::{Announces, Backend, ends, read};
-use super::{BOTH, Site, Speaks, over_http2};
+use super::{BOTH, Site, Speaks};
+use crate::http2_client::over_http2;
 use bytes::Bytes;
 use http::{Method, Request, Uri};
 use std::future::poll_fn;

@@ -8,13 +8,10 @@ pub(crate) mod judges;
 mod streams;
 mod websocket;
 
-use bytes::Bytes;
-use h2::client::SendRequest;
-use weir_tests::harness::client::{Connection, local};
+use weir_tests::harness::client::Connection;
 use weir_tests::harness::folder::Folder;
 use weir_tests::harness::manifest::PoolText;
 use weir_tests::harness::services::Service;
-use weir_tests::harness::wait::GENEROUS;
 use weir_tests::harness::{certificates, ports};
 
 /// `weir run` with one pool.
@@ -73,19 +70,6 @@ impl Site {
     }
 }
 
-/// What a client of HTTP/2 does, on one connection to a port.
-fn over_http2<T>(port: u16, client: impl AsyncFnOnce(SendRequest<Bytes>) -> T) -> T {
-    let whole = async {
-        let socket = tokio::net::TcpStream::connect(local(port)).await.expect("serves");
-        let (send, connection) = h2::client::handshake(socket).await.expect("HTTP/2");
-        let connection = tokio::spawn(connection);
-        let result = client(send).await;
-        connection.abort();
-        result
-    };
-    in_time(whole)
-}
-
 /// Looks until there is something to see, while the client's own connection goes on.
 async fn until<T>(mut look: impl FnMut() -> Option<T>) -> T {
     loop {
@@ -94,9 +78,4 @@ async fn until<T>(mut look: impl FnMut() -> Option<T>) -> T {
         }
         tokio::task::yield_now().await;
     }
-}
-
-fn in_time<T>(whole: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    runtime.block_on(async { tokio::time::timeout(GENEROUS, whole).await.expect("in time") })
 }

@@ -1,7 +1,8 @@
 //! WebSockets from clients of both versions of HTTP to backends of both.
 
 use super::streams::{Announces, Backend, Event, Pipe, ends};
-use super::{BOTH, Site, Speaks, over_http2, until};
+use super::{BOTH, Site, Speaks, until};
+use crate::http2_client::over_http2;
 use bytes::Bytes;
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};

@@ -5,7 +5,7 @@ use std::fmt::Arguments;
 use std::hash::{DefaultHasher, Hasher as _};
 
 /// Happenings that a failure shows.
-const SHOWN: usize = 5000;
+const SHOWN: usize = 50;
 
 #[derive(Debug, Default)]
 pub(super) struct Trace {

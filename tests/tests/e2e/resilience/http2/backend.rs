@@ -1,6 +1,6 @@
 //! A backend that speaks HTTP/2 from the first byte, as one for gRPC does.
 
-use crate::frames::SMALL_FRAMES_BUDGET_BYTES;
+use crate::http2_client::SMALL_FRAMES_BUDGET_BYTES;
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};

@@ -5,12 +5,12 @@ mod unread;
 
 use super::load::{End, Load, mixed};
 use super::{Site, pool, told};
+use crate::http2_client::over_http2;
 use backend::Backend;
 use bytes::Bytes;
-use h2::client::SendRequest;
 use http::{HeaderMap, Request};
-use weir_tests::harness::client::{Connection, local, read_to};
-use weir_tests::harness::wait::{self, GENEROUS};
+use weir_tests::harness::client::{Connection, read_to};
+use weir_tests::harness::wait;
 
 /// A site before this backend.
 fn site(backend: &Backend, spec: &[&str]) -> Site {
@@ -155,20 +155,6 @@ fn bodies_and_trailers_pass_both_ways_at_once_for_a_client_of_http1() {
     let end = read_to(&stream, "\r\n\r\n");
     assert!(end.starts_with("0\r\n") && end.contains("grpc-status: 0\r\n"), "{end}");
     assert!(end.contains("x-sum: 6\r\n"), "{end}");
-}
-
-/// What a client of HTTP/2 does, on one connection to a port.
-fn over_http2<T>(port: u16, client: impl AsyncFnOnce(SendRequest<Bytes>) -> T) -> T {
-    let whole = async {
-        let socket = tokio::net::TcpStream::connect(local(port)).await.expect("serves");
-        let (send, connection) = h2::client::handshake(socket).await.expect("HTTP/2");
-        let connection = tokio::spawn(connection);
-        let result = client(send).await;
-        connection.abort();
-        result
-    };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    runtime.block_on(async { tokio::time::timeout(GENEROUS, whole).await.expect("in time") })
 }
 
 fn call(path: &str) -> Request<()> {

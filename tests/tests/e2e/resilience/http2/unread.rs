@@ -3,15 +3,15 @@
 use super::super::Site;
 use super::backend::{Backend, drop};
 use super::{begin, call, site};
-use crate::frames::{SMALL_FRAMES_BUDGET_BYTES, read};
+use crate::http2_client::{SMALL_FRAMES_BUDGET_BYTES, over_http2_as, read};
 use bytes::Bytes;
 use h2::RecvStream;
-use h2::client::SendRequest;
+use h2::client::{Builder, SendRequest};
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::rc::Rc;
-use weir_tests::harness::client::{self, local};
-use weir_tests::harness::wait::{self, GENEROUS};
+use weir_tests::harness::client;
+use weir_tests::harness::wait;
 
 /// Frames of a response.
 #[derive(Clone, Copy)]
@@ -69,7 +69,7 @@ fn assert_passes(site: &Site) {
 fn a_stream_of_http2_that_is_not_read_harms_no_other_beside_it_and_is_whole_once_it_is_read() {
     let backend = Backend::start();
     let site = site(&backend, &[]);
-    over_http2(&site, async |mut client| {
+    over_http2_as(&roomy(), site.port, async |mut client| {
         let slow = ask(&mut client, FOR_HTTP2).await;
         let (path, mut before) = (FOR_HTTP2.path(), 0);
         while before == 0 || backend.drops(&path) > before {
@@ -86,7 +86,7 @@ fn a_stream_of_http2_that_is_not_read_harms_no_other_beside_it_and_is_whole_once
 fn a_backend_that_does_not_read_small_frames_of_a_client_harms_no_other_request_of_it() {
     let backend = Backend::start();
     let site = site(&backend, &[]);
-    over_http2(&site, async |mut client| {
+    over_http2_as(&roomy(), site.port, async |mut client| {
         let (answer, mut up) = client.send_request(call("/late"), false).expect("open");
         let sent = Rc::new(Cell::new(0));
         let count = Rc::clone(&sent);
@@ -113,20 +113,11 @@ fn a_backend_that_does_not_read_small_frames_of_a_client_harms_no_other_request_
     });
 }
 
-/// What a client does on one connection, with room for other streams beside the window of one that it does not read.
-fn over_http2(site: &Site, client: impl AsyncFnOnce(SendRequest<Bytes>)) {
-    let whole = async {
-        let socket = tokio::net::TcpStream::connect(local(site.port)).await.expect("serves");
-        let mut settings = h2::client::Builder::new();
-        settings.initial_connection_window_size(1 << 20).data_frame_budget(SMALL_FRAMES_BUDGET_BYTES);
-        let (send, connection) = settings.handshake(socket).await.expect("HTTP/2");
-        let connection = tokio::spawn(connection);
-        client(send).await;
-        connection.abort();
-    };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let whole = async { tokio::time::timeout(GENEROUS, whole).await.expect("in time") };
-    tokio::task::LocalSet::new().block_on(&runtime, whole);
+/// With room for other streams beside the window of one that is not read.
+fn roomy() -> Builder {
+    let mut settings = Builder::new();
+    settings.initial_connection_window_size(1 << 20).data_frame_budget(SMALL_FRAMES_BUDGET_BYTES);
+    settings
 }
 
 async fn assert_passes_beside(client: &mut SendRequest<Bytes>) {
