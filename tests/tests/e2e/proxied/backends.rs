@@ -208,7 +208,7 @@ fn connections_of_clients_that_left_are_closed_after_their_idle_time() {
     for nth in 0..20 {
         ask(&mut site.connect(), &format!("X-Forwarded-For: 198.51.100.{nth}\r\n"));
     }
-    assert_eq!(site.weir.metric("weir_upstream_connections"), 20);
+    assert_eq!(site.weir.metric("weir_upstream_connects_total"), 20);
     wait::until("all should be closed", || {
         (site.weir.metric("weir_upstream_connections") == 0).then_some(())
     });

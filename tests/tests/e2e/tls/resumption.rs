@@ -1,14 +1,16 @@
 //! Sessions over several proxies, and over a rotation of the keys that they share.
 
 use super::pair;
+use std::io::{Read as _, Write as _};
 use std::net::Ipv4Addr;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use weir_tests::harness::authority::Authority;
 use weir_tests::harness::controller::{Controller, ControllerCommand};
 use weir_tests::harness::folder::Folder;
 use weir_tests::harness::manifest::PoolText;
 use weir_tests::harness::services::{Samples, Service};
-use weir_tests::harness::{ports, tools, wait};
+use weir_tests::harness::{ports, wait};
 
 const HOST: &str = "shop.example";
 
@@ -44,9 +46,28 @@ impl Site {
         let server = format!("{}:{}", ADDRESSES[proxy], self.port);
         let session = self.keys.file(&format!("session{version}"));
         let session = session.to_str().expect("text");
+        let mut command = Command::new("openssl");
+        command.args([
+            "s_client",
+            "-ign_eof",
+            version,
+            "-servername",
+            HOST,
+            "-connect",
+            &server,
+            flag,
+            session,
+        ]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().expect("openssl: install the Debian package `openssl`");
+        let mut stdin = child.stdin.take().expect("piped");
         // A ticket of TLS 1.3 comes with the first bytes that are read.
-        let hello = ["s_client", version, "-servername", HOST, "-connect", &server, flag, session];
-        String::from_utf8_lossy(&tools::run("openssl", hello).stdout).into_owned()
+        let _ = write!(stdin, "GET / HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n");
+        let mut said = Vec::new();
+        child.stdout.take().expect("piped").read_to_end(&mut said).expect("piped");
+        drop(stdin);
+        child.wait().expect("it ends");
+        String::from_utf8_lossy(&said).into_owned()
     }
 
     fn is_resumed(&self, proxy: usize, version: &str) -> bool {
@@ -57,6 +78,8 @@ impl Site {
 
     /// Ends the controller and begins another one that finds that its keys are to be rotated.
     fn rotate(&self, controller: Controller) -> Controller {
+        let streams = |proxy: &Service| proxy.metric("weir_controller_streams_total");
+        let before = self.proxies.each_ref().map(streams);
         drop(controller);
         let file = self.keys.file("keys");
         let text = std::fs::read_to_string(&file).expect("the controller's");
@@ -66,12 +89,10 @@ impl Site {
         std::fs::write(&file, secret.to_string()).expect("a writable folder");
         let mut controller = self::controller(self.folder.path(), &self.keys, self.push);
         controller.service.process.wait_for_stderr("keys are rotated");
-        for proxy in &self.proxies {
+        for (proxy, before) in self.proxies.iter().zip(before) {
             // The ring comes before the pools, and a proxy is in step after these.
             wait::until("the proxy should be back", || {
-                (proxy.metric("weir_controller_streams_total") >= 2
-                    && proxy.metric("weir_controller_connected") == 1)
-                    .then_some(())
+                (streams(proxy) > before && proxy.metric("weir_controller_connected") == 1).then_some(())
             });
         }
         controller
