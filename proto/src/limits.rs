@@ -141,6 +141,14 @@ pub const CONTROL_FRAMES_PER_SECOND: (u32, u32) = (10, 1_000_000);
 pub const CONNECTIONS: (u32, u32) = (1, 10_000_000);
 /// TLS handshakes of a source in a second.
 pub const HANDSHAKES_PER_SECOND: (u32, u32) = (1, 100_000);
+/// TLS handshakes under way at one time, of the process and of one source.
+pub const HANDSHAKES_AT_ONCE: (u32, u32) = (1, 1_000_000);
+/// Networks whose connections begin with a header of the PROXY protocol.
+pub const PROXY_NETWORKS_MAX: usize = 64;
+/// Seconds for which a client is to ask over HTTPS alone: two years are what preload lists ask for at most.
+pub const HSTS_MAX_AGE_S: (u64, u64) = (0, 315_360_000);
+/// Statuses that send a client elsewhere.
+pub const REDIRECT_STATUSES: [u32; 5] = [301, 302, 303, 307, 308];
 /// How long a head may take, and a connection wait, in milliseconds.
 pub const LISTENER_TIMEOUT_MS: (u64, u64) = (100, 3_600_000);
 /// Bytes of a body for each second that its client is waited for.

@@ -25,6 +25,8 @@ mod check;
 mod client_address;
 mod conflict;
 mod data_plane;
+mod expiry;
+mod front;
 mod index;
 mod limits;
 mod objects;
@@ -44,6 +46,7 @@ mod world;
 
 pub(crate) use check::is_object_name;
 pub use data_plane::DataPlane;
+pub use expiry::Validity;
 pub(crate) use index::take;
 pub(crate) use objects::SERVICE_NAME_LABEL;
 pub use objects::{ObjectKey, Objects, SECRETS_MAX, Unread};

@@ -28,6 +28,8 @@ fn peer(ip: &'static str) -> Peer {
         ip: HeaderValue::from_static(ip),
         limits: Arc::default(),
         secured: None,
+        from_port: 0,
+        to: ([0, 0, 0, 0], 0).into(),
     }
 }
 

@@ -4,6 +4,7 @@
 //! whole; [`attempt`] is what is done again where a backend fails.
 
 mod attempt;
+mod front;
 mod hedge;
 mod intake;
 mod waits;
@@ -139,11 +140,12 @@ async fn forward(
     // 1. Configuration: one load, and everything below is of that version.
     let snapshot = worker.snapshot();
     let listener = snapshot.listeners.get(&peer.port).ok_or(Failure::NoRoute)?;
-    // 2. Route: host and path say which backend sets may answer; the path in the form that the backend will read.
-    head.settle_target(listener.limits.uri_bytes_max, listener.paths)?;
+    // 2. Route: host and path say which backend sets may answer, where the client came as it is to.
+    if let Some(done) = front::meet(listener, peer, head, body, sink, deadline).await? {
+        return Ok(done);
+    }
     let route = find_route(listener, peer, head)?;
-    // 3. Policy: the backend learns who asks, and the client's own claims end here. From here on the client is whom
-    // trusted proxies named, if there are any.
+    // 3. Policy: the backend learns who asks; the client's own claims end, and from here on it is whom trusted proxies name.
     let client = forwarding::describe_client(head, peer, listener.client_policy(&route.pool));
     let peer = client.as_ref().unwrap_or(peer);
     // 4. Guards: from where it comes, and how many came before.

@@ -635,6 +635,48 @@ pub struct Listener {
     /// Unset: nobody's word on the client counts.
     #[prost(message, optional, tag = "70")]
     pub client_address: ::core::option::Option<ClientAddress>,
+    /// Requests are answered with a redirect to HTTPS. Not for HTTPS.
+    #[prost(message, optional, tag = "90")]
+    pub https_redirect: ::core::option::Option<HttpsRedirect>,
+    /// Answers say that the host is to be asked over HTTPS alone. Only for HTTPS.
+    #[prost(message, optional, tag = "91")]
+    pub hsts: ::core::option::Option<Hsts>,
+    /// Connections begin with a header of the PROXY protocol. Where pools share a
+    /// port, that of the oldest pool that says it counts, as limits do. Unset: none.
+    #[prost(message, optional, tag = "92")]
+    pub proxy_protocol: ::core::option::Option<ProxyProtocol>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HttpsRedirect {
+    /// 301, 302, 303, 307 or 308.
+    #[prost(uint32, tag = "1")]
+    pub status: u32,
+    /// Of the place that clients are sent to, 1 to 65535.
+    #[prost(uint32, tag = "2")]
+    pub port: u32,
+}
+/// Hsts is Strict-Transport-Security (RFC 6797).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Hsts {
+    /// 0 takes back what was said before.
+    #[prost(uint64, tag = "1")]
+    pub max_age_s: u64,
+    #[prost(bool, tag = "2")]
+    pub include_subdomains: bool,
+    #[prost(bool, tag = "3")]
+    pub preload: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ProxyProtocol {
+    /// Whose connections begin with a header ("10.0.0.0/8"), 1 to 64 networks. Those
+    /// of others have none, and what looks like one is not believed.
+    #[prost(string, repeated, tag = "1")]
+    pub trusted_networks: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Either of them, or both.
+    #[prost(bool, tag = "2")]
+    pub takes_v1: bool,
+    #[prost(bool, tag = "3")]
+    pub takes_v2: bool,
 }
 /// ListenerLimits bound what clients may do on a port. 0 is the default of each,
 /// as from a controller that does not know the field.
@@ -676,6 +718,12 @@ pub struct ListenerLimits {
     /// 240; 408 below it. No minimum at 4294967295.
     #[prost(uint32, tag = "12")]
     pub body_bytes_per_second_min: u32,
+    /// 10000 of the process, under way at one time; closed at once past it.
+    #[prost(uint32, tag = "90")]
+    pub handshakes_at_once_max: u32,
+    /// 2000 of the port and process; closed at once past it.
+    #[prost(uint32, tag = "91")]
+    pub handshakes_at_once_per_source_max: u32,
 }
 /// PathPolicy says what is done with paths that readers take in several ways.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1026,6 +1074,9 @@ pub struct BackendSet {
     /// Unset: plaintext.
     #[prost(message, optional, tag = "90")]
     pub tls: ::core::option::Option<BackendTls>,
+    /// Unspecified: connections begin without a header.
+    #[prost(enumeration = "ProxyProtocolVersion", tag = "91")]
+    pub proxy_protocol: i32,
 }
 /// BackendTls is how the connections to a set's backends are secured, those of
 /// health checks included. With neither authorities nor system_roots no
@@ -1741,6 +1792,37 @@ impl PathMatchKind {
             "PATH_MATCH_KIND_UNSPECIFIED" => Some(Self::Unspecified),
             "PATH_MATCH_KIND_PREFIX" => Some(Self::Prefix),
             "PATH_MATCH_KIND_EXACT" => Some(Self::Exact),
+            _ => None,
+        }
+    }
+}
+/// ProxyProtocolVersion is how backends are told of the client at the begin of a
+/// connection, before TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum ProxyProtocolVersion {
+    Unspecified = 0,
+    ProxyProtocolVersion1 = 1,
+    ProxyProtocolVersion2 = 2,
+}
+impl ProxyProtocolVersion {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "PROXY_PROTOCOL_VERSION_UNSPECIFIED",
+            Self::ProxyProtocolVersion1 => "PROXY_PROTOCOL_VERSION_1",
+            Self::ProxyProtocolVersion2 => "PROXY_PROTOCOL_VERSION_2",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "PROXY_PROTOCOL_VERSION_UNSPECIFIED" => Some(Self::Unspecified),
+            "PROXY_PROTOCOL_VERSION_1" => Some(Self::ProxyProtocolVersion1),
+            "PROXY_PROTOCOL_VERSION_2" => Some(Self::ProxyProtocolVersion2),
             _ => None,
         }
     }
