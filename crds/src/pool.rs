@@ -63,8 +63,8 @@ pub use load_balancing::{
 pub use proxy_protocol::{ProxyProtocol, ProxyProtocolVersion};
 pub use rate_limit::{
     IP_NETWORKS_MAX, IpRules, NETWORK_BYTES_MAX, RATE_KEYS_DEFAULT, RATE_KEYS_OF_POOL_MAX, RATE_KEYS_RANGE,
-    RATE_LIMITS_MAX, RATE_NAME_BYTES_MAX, RATE_REQUESTS_MAX, RateLimit, RateLimitAlgorithm, RateLimitHeaders,
-    RateLimitKey, RateLimitKeyType,
+    RATE_LIMITS_MAX, RATE_NAME_BYTES_MAX, RATE_REQUESTS_MAX, RATE_SHARED_OF_POOL_MAX, RateLimit,
+    RateLimitAlgorithm, RateLimitHeaders, RateLimitKey, RateLimitKeyType, RateLimitScope,
 };
 pub use resilience::{
     BREAKER_REQUESTS_MAX, BUDGET_RETRIES_MAX, CONTENT_TYPE_BYTES_MAX, CircuitBreaker, Fallback,

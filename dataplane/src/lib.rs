@@ -44,6 +44,7 @@ mod worker;
 pub mod config;
 pub mod ring;
 pub mod sessions;
+pub mod shares;
 pub mod snapshot;
 pub mod tls;
 

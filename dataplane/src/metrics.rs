@@ -12,6 +12,7 @@ use crate::counters::{Count, Counters, LATENCY_BOUNDS_S, sum};
 use crate::health::Counts;
 use crate::readiness::Readiness;
 use crate::sessions::Store;
+use crate::shares::Exchange;
 use crate::snapshot::{Current, Protocol};
 use crate::tls::Expiry;
 use crate::tls::backends::BackendTls;
@@ -80,11 +81,12 @@ impl Metrics {
         workers: Vec<Arc<Counters>>,
         health: Arc<Counts>,
         store: Option<Store>,
+        shares: Arc<Exchange>,
         status: Arc<Status>,
         readiness: Arc<Readiness>,
     ) -> Self {
         let started_at = SystemTime::now();
-        let scrape = Scrape { current, workers, health, store, status, readiness, started_at };
+        let scrape = Scrape { current, workers, health, store, shares, status, readiness, started_at };
         let mut registry = Registry::default();
         registry.register_collector(Box::new(scrape));
         Self(registry)
@@ -107,6 +109,7 @@ struct Scrape {
     workers: Vec<Arc<Counters>>,
     health: Arc<Counts>,
     store: Option<Store>,
+    shares: Arc<Exchange>,
     status: Arc<Status>,
     readiness: Arc<Readiness>,
     started_at: SystemTime,
@@ -257,7 +260,9 @@ mod tests {
 
     fn text_of(workers: &[Arc<Counters>]) -> String {
         let (health, status, readiness) = (Arc::default(), Arc::default(), Arc::default());
-        let metrics = Metrics::new(Current::default(), workers.to_vec(), health, None, status, readiness);
+        let shares = Exchange::new().0;
+        let metrics =
+            Metrics::new(Current::default(), workers.to_vec(), health, None, shares, status, readiness);
         metrics.text().expect("strings grow")
     }
 

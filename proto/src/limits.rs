@@ -89,6 +89,30 @@ pub const WINDOW_CAPABILITY: &str = "window";
 /// What a proxy says in Hello, and a controller in Welcome, that shares health checks.
 pub const HEALTH_CAPABILITY: &str = "health";
 
+/// What a proxy says in Hello, and a controller in Welcome, that knows limits which proxies have together.
+pub const SHARES_CAPABILITY: &str = "shares";
+
+/// Limits of one `Demand`; of those past it a proxy gets no share.
+pub const SHARED_LIMITS_MAX: usize = 1_000;
+
+/// Parts of a limit that shares are counted in, and parts of a request that proxies hand over. Divisible by every number up
+/// to 16, so that equal shares of a small limit are whole requests.
+pub const SHARE_WHOLE: u32 = 720_720;
+
+/// How long a share counts, from when the proxy said what it answers. Longer than the Lease of a holder that dies, so that
+/// the next one can renew it.
+pub const SHARE_TERM: Duration = Duration::from_secs(30);
+
+/// An answer that takes longer than this gives nothing. Less than the time in which nobody holds the Lease after a holder
+/// that could not renew it, so that answers of two holders never cross.
+pub const SHARE_ANSWER_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// Between two `Demand`s of a proxy.
+pub const DEMAND_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Between two `Demand`s of which the later one names a limit for the first time.
+pub const DEMAND_INTERVAL_MIN: Duration = Duration::from_millis(100);
+
 /// Reports in one `HealthSaid` or `HealthNews`; more go into the next message.
 pub const HEALTH_REPORTS_MAX: usize = 512;
 

@@ -70,7 +70,8 @@ pub fn plan(
         listener.created_s = created.and_then(|second| u64::try_from(second).ok()).unwrap_or_default();
     }
     let sources = sources::planned(key, &pool.spec, &mut check);
-    let rules = rules(&pool.spec, &mut check);
+    let mut rules = rules(&pool.spec, &mut check);
+    policy::number_shared(&key.to_string(), &mut rules, &mut check);
     let backend_sets = backend_sets(key, &pool.spec, &mut check, &mut certificates);
     check_routes(&pool.spec, &mut check);
     let data_plane = DataPlane::new(key, pool.spec.data_plane.as_ref(), &mut check);

@@ -8,7 +8,7 @@ use lb_core::sessions::SessionTable;
 use std::time::UNIX_EPOCH;
 
 /// Every metric, in the order in which they are exposed.
-pub static METRICS: [Metric; 52] = [
+pub static METRICS: [Metric; 56] = [
     Metric {
         name: "http_request_duration_seconds",
         help: "Time from the end of a request's head to the end of its response",
@@ -58,6 +58,26 @@ pub static METRICS: [Metric; 52] = [
             let limiters = &scrape.current.load().limiters;
             Value::whole(limiters.iter().map(|limiter| limiter.shared()).sum())
         },
+    },
+    Metric {
+        name: "weir_cluster_limits",
+        help: "Rate limits in force that proxies have together",
+        value: |scrape| Value::whole(scrape.shares.standing().limits as u64),
+    },
+    Metric {
+        name: "weir_cluster_limits_without_word",
+        help: "Of those, how many have no share that a controller stands by",
+        value: |scrape| Value::whole(scrape.shares.standing().without_word as u64),
+    },
+    Metric {
+        name: "weir_cluster_limits_shares",
+        help: "Sum of this proxy's shares of those limits, where 1 is a whole limit",
+        value: |scrape| Value::Gauge(Some(scrape.shares.standing().shares)),
+    },
+    Metric {
+        name: "weir_cluster_limits_demand",
+        help: "Requests asked of this proxy in a second under those limits, smoothed",
+        value: |scrape| Value::Gauge(Some(scrape.shares.standing().demand)),
     },
     Metric {
         name: "weir_connections_accepted_total",

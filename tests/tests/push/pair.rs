@@ -15,6 +15,7 @@ use weir_proxy::config::disk::{State, StateOptions};
 use weir_proxy::config::{Applier, Status, client};
 use weir_proxy::listener::{ListenerChange, Sockets};
 use weir_proxy::readiness::{Phase, Readiness};
+use weir_proxy::shares::Exchange;
 use weir_proxy::snapshot::Current;
 use weir_tests::harness::wait;
 
@@ -67,6 +68,7 @@ impl Proxy {
             applier,
             kept,
             Arc::clone(&readiness),
+            Exchange::new().0,
             std::future::pending(),
         );
         let writing = writer.map(|writer| tokio::spawn(writer.run()));

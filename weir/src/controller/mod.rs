@@ -23,6 +23,7 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use weir_controller::admin::{self, Overview, Shown};
 use weir_controller::cluster::Cluster;
 use weir_controller::metrics::Metrics;
@@ -84,6 +85,10 @@ pub async fn run(args: Args) -> Result<ExitCode, Failure> {
         let (may_write, asked) = (campaign.may_write(), until(stop.clone(), Stop::Gently));
         tasks.spawn(write_status(cluster.clone(), Arc::clone(&board), Arc::clone(&store), may_write, asked));
         replica = Some(tokio::spawn(campaign.run(until(stop.clone(), Stop::Gently))));
+    }
+    if replica.is_none() {
+        // There is no Lease: this is the only controller.
+        store.desk().give(random_epoch(), Instant::now().into_std());
     }
     if let Some((keeper, ring)) = keys {
         store.use_ring(ring);
