@@ -4,11 +4,9 @@ use super::fleet::Fleet;
 use super::replicas::{proxy, replica_with, wait_for_holder};
 use super::site::Site;
 use super::static_pool;
-use crate::policy::shares::{rate, wait_for_share};
+use crate::policy::shares::{LIMIT, assert_limit, load, wait_for_share};
 use std::net::SocketAddr;
-use std::time::Duration;
 use weir_tests::harness::cluster::Cluster;
-use weir_tests::harness::load::{Clients, Load};
 use weir_tests::harness::ports;
 use weir_tests::harness::services::Samples;
 
@@ -18,8 +16,8 @@ fn proxies_of_two_replicas_pass_one_limit_together_also_after_the_holder_is_kill
     let site = Site::new(&cluster);
     let fleet = Fleet::new(&site.system, site.push);
     let (samples, port) = (Samples::start("web", 1), ports::free());
-    let limit = "spec:\n  rateLimits: [{ name: all, scope: Cluster, key: { type: Route }, requests: 100, period: 1s }]\n";
-    site.shop.apply(&static_pool("shop", port, &samples.ports).replacen("spec:\n", limit, 1));
+    let limit = format!("spec:\n  {LIMIT}\n");
+    site.shop.apply(&static_pool("shop", port, &samples.ports).replacen("spec:\n", &limit, 1));
     let first = replica_with(&site, &fleet, "controller-0", ports::free(), &[]);
     wait_for_holder(&site, "controller-0");
     let second = replica_with(&site, &fleet, "controller-1", ports::free(), &[]);
@@ -32,24 +30,15 @@ fn proxies_of_two_replicas_pass_one_limit_together_also_after_the_holder_is_kill
         service.wait_until_ready();
         wait_for_share(service, 0.2);
     }
-    let is_limit = |passed: f64, when: &str| {
-        assert!((80.0..=110.0).contains(&passed), "{when}: {passed} in a second");
-    };
-    let loads = proxies.each_ref().map(|(address, _)| {
-        let server = SocketAddr::new(address.ip(), port);
-        Load::start_paced(server, Clients { kept: 2, fresh: 0 }, Duration::from_millis(10))
-    });
-    rate(&loads, Duration::from_secs(2));
-    is_limit(rate(&loads, Duration::from_secs(4)), "under one holder");
+    let loads = proxies.each_ref().map(|(address, _)| load(SocketAddr::new(address.ip(), port)));
+    assert_limit(&loads, "under one holder");
 
     first.service.process.kill();
-    is_limit(rate(&loads, Duration::from_secs(4)), "without one");
+    assert_limit(&loads, "without one");
     wait_for_holder(&site, "controller-1");
-    is_limit(rate(&loads, Duration::from_secs(4)), "under the next one");
+    assert_limit(&loads, "under the next one");
     // Which gives shares anew: all that there is, to where it is asked for.
     let [one, ..] = loads;
     wait_for_share(&proxies[0].1, 0.9);
-    let one = [one];
-    rate(&one, Duration::from_secs(1));
-    is_limit(rate(&one, Duration::from_secs(4)), "at one proxy");
+    assert_limit(&[one], "at one proxy");
 }
