@@ -109,6 +109,7 @@ fn a_proxy_that_ends_leaves_its_share_to_the_others_at_once() {
     let _controller = controller(folder.path(), push);
     let [stays, goes] = [24, 25].map(|host| Proxy::start(host, port, push));
     for proxy in [&stays, &goes] {
+        proxy.service.wait_until_ready();
         wait_for_share(&proxy.service, 0.3);
     }
     let begun = Instant::now();
