@@ -13,6 +13,8 @@ from machine import Refused, Running
 HERE = os.path.dirname(os.path.abspath(__file__))
 REPOSITORY = os.path.realpath(f"{HERE}/../..")
 PORT, ETCD_PORT, TOKEN = 6443, 2379, "bench"
+# At rest: less than this part of a core for so many seconds.
+REST_CORES_MAX, REST_SECONDS, REST_SECONDS_MAX = 0.1, 2, 120
 # Slow enough for a machine that also builds, and once for each run.
 START_SECONDS_MAX = 60
 MERGE = "application/merge-patch+json"
@@ -75,6 +77,17 @@ class Cluster:
         for name, command in (("etcd", etcd), ("kube-apiserver", server)):
             self.running.append(Running(name, command, None, f"{self.folder}/{name}.log"))
         self.running[-1].wait_until(self.is_ready, START_SECONDS_MAX)
+
+    def rest(self):
+        """Waits until the API server has done what came of all that was made."""
+        server, deadline = self.running[-1], time.monotonic() + REST_SECONDS_MAX
+        while True:
+            before = sum(server.cpu_seconds())
+            time.sleep(REST_SECONDS)
+            if sum(server.cpu_seconds()) - before < REST_CORES_MAX * REST_SECONDS:
+                return
+            if time.monotonic() > deadline:
+                raise Refused(f"The API server was not at rest within {REST_SECONDS_MAX} s.")
 
     def is_ready(self):
         try:

@@ -103,9 +103,11 @@ class Light:
         """When the last one came into step; in ns since 1970."""
         return int(self.next("synced")[1])
 
-    def all_have(self, address):
-        """When the last one had this backend and no other; in ns since 1970."""
-        return int(self.next("all", f"{address}:{objects.BACKEND_PORT}")[2])
+    def all_have(self, address, since):
+        """When the last one had this backend and no other, `since` or after it; both in ns since 1970."""
+        while (moment := int(self.next("all", f"{address}:{objects.BACKEND_PORT}")[2])) < since:
+            pass
+        return moment
 
     def received(self):
         """Bytes and messages that came to all of them so far."""

@@ -38,7 +38,7 @@ REQUEST = b"GET /0 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peers", default="nginx,haproxy,envoy,spike,weir", help="default: all that are there")
+    parser.add_argument("--peers", default="nginx,haproxy,envoy,weir", help="default: all of these that are there")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--seconds", type=int, default=SECONDS, help="of each measurement")
     parser.add_argument("--weir", metavar="BINARY", default=f"{peers.REPOSITORY}/target/release/weir")

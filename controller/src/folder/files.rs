@@ -1,6 +1,6 @@
 //! The files of a folder and what each of them held last.
 
-use super::FolderError;
+use super::{FolderError, certificates};
 use crate::manifest::{Manifest, Parsed, Place, Problem, Reader};
 use crate::source::Loaded;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -33,7 +33,8 @@ pub struct Folder {
 #[derive(Debug)]
 struct File {
     name: Arc<str>,
-    stamp: Option<Stamp>,
+    /// Of the file, or of each file of a certificate's folder.
+    stamps: Vec<Option<Stamp>>,
     /// What the file holds.
     parsed: Parsed,
     /// What it held before and lost to a broken document.
@@ -174,22 +175,29 @@ impl Folder {
 impl File {
     fn new(path: &Path) -> Self {
         let name = path.to_string_lossy().into();
-        Self { name, stamp: None, parsed: Parsed::default(), kept: Vec::new(), empty_since: None }
+        Self { name, stamps: Vec::new(), parsed: Parsed::default(), kept: Vec::new(), empty_since: None }
     }
 
     fn refresh(&mut self, path: &Path, reader: &Reader, is_touched: bool, now: Instant) -> bool {
-        let stamp = fs::metadata(path).ok().map(|metadata| Stamp::of(&metadata));
-        if stamp.is_some() && stamp == self.stamp && !is_touched && self.empty_since.is_none() {
+        let is_certificate = path.is_dir();
+        let stamps = if is_certificate {
+            certificates::files(path).map(|(_, file)| file.as_deref().and_then(Stamp::at)).collect()
+        } else {
+            vec![Stamp::at(path)]
+        };
+        let is_known = stamps.iter().any(Option::is_some) && stamps == self.stamps;
+        if is_known && !is_touched && self.empty_since.is_none() {
             return false;
         }
         let parsed = match read_text(path) {
+            _ if is_certificate => certificates::read(&self.name, path),
             Ok(text) if text.is_empty() && self.may_be_half_written(now) => return false,
             Ok(text) => reader.read(&self.name, &text),
             Err(sentence) => {
                 Parsed { manifests: Vec::new(), problems: vec![whole_file(&self.name, sentence)] }
             }
         };
-        self.stamp = stamp;
+        self.stamps = stamps;
         self.empty_since = None;
         self.replace(parsed)
     }
@@ -226,6 +234,10 @@ fn same(before: &Parsed, now: &Parsed) -> bool {
 }
 
 impl Stamp {
+    fn at(path: &Path) -> Option<Self> {
+        fs::metadata(path).ok().map(|metadata| Self::of(&metadata))
+    }
+
     fn of(metadata: &Metadata) -> Self {
         Self {
             device: metadata.dev(),
@@ -241,13 +253,14 @@ fn whole_file(file: &Arc<str>, sentence: String) -> Problem {
     Problem { place: Place { file: Arc::clone(file), line: 0, column: 0 }, field: String::new(), sentence }
 }
 
-/// Manifests of a folder: no sub-folders, nothing hidden (a ConfigMap's `..data` is), symbolic links followed. A
-/// file stands for itself, whatever it is called.
+/// Manifests of a folder and the folders of certificates in it: nothing hidden (a ConfigMap's `..data` is), symbolic links
+/// followed. A file stands for itself, whatever it is called.
 fn list(path: &Path) -> io::Result<Vec<PathBuf>> {
     if fs::metadata(path)?.is_file() {
         return Ok(vec![path.to_owned()]);
     }
-    let mut paths = Vec::new();
+    let mut paths = certificates::folders(path)?;
+    paths.retain(|path| certificates::is_certificate(path));
     for entry in fs::read_dir(path)? {
         let path = entry?.path();
         if is_manifest(&path) && !path.is_dir() {
@@ -266,6 +279,13 @@ pub(super) fn is_manifest(path: &Path) -> bool {
 
 /// The text of a file, or why there is none.
 fn read_text(path: &Path) -> Result<String, String> {
+    String::from_utf8(read_bytes(path, FILE_BYTES_MAX)?).map_err(|error| {
+        format!("is not UTF-8 from byte {} on: write it in UTF-8", error.utf8_error().valid_up_to())
+    })
+}
+
+/// The bytes of a file, or why there are none.
+pub(super) fn read_bytes(path: &Path, bytes_max: u64) -> Result<Vec<u8>, String> {
     let unreadable = |error: io::Error| format!("cannot be read: {error}");
     let mut bytes = Vec::new();
     // Before it is opened: opening a FIFO waits for who writes to it, for ever if nobody does.
@@ -273,11 +293,9 @@ fn read_text(path: &Path) -> Result<String, String> {
         return Err("is not a file: remove it or give it another name".to_owned());
     }
     let file = fs::File::open(path).map_err(unreadable)?;
-    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-    if bytes.len() as u64 > FILE_BYTES_MAX {
-        return Err(format!("is larger than {FILE_BYTES_MAX} bytes: split it"));
+    file.take(bytes_max + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > bytes_max {
+        return Err(format!("is larger than {bytes_max} bytes: split it"));
     }
-    String::from_utf8(bytes).map_err(|error| {
-        format!("is not UTF-8 from byte {} on: write it in UTF-8", error.utf8_error().valid_up_to())
-    })
+    Ok(bytes)
 }

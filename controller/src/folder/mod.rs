@@ -8,12 +8,16 @@
 //! writer closed the file or moved it into place, and nothing more came for [`SETTLE_QUIET`]. A file that is
 //! being written, or that is suddenly empty, keeps what it held before for as long as [`files`] says.
 //!
+//! A folder in it that holds `tls.crt` and `tls.key` is a Secret of its name ([`certificates`]).
+//!
 //! A file with a broken document keeps the objects that it held before and that are missing now: among them is
 //! the one that broke. A file that is gone takes its objects along.
 
+mod certificates;
 mod files;
 mod watch;
 
+pub use certificates::{CERTIFICATE_BYTES_MAX, CERTIFICATE_FOLDERS_MAX};
 pub use files::{FILE_BYTES_MAX, FILES_MAX, Folder};
 pub use watch::{FolderSource, POLL_INTERVAL, SETTLE_MAX, SETTLE_QUIET};
 

@@ -1,5 +1,7 @@
 //! Real folders, real events.
 
+mod certificates;
+
 use super::files::{EMPTY_AFTER, Events};
 use super::*;
 use crate::compile::{ObjectKey, world};

@@ -1,11 +1,11 @@
 //! Events of a folder, settled.
 
-use super::FolderError;
 use super::files::{Events, Folder, is_manifest};
+use super::{FolderError, certificates};
 use crate::source::Loaded;
 use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind};
 use notify::{RecursiveMode, Watcher as _};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -42,13 +42,18 @@ struct Watch {
     watcher: Option<notify::RecommendedWatcher>,
     events: mpsc::Receiver<notify::Event>,
     /// Device and inode of the folder that is watched; a new folder of the same name is watched anew.
-    watched: Option<(u64, u64)>,
+    watched: Option<Inode>,
+    /// The same of the folders in it, which may hold certificates.
+    inner: BTreeMap<PathBuf, Inode>,
     /// By file name, since the paths of events are absolute, whatever path is watched. With the time of the oldest event
     /// after which the file was whole.
     touched: HashMap<OsString, Instant>,
     /// By file name, with the time of the last write.
     writing: HashMap<OsString, Instant>,
 }
+
+/// Device and inode.
+type Inode = (u64, u64);
 
 impl FolderSource {
     /// Starts to watch a folder or one file, so that nothing that changes from here on is missed. Reads nothing yet.
@@ -112,6 +117,7 @@ impl Watch {
             watcher: watcher.ok(),
             events,
             watched: None,
+            inner: BTreeMap::new(),
             touched: HashMap::new(),
             writing: HashMap::new(),
         };
@@ -119,9 +125,38 @@ impl Watch {
         watch
     }
 
-    /// Watches the folder that is at the path now.
+    /// Watches the folder that is at the path now, and those in it.
     fn follow(&mut self) {
-        let found = std::fs::metadata(&self.path).ok().map(|metadata| (metadata.dev(), metadata.ino()));
+        self.follow_outer();
+        if self.file.is_none() {
+            self.follow_inner();
+        }
+    }
+
+    /// Before anything of them is read, so that nothing is missed.
+    fn follow_inner(&mut self) {
+        let Some(watcher) = &mut self.watcher else { return };
+        let folders = certificates::folders(&self.path).unwrap_or_default();
+        let found: BTreeMap<_, _> =
+            folders.into_iter().filter_map(|path| inode(&path).map(|inode| (path, inode))).collect();
+        self.inner.retain(|path, inode| {
+            let stays = found.get(path) == Some(inode);
+            if !stays {
+                // Fails where the folder is gone, and with it the watch.
+                let _ = watcher.unwatch(path);
+            }
+            stays
+        });
+        for (path, inode) in found {
+            // Without it the poll is left.
+            if !self.inner.contains_key(&path) && watcher.watch(&path, RecursiveMode::NonRecursive).is_ok() {
+                self.inner.insert(path, inode);
+            }
+        }
+    }
+
+    fn follow_outer(&mut self) {
+        let found = inode(&self.path);
         let Some(watcher) = self.watcher.as_mut().filter(|_| found != self.watched) else { return };
         if self.watched.take().is_some() {
             // Fails where the old folder is gone, and with it the watch.
@@ -187,7 +222,7 @@ impl Watch {
         let is_being_written = matches!(event.kind, EventKind::Modify(ModifyKind::Data(_)));
         // An editor's own files (a swap file stays open for hours) must not hold up anything.
         for path in &event.paths {
-            let Some(name) = path.file_name().filter(|name| self.counts(path, name)) else { continue };
+            let Some(name) = self.counted(path) else { continue };
             let was_whole = if is_being_written {
                 self.writing.insert(name.to_owned(), now);
                 false
@@ -201,9 +236,27 @@ impl Watch {
         }
     }
 
-    fn counts(&self, path: &Path, name: &OsStr) -> bool {
-        self.file.as_deref().map_or_else(|| is_manifest(path), |file| file == name)
+    /// The name of the file that an event is about, if it counts: for one in a certificate's folder, the folder's.
+    fn counted<'a>(&self, path: &'a Path) -> Option<&'a OsStr> {
+        let name = path.file_name()?;
+        if let Some(file) = &self.file {
+            return (file == name).then_some(name);
+        }
+        let folder = path.parent()?;
+        match self.inner.keys().any(|inner| is_same(inner, folder)) {
+            true => folder.file_name().filter(|_| certificates::is_part(name)),
+            false => is_manifest(path).then_some(name),
+        }
     }
+}
+
+/// Paths of events are absolute, whatever path is watched.
+fn is_same(path: &Path, of_event: &Path) -> bool {
+    std::path::absolute(path).is_ok_and(|path| path == of_event)
+}
+
+fn inode(path: &Path) -> Option<Inode> {
+    std::fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
 /// Reading a file is an event too, and must not lead to reading it.

@@ -483,7 +483,7 @@ impl Session {
         let known = if lane.wants_all { None } else { lane.sent.as_ref() };
         match Update::new(&target, known) {
             Ok(update) => {
-                lane.update = Some(update);
+                lane.update = Some(Box::new(update));
                 lane.sent = Some(Sent::all_of(&target));
                 lane.wants_all = false;
                 lane.is_refused = false;

@@ -55,7 +55,7 @@ pub struct Applied {
     /// Of the configuration in force. The proxy is current when both this and the version are the store's.
     pub config_digest: u64,
     /// What it refused since.
-    pub refusal: Option<Refusal>,
+    pub refusal: Option<Box<Refusal>>,
 }
 
 /// What happened since the process began; only grows.
@@ -236,7 +236,7 @@ impl FleetRecord {
         self.update(stream, pool, |expected, known| {
             known.last_refusal = Some((Arc::clone(pool), refusal.clone(), now));
             if let Some(standing) = expected.streams.get_mut(&stream) {
-                standing.applied.refusal = Some(refusal);
+                standing.applied.refusal = Some(Box::new(refusal));
             }
             FleetCounts { nacks: 1, ..FleetCounts::default() }
         });

@@ -6,7 +6,7 @@ use crate::store::{Knowledge, Pool};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// One pool of a stream.
+/// One pool of a stream. There is one for each proxy and pool: what is rarely there is in a box.
 #[derive(Debug, Default)]
 pub(super) struct Lane {
     /// What the proxy is to have; `None` when the pool is gone.
@@ -16,7 +16,7 @@ pub(super) struct Lane {
     /// What it will have when all that was sent has arrived.
     pub(super) sent: Option<Sent>,
     /// In the middle of being sent; then the lane is the first of `updates`.
-    pub(super) update: Option<Update>,
+    pub(super) update: Option<Box<Update>>,
     pub(super) is_queued: bool,
     /// The next update holds every set.
     pub(super) wants_all: bool,

@@ -47,10 +47,10 @@ pub(super) struct Pace {
 #[derive(Debug, Default)]
 pub(super) struct Beat {
     changed_at: Option<Instant>,
-    held: Option<Held>,
+    held: Option<Box<Held>>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct Held {
     since: Instant,
     due: Instant,
@@ -82,7 +82,7 @@ impl Pace {
         if due <= now {
             return Turn::Now;
         }
-        beat.held = Some(Held { since, due });
+        beat.held = Some(Box::new(Held { since, due }));
         self.due.insert((due, Arc::clone(pool)));
         Turn::Later
     }
@@ -93,7 +93,7 @@ impl Pace {
     }
 
     fn let_go(&mut self, pool: &Arc<str>, beat: &mut Beat) -> Option<Held> {
-        let held = beat.held.take()?;
+        let held = *beat.held.take()?;
         self.due.remove(&(held.due, Arc::clone(pool)));
         Some(held)
     }

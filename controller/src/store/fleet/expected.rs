@@ -198,7 +198,7 @@ impl Expected {
 
     /// A refusal of the configuration expected; one of a configuration before is history.
     pub(super) fn refusal<'a>(&self, standing: &'a Standing) -> Option<&'a Refusal> {
-        let refusal = standing.applied.refusal.as_ref()?;
+        let refusal = standing.applied.refusal.as_deref()?;
         let is_history = refusal.version.is_some_and(|version| version.sequence < self.config_since.0);
         (!is_history).then_some(refusal)
     }
