@@ -417,5 +417,6 @@ fn the_types_read_what_the_schema_accepts() {
     assert_eq!(read.spec.connection_pool, Some(weir_crds::pool::ConnectionPool::default()));
     assert_eq!(read.spec.rules[0].backend_sets[1].weight, 1);
     assert_eq!(read.spec.data_plane.map(|data_plane| data_plane.class_name).as_deref(), Some("edge"));
-    assert_eq!(read.spec.rules[0].matches[0].path.kind, weir_crds::pool::PathMatchType::PathPrefix);
+    let path = read.spec.rules[0].matches[0].path.as_ref().expect("a path");
+    assert_eq!(path.kind, weir_crds::pool::PathMatchType::PathPrefix);
 }

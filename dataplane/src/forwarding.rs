@@ -58,6 +58,11 @@ pub(crate) fn describe_client(
     Some(client)
 }
 
+/// The client's address alone, before the request was described: as [`describe_client`] would find it.
+pub(crate) fn client_address(head: &RequestHead, peer: &Peer, policy: Option<&ClientPolicy>) -> IpAddr {
+    policy.map_or(peer.address, |policy| claims::read(&head.headers, peer.address, policy).chain.client())
+}
+
 fn describe(head: &mut RequestHead, client: &Peer, chain: HeaderValue, host: Option<HeaderValue>) {
     let headers = &mut head.headers;
     headers.insert(FOR, chain);

@@ -22,6 +22,7 @@ mod balance;
 mod cookie;
 mod course;
 mod failure;
+mod filters;
 mod forwarding;
 mod grpc;
 mod link;

@@ -11,6 +11,7 @@ mod pods;
 mod policy;
 mod references;
 mod remotes;
+mod routing;
 mod rules;
 mod slices;
 mod upstream;

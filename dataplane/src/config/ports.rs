@@ -1,13 +1,13 @@
 //! What a port serves, kept by the pools that share it, so that a pool changes its part and no other is looked at.
 
-use super::convert::{ListenerProtocol, ListenerSpec, PathSpec, PoolSpec};
+use super::convert::{ListenerProtocol, ListenerSpec, PoolSpec};
 use super::{hosts, routes};
 use crate::snapshot::{Clients, ListenerLimits};
 use crate::tls::HostCertificates;
 use lb_core::addresses::ClientPolicy;
 use lb_core::backend::BackendSet;
 use lb_core::path::PathPolicy;
-use lb_core::route::{Entry, PathMatch, Route, RouteParts, RouteTable};
+use lb_core::route::{Entry, Route, RouteParts, RouteTable};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -224,15 +224,7 @@ fn entries<'a>(
 ) -> impl Iterator<Item = Entry<'a>> {
     spec.rules.iter().zip(of_rules).flat_map(move |(rule, route)| {
         let hosts = hosts::common(&listener.hostnames, &rule.hostnames);
-        hosts.into_iter().flat_map(move |host| {
-            rule.paths.iter().map(move |path| {
-                let path = match path {
-                    PathSpec::Exact(path) => PathMatch::Exact(path),
-                    PathSpec::Prefix(path) => PathMatch::Prefix(path),
-                };
-                (host, path, route)
-            })
-        })
+        hosts.into_iter().flat_map(move |host| rule.matches.iter().map(move |wanted| (host, wanted, route)))
     })
 }
 

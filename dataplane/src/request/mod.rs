@@ -3,14 +3,17 @@
 //! This is the one place that knows the stages and their order; no stage knows another. Here is the way of a request as a
 //! whole; [`attempt`] is what is done again where a backend fails.
 
+mod asked;
 mod attempt;
 mod hedge;
 mod intake;
+mod mirror;
 mod waits;
 
 use crate::connection::Peer;
 use crate::course::Course;
-use crate::failure::{self, Asked, Failure};
+use crate::failure::{self, Failure};
+use crate::filters::{self, Edited};
 use crate::forwarding;
 use crate::grpc;
 use crate::message::{Frame, RequestBody, RequestHead, ResponseHead, ResponseSink};
@@ -20,6 +23,7 @@ use crate::retry::Attempts;
 use crate::timer::Deadline;
 use crate::wire::poll_once;
 use crate::worker::Worker;
+use asked::Asked;
 use attempt::Attempt;
 pub(crate) use attempt::{Tunnel, TunnelTo};
 use bytes::Bytes;
@@ -27,7 +31,8 @@ use hedge::Hedge;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use intake::Intake;
-use lb_core::route::FallbackResponse;
+use lb_core::route::{Answer, FallbackResponse, Filters, Found};
+use mirror::Mirrored;
 use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
 use waits::{Placed, Waits};
@@ -62,7 +67,7 @@ pub(crate) async fn serve(
     deadline: &Deadline,
 ) -> Outcome {
     let began = Instant::now();
-    let sink = &mut Telling::new(sink);
+    let sink = &mut Edited::new(Telling::new(sink));
     let (status, outcome) = match forward(worker, peer, &mut head, body, sink, deadline).await {
         Ok((status, None)) => (status, Outcome::Answered),
         Ok((status, Some(tunnel))) => (status, Outcome::Upgraded(tunnel)),
@@ -74,7 +79,7 @@ pub(crate) async fn serve(
             if !body.has_ended() {
                 sink.close_after();
             }
-            match answer(sink, failure, &Asked::new(&head.method, &head.headers), deadline).await {
+            match answer(sink, failure, &failure::Asked::new(&head.method, &head.headers), deadline).await {
                 Ok(()) => (failure.answer().0, Outcome::Answered),
                 Err(gone) => (gone.answer().0, Outcome::Aborted),
             }
@@ -101,7 +106,7 @@ async fn skip_what_came(body: &mut impl RequestBody) {
 pub(crate) async fn answer(
     sink: &mut impl ResponseSink,
     failure: Failure,
-    asked: &Asked,
+    asked: &failure::Asked,
     deadline: &Deadline,
 ) -> Result<(), Failure> {
     let (head, body) = failure.response(asked);
@@ -130,22 +135,35 @@ async fn forward(
     peer: &Peer,
     head: &mut RequestHead,
     body: &mut impl RequestBody,
-    sink: &mut Telling<'_, impl ResponseSink>,
+    sink: &mut Edited<Telling<'_, impl ResponseSink>>,
     deadline: &Deadline,
 ) -> Result<Done, Failure> {
     // 1. Configuration: one load, and everything below is of that version.
     let snapshot = worker.snapshot();
     let listener = snapshot.listeners.get(&peer.port).ok_or(Failure::NoRoute)?;
-    // 2. Route: host and path say which backend sets may answer; the path in the form that the backend will read.
+    // 2. Route: host, path and what else is asked for say which backend sets may answer; the path in the form that the
+    // backend will read.
     head.settle_target(listener.limits.uri_bytes_max, listener.paths)?;
-    let route = listener.routes.find(&head.host(), head.path()).ok_or(Failure::NoRoute)?;
+    let asked = Asked { head, peer, listener };
+    let found = listener.routes.find(&head.host(), head.path(), &asked);
+    let Found { route, prefix_bytes } = found.ok_or(Failure::NoRoute)?;
+    if let Some(filters) = &route.filters {
+        sink.follow(filters, &head.headers);
+    }
     // 3. Policy: the backend learns who asks, and the client's own claims end here. From here on the client is whom
     // trusted proxies named, if there are any.
     let client = forwarding::describe_client(head, peer, listener.client_policy(&route.pool));
     let peer = client.as_ref().unwrap_or(peer);
     // 4. Guards: from where it comes, and how many came before.
-    worker.admit(route, head, peer, sink)?;
-    // 5. Session: what the request says of where it is at home. A backend does not see our cookie.
+    worker.admit(route, head, peer, &mut sink.sink)?;
+    // 5. Filters: what is not taken, what is answered here, and what the backend is asked in place of what came.
+    let filters = route.filters.as_deref();
+    if let Some(answer) =
+        filters.map(|filters| answered(filters, head, peer, prefix_bytes, sink)).transpose()?.flatten()
+    {
+        return answer.send(body, sink, &head.method, deadline).await;
+    }
+    // 6. Session: what the request says of where it is at home. A backend does not see our cookie.
     let mut session = route.sessions.as_ref().map(|sessions| worker.session(sessions, head, peer));
     if let Some(session) = &mut session {
         session.recall().await;
@@ -162,15 +180,16 @@ async fn forward(
         course.begin_sending();
         course.while_client(body.read_ahead()).await?;
     }
+    let mirrored = Mirrored::of(filters, worker, head, peer);
     loop {
         course.begin_wait();
-        // 6. Balance: the set by match, session or share, the backend by the set's algorithm, a free slot on it.
+        // 7. Balance: the set by match, session or share, the backend by the set's algorithm, a free slot on it.
         let waits = Waits { worker, course: &course };
         let target = match waits.place(route, (head, peer), &session, &attempts.tried, sink).await? {
             Placed::Backend(target) => target,
             Placed::Response(response) => return say(sink, response, &head.method, &course).await,
         };
-        // 7. One attempt: a connection, the exchange over it, and what came of it.
+        // 8. One attempt: a connection, the exchange over it, and what came of it.
         course.begin_attempt();
         let attempt =
             Attempt { worker, course: &course, attempts: &attempts, is_kept: &is_kept, session: &session };
@@ -182,10 +201,13 @@ async fn forward(
             }
         };
         let (failed, target) = match ended {
-            Ok(done) => return Ok(done),
+            Ok(done) => {
+                mirrored.send(worker, head, peer, || body.copy());
+                return Ok(done);
+            }
             Err(failed) => *failed,
         };
-        // 8. Retry: what does no harm twice, while there is time, and budget for it.
+        // 9. Retry: what does no harm twice, while there is time, and budget for it.
         if course.is_over() {
             return Err(failed.failure);
         }
@@ -195,6 +217,73 @@ async fn forward(
     }
 }
 
+/// An answer of a filter's.
+struct Ours {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+impl Ours {
+    async fn send(
+        self,
+        body: &mut impl RequestBody,
+        sink: &mut impl ResponseSink,
+        method: &Method,
+        deadline: &Deadline,
+    ) -> Result<Done, Failure> {
+        skip_what_came(body).await;
+        if !body.has_ended() {
+            sink.close_after();
+        }
+        let (head, body) = ResponseHead::of_ours(self.status, self.headers, self.body, method);
+        write(sink, head, body, deadline).await?;
+        Ok((self.status, None))
+    }
+}
+
+/// Takes a request through the filters of its route: refused, answered here, or changed for the backend.
+fn answered<S>(
+    filters: &Filters,
+    head: &mut RequestHead,
+    peer: &Peer,
+    prefix_bytes: usize,
+    sink: &mut Edited<S>,
+) -> Result<Option<Ours>, Failure> {
+    let empty = |(status, headers)| Ours { status, headers, body: Bytes::new() };
+    if let Some(cors) = &filters.cors
+        && let Some(headers) = filters::preflight(cors, &head.method, &head.headers)
+    {
+        return Ok(Some(empty((StatusCode::NO_CONTENT, headers))));
+    }
+    if let Some(validation) = &filters.validation {
+        sink.check(head, validation)?;
+    }
+    match &filters.answer {
+        Some(Answer::Redirect(redirect)) => {
+            return Ok(Some(empty(filters::redirect(head, peer, redirect, prefix_bytes))));
+        }
+        Some(Answer::Response(response)) => {
+            let (status, headers, body) = configured(response);
+            return Ok(Some(Ours { status, headers, body }));
+        }
+        None => {}
+    }
+    filters::change(&mut head.headers, &filters.request_headers);
+    if let Some(rewrite) = &filters.rewrite {
+        filters::rewrite(head, rewrite, prefix_bytes)?;
+    }
+    Ok(None)
+}
+
+/// A configured answer, ready to be sent.
+fn configured(response: &FallbackResponse) -> (StatusCode, HeaderMap, Bytes) {
+    let status = StatusCode::from_u16(response.status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+    let kind = HeaderValue::from_str(&response.content_type);
+    let headers = kind.ok().map(|kind| (CONTENT_TYPE, kind)).into_iter().collect();
+    (status, headers, Bytes::copy_from_slice(&response.body))
+}
+
 /// Says what was configured in place of a backend's answer.
 async fn say(
     sink: &mut impl ResponseSink,
@@ -202,12 +291,8 @@ async fn say(
     method: &Method,
     course: &Course<'_>,
 ) -> Result<Done, Failure> {
-    let status = StatusCode::from_u16(response.status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
-    let kind = HeaderValue::from_str(&response.content_type);
-    let mut headers = HeaderMap::new();
+    let (status, mut headers, body) = configured(response);
     headers.insert(failure::REASON_HEADER, HeaderValue::from_static("fallback"));
-    headers.extend(kind.ok().map(|kind| (CONTENT_TYPE, kind)));
-    let body = Bytes::copy_from_slice(&response.body);
     let (head, body) = ResponseHead::of_ours(status, headers, body, method);
     write(sink, head, body, course.deadline()).await?;
     Ok((status, None))

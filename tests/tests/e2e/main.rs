@@ -21,6 +21,7 @@ mod protocols;
 mod quickstart;
 mod readiness;
 mod resilience;
+mod routing;
 mod secured_stream;
 mod separate_processes;
 mod sessions;

@@ -50,7 +50,7 @@ impl<'a> IpRulesRead<'a> {
     }
 }
 
-fn networks(field: &str, wire: &[String], max: usize) -> Result<Vec<IpNet>, Rejection> {
+pub(super) fn networks(field: &str, wire: &[String], max: usize) -> Result<Vec<IpNet>, Rejection> {
     if wire.len() > max {
         let reason = format!("{} networks are too many: use at most {max}", wire.len());
         return Err(Rejection::new(field, reason));
