@@ -52,7 +52,11 @@ pub fn definition() -> Result<Value, serde_json::Error> {
 /// # Errors
 /// As [`definition`].
 pub fn definition_yaml() -> Result<String, serde_saphyr::SerializeError> {
-    let yaml = serde_saphyr::to_string(&definition().map_err(|error| error.to_string())?)?;
+    // One blank for each level: with two, half of the text would be blanks.
+    let mut options = serde_saphyr::SerializerOptions::default();
+    options.indent_step = 1;
+    let definition = definition().map_err(|error| error.to_string())?;
+    let yaml = serde_saphyr::to_string_with_options(&definition, options)?;
     Ok(format!(
         "# Generated from crds/src/pool.rs by `cargo run -p weir-crds --bin weir-crdgen`. Do not edit.\n{yaml}"
     ))

@@ -3,6 +3,7 @@
 #![allow(clippy::duplicated_attributes, reason = "each printcolumn has a type_ of its own")]
 
 mod backend_set;
+mod backend_tls;
 mod client_address;
 mod connections;
 mod data_plane;
@@ -10,6 +11,7 @@ mod endpoint_selector;
 mod filters;
 mod health_check;
 mod limits;
+mod listener_tls;
 mod load_balancing;
 mod matches;
 mod rate_limit;
@@ -22,6 +24,7 @@ pub use backend_set::{
     BackendSet, CLUSTERS_MAX, DnsSource, IpFamily, KubeconfigRef, OtherCluster, SECRET_KEY_BYTES_MAX,
     SECRET_KEY_PATTERN, ServiceSource, StaticBackend, StaticSource,
 };
+pub use backend_tls::{BackendTls, SubjectAltName, SubjectAltNameType, WellKnownCaCertificates};
 pub use client_address::{
     ClientAddress, ClientAddressSource, ForwardedHeader, TRUSTED_HOPS_MAX, TRUSTED_NETWORKS_MAX,
 };
@@ -52,6 +55,9 @@ pub use limits::{
     BODY_BYTES_RANGE, BODY_PACE_RANGE, CONNECTIONS_RANGE, CONTROL_FRAMES_RANGE, DotSegments, DoubleSlashes,
     EncodedSlashes, HANDSHAKES_RANGE, HEAD_BYTES_RANGE, HEADERS_RANGE, LISTENER_STREAMS_RANGE,
     ListenerLimits, PathPolicy, RESETS_RANGE, RequestLimits, URI_BYTES_RANGE,
+};
+pub use listener_tls::{
+    CipherPolicy, ClientCertificateForward, ClientValidation, ClientValidationMode, ListenerTls, TlsVersion,
 };
 pub use load_balancing::{
     Algorithm, ConsistentHash, HashKey, KEY_NAME_BYTES_MAX, LOAD_PERCENT_MAX, LOAD_PERCENT_MIN,
@@ -108,6 +114,16 @@ pub const HOSTNAME_BYTES_MAX: usize = 253;
 pub const DNS_HOSTNAME_BYTES_MAX: usize = 254;
 /// Bytes of the name of a listener, rule, backend set or static backend.
 pub const NAME_BYTES_MAX: usize = 63;
+/// Secrets with certificates of authorities that one set, or one listener, trusts.
+pub const TLS_AUTHORITIES_MAX: usize = 8;
+/// Names of which a backend's certificate must have one.
+pub const TLS_ALTERNATIVE_NAMES_MAX: usize = 5;
+/// Bytes of a URI in a certificate.
+pub const TLS_URI_BYTES_MAX: usize = 253;
+/// A URI with its scheme: visible ASCII.
+pub const TLS_URI_PATTERN: &str = "^[a-zA-Z][a-zA-Z0-9+.-]*:[!-~]+$";
+/// A name in DNS, lower case, without a wildcard and without a dot at its end; no address.
+pub const DNS_NAME_PATTERN: &str = "^([a-z0-9]([-a-z0-9]*[a-z0-9])?[.])*[a-z]([-a-z0-9]*[a-z0-9])?$";
 /// Bytes of a path, of a value that a match asks for, and of an expression for one.
 pub const PATH_BYTES_MAX: usize = 1024;
 /// Bytes of the name of a header, parameter or cookie.
@@ -368,19 +384,6 @@ pub enum Protocol {
     #[serde(rename = "HTTPS")]
     #[allow(missing_docs, reason = "a doc comment here would turn the schema's enum into oneOf")]
     Https,
-}
-
-/// How a listener ends TLS.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct ListenerTls {
-    /// Secrets of type kubernetes.io/tls, 1 to 16, chosen by the name that the client asks for (SNI); the first
-    /// one answers a client that asks for none.
-    #[schemars(
-        length(min = 1, max = CERTIFICATES_MAX),
-        extend("x-kubernetes-list-type" = "atomic")
-    )]
-    pub certificate_refs: Vec<SecretReference>,
 }
 
 /// A Secret.

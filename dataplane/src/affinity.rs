@@ -52,6 +52,7 @@ mod tests {
             address: ip.parse().expect("an address"),
             ip: HeaderValue::from_static(ip),
             limits: std::sync::Arc::default(),
+            secured: None,
         }
     }
 

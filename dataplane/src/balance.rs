@@ -358,7 +358,14 @@ mod tests {
     fn peer() -> Peer {
         let ip = http::HeaderValue::from_static("192.0.2.1");
         let address = [192, 0, 2, 1].into();
-        Peer { port: 80, scheme: crate::connection::Scheme::Http, address, ip, limits: Arc::default() }
+        Peer {
+            port: 80,
+            scheme: crate::connection::Scheme::Http,
+            address,
+            ip,
+            limits: Arc::default(),
+            secured: None,
+        }
     }
 
     fn ask_of<'a>(head: &'a RequestHead, peer: &'a Peer) -> Ask<'a> {

@@ -3,19 +3,21 @@
 use crate::http2::carried::Carried;
 use crate::request::Tunnel;
 use crate::snapshot::{ListenerLimits, Protocol};
+use crate::tls::Termination;
+use crate::tls::clients::Secured;
 use crate::tunnel::Side;
 use crate::wire::{Io, Wire};
 use crate::worker::Worker;
 use crate::{http1, http2, tunnel};
 use bytes::BytesMut;
 use http::HeaderValue;
+use rustls::server::Acceptor;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
+use tokio_rustls::{LazyConfigAcceptor, TlsStream};
 
 /// Longest time for a TLS handshake; the connection is closed past it.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -51,6 +53,8 @@ pub(crate) struct Peer {
     pub(crate) ip: HeaderValue,
     /// Of the listener, as they were when the connection came.
     pub(crate) limits: Arc<ListenerLimits>,
+    /// What is known since the handshake; `None` without TLS.
+    pub(crate) secured: Option<Arc<Secured>>,
 }
 
 /// How the client's bytes are protected.
@@ -74,12 +78,12 @@ pub(crate) async fn serve(worker: Rc<Worker>, port: u16, stream: TcpStream, addr
     let ip = HeaderValue::try_from(address.to_string()).expect("an address is ASCII");
     match protocol {
         Protocol::Http => {
-            let peer = Peer { port, scheme: Scheme::Http, address, ip, limits };
+            let peer = Peer { port, scheme: Scheme::Http, address, ip, limits, secured: None };
             plain(worker, peer, Io::Plain(stream)).await;
         }
-        Protocol::Https(config) => {
-            let peer = Peer { port, scheme: Scheme::Https, address, ip, limits };
-            tls(worker, peer, stream, config).await;
+        Protocol::Https(termination) => {
+            let peer = Peer { port, scheme: Scheme::Https, address, ip, limits, secured: None };
+            tls(worker, peer, stream, termination).await;
         }
     }
 }
@@ -128,11 +132,12 @@ async fn carried(worker: Rc<Worker>, port: u16, stream: Carried, tunnel: Box<Tun
     tunnel::run(&worker, port, Side::Stream(stream), *tunnel).await;
 }
 
-async fn tls(worker: Rc<Worker>, peer: Peer, stream: TcpStream, config: Arc<rustls::ServerConfig>) {
-    let Some(stream) = Box::pin(handshake(&worker, stream, config)).await else {
+async fn tls(worker: Rc<Worker>, mut peer: Peer, stream: TcpStream, termination: Arc<Termination>) {
+    let Some((stream, secured)) = Box::pin(handshake(&worker, stream, termination)).await else {
         worker.counters.handshakes_failed.add(1);
         return;
     };
+    peer.secured = Some(secured);
     let speaks_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let io = Io::Tls(stream);
     if speaks_http2 {
@@ -145,14 +150,27 @@ async fn tls(worker: Rc<Worker>, peer: Peer, stream: TcpStream, config: Arc<rust
 async fn handshake(
     worker: &Worker,
     stream: TcpStream,
-    config: Arc<rustls::ServerConfig>,
-) -> Option<Box<TlsStream<TcpStream>>> {
+    termination: Arc<Termination>,
+) -> Option<(Box<TlsStream<TcpStream>>, Arc<Secured>)> {
     let deadline = worker.timers.deadline();
     deadline.set(Some(HANDSHAKE_TIMEOUT));
     tokio::select! { biased;
-        accepted = TlsAcceptor::from(config).accept(stream) => accepted.ok().map(Box::new),
+        accepted = accept(stream, &termination) => accepted,
         () = deadline.passed() => None,
     }
+}
+
+/// What the client asks for says which policy holds; what it has shown goes with the connection.
+async fn accept(
+    stream: TcpStream,
+    termination: &Termination,
+) -> Option<(Box<TlsStream<TcpStream>>, Arc<Secured>)> {
+    let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await.ok()?;
+    let (policy, config) = termination.of(start.client_hello().server_name().unwrap_or_default())?;
+    let stream = start.into_stream(Arc::clone(config)).await.ok()?;
+    let shown = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    let secured = Secured::new(policy.id(), shown, policy.forward)?;
+    Some((Box::new(stream.into()), Arc::new(secured)))
 }
 
 #[cfg(test)]
@@ -181,6 +199,6 @@ mod tests {
     fn the_task_of_an_idle_connection_is_small() {
         // What a connection holds while it waits, besides its socket: a regression here is paid by each of them.
         // The bound leaves room for the runtime's own part in a kilobyte; features of dependencies move it a little.
-        assert!(size(serve) <= 912, "{} bytes; box what is large where it begins", size(serve));
+        assert!(size(serve) <= 928, "{} bytes; box what is large where it begins", size(serve));
     }
 }

@@ -44,6 +44,10 @@ pub(crate) enum Failure {
     ExpectationFailed,
     #[error("The request did not arrive in time.")]
     RequestSlow,
+    #[error(
+        "Requests for this host need a connection of their own: open one with the host's name in the handshake (SNI)."
+    )]
+    Misdirected,
     #[error("The client went away.")]
     ClientGone,
     // Configuration.
@@ -71,6 +75,8 @@ pub(crate) enum Failure {
     ConnectFailed,
     #[error("A backend did not accept a connection in time.")]
     ConnectTimeout,
+    #[error("No connection to a backend could be secured: {0}.")]
+    BackendTls(&'static str),
     #[error("The backend closed the connection before it answered.")]
     BackendClosed,
     #[error("The backend's answer is not valid HTTP: {0}")]
@@ -115,6 +121,7 @@ impl Failure {
             Self::ProtocolUnsupported => (StatusCode::NOT_IMPLEMENTED, "protocol_unsupported"),
             Self::ExpectationFailed => (StatusCode::EXPECTATION_FAILED, "expectation_failed"),
             Self::RequestSlow => (StatusCode::REQUEST_TIMEOUT, "request_slow"),
+            Self::Misdirected => (StatusCode::MISDIRECTED_REQUEST, "misdirected"),
             // Never sent: there is nobody to send it to. nginx's number in logs.
             Self::ClientGone => (StatusCode::BAD_REQUEST, "client_gone"),
             Self::NoRoute => (StatusCode::NOT_FOUND, "no_route"),
@@ -128,6 +135,7 @@ impl Failure {
             Self::ConnectionLimit => (StatusCode::SERVICE_UNAVAILABLE, "connection_limit"),
             Self::ConnectFailed => (StatusCode::BAD_GATEWAY, "connect_failed"),
             Self::ConnectTimeout => (StatusCode::GATEWAY_TIMEOUT, "connect_timeout"),
+            Self::BackendTls(_) => (StatusCode::BAD_GATEWAY, "backend_tls"),
             Self::BackendClosed => (StatusCode::BAD_GATEWAY, "backend_closed"),
             Self::BackendInvalid(_) => (StatusCode::BAD_GATEWAY, "backend_invalid"),
             Self::BackendTimeout => (StatusCode::GATEWAY_TIMEOUT, "backend_timeout"),
@@ -215,6 +223,7 @@ mod tests {
             Failure::ProtocolUnsupported,
             Failure::ExpectationFailed,
             Failure::RequestSlow,
+            Failure::Misdirected,
             Failure::NoRoute,
             Failure::NoBackend,
             Failure::UpgradeUnsupported,
@@ -226,6 +235,7 @@ mod tests {
             Failure::ConnectionLimit,
             Failure::ConnectFailed,
             Failure::ConnectTimeout,
+            Failure::BackendTls(""),
             Failure::BackendClosed,
             Failure::BackendInvalid(""),
             Failure::BackendTimeout,

@@ -45,7 +45,14 @@ pub(crate) fn describe_client(
     let scheme = told.scheme.unwrap_or(peer.scheme);
     let address = told.chain.client();
     let ip = if address == peer.address { peer.ip.clone() } else { value(&address.to_string()) };
-    let client = Peer { port: peer.port, scheme, address, ip, limits: Arc::clone(&peer.limits) };
+    let client = Peer {
+        port: peer.port,
+        scheme,
+        address,
+        ip,
+        limits: Arc::clone(&peer.limits),
+        secured: peer.secured.clone(),
+    };
     let mut chain = String::new();
     for hop in &told.chain.addresses {
         let comma = if chain.is_empty() { "" } else { ", " };
@@ -71,6 +78,10 @@ fn describe(head: &mut RequestHead, client: &Peer, chain: HeaderValue, host: Opt
     let own = || head.authority.as_ref().map(|authority| value(authority.as_str()));
     if let Some(host) = host.or_else(own) {
         headers.insert(HOST, host);
+    }
+    // Who is connected has shown it, whomever it speaks for.
+    if let Some(secured) = &client.secured {
+        secured.describe(headers);
     }
 }
 
@@ -140,6 +151,7 @@ fn is_claim(name: &HeaderName) -> bool {
             name.get(..FAMILY.len()).is_some_and(|begin| is(FAMILY, begin)) || is("x-real-ip", name)
         }
         Some(b'f') => name == b"forwarded",
+        Some(b'c') => is("client-cert", name) || is("client-cert-chain", name),
         _ => false,
     }
 }
@@ -158,6 +170,7 @@ pub fn fuzz(fields: &[u8]) {
         address: connected,
         ip: value("192.0.2.1"),
         limits: Arc::default(),
+        secured: None,
     };
     let hops_of = |hops| TrustedProxies { networks: None, hops: Some(hops) };
     for claims in [Claims::XForwarded, Claims::Forwarded] {
@@ -170,16 +183,19 @@ pub fn fuzz(fields: &[u8]) {
         for name in [&FOR, &PROTO, &HOST, &REAL_IP, &FORWARDED] {
             assert_eq!(headers.get_all(name).iter().count(), 1, "{name}");
         }
+        let written = headers[FOR].as_bytes().split(|&byte| byte == b',').count();
+        if written > HOPS_MAX {
+            continue;
+        }
         let next = |claims| {
-            let policy = ClientPolicy { trusted: hops_of(HOPS_MAX), claims, sends_forwarded: false };
+            let policy = ClientPolicy { trusted: hops_of(written), claims, sends_forwarded: false };
             claims::read(headers, [198, 51, 100, 1].into(), &policy)
         };
         let (plain, standard) = (next(Claims::XForwarded), next(Claims::Forwarded));
         assert_eq!(plain, standard, "the two ways say different things");
-        assert_eq!(plain.chain.addresses.iter().rev().nth(1), Some(&connected));
-        if plain.chain.addresses.len() <= HOPS_MAX {
-            assert_eq!((plain.chain.client(), plain.scheme), (client.address, Some(client.scheme)));
-        }
+        let addresses = &plain.chain.addresses;
+        assert_eq!((addresses.len(), addresses[written - 1]), (written + 1, connected));
+        assert_eq!((plain.chain.client(), plain.scheme), (client.address, Some(client.scheme)));
     }
 }
 
@@ -197,7 +213,14 @@ mod tests {
 
     fn peer() -> Peer {
         let ip = HeaderValue::from_static("192.0.2.1");
-        Peer { port: 80, scheme: Scheme::Http, address: [192, 0, 2, 1].into(), ip, limits: Arc::default() }
+        Peer {
+            port: 80,
+            scheme: Scheme::Http,
+            address: [192, 0, 2, 1].into(),
+            ip,
+            limits: Arc::default(),
+            secured: None,
+        }
     }
 
     #[test]

@@ -160,7 +160,9 @@ pub(crate) fn of_failure(failure: Failure, is_answered: bool) -> Option<OutcomeK
         Failure::BackendClosed | Failure::BackendInvalid(_) => Some(OutcomeKind::Error),
         Failure::BackendTimeout if is_answered => Some(OutcomeKind::Error),
         Failure::BackendTimeout => Some(OutcomeKind::Timeout),
-        Failure::ConnectFailed | Failure::ConnectTimeout => Some(OutcomeKind::ConnectFailure),
+        Failure::ConnectFailed | Failure::ConnectTimeout | Failure::BackendTls(_) => {
+            Some(OutcomeKind::ConnectFailure)
+        }
         Failure::ClientGone if !is_answered => Some(OutcomeKind::Abandoned),
         _ => None,
     }

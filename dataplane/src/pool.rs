@@ -6,15 +6,15 @@
 
 use crate::http1;
 use crate::http2;
+use crate::wire::Io;
 use bytes::BytesMut;
 use foldhash::HashMap;
-use lb_core::backend::{Connected, Live, SetPolicy, UpstreamProtocol, Wanted};
+use lb_core::backend::{Connected, Live, SetPolicy, TlsProfile, UpstreamProtocol, Wanted};
 use lb_core::connections::{ConnectionId, Keep, Origin, Pool, Shared};
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::net::TcpStream;
 
 /// Where requests of this worker and of others wait for connections to one backend, one in so many goes to the others:
 /// a connection cannot move, and closing one to open another costs more than a request.
@@ -37,8 +37,8 @@ pub(crate) struct Http1 {
 }
 
 impl Http1 {
-    pub(crate) fn new(stream: TcpStream, connected: Connected) -> Self {
-        Self { connection: http1::client::Connection::new(stream), connected, idle: None }
+    pub(crate) fn new(io: Io, connected: Connected) -> Self {
+        Self { connection: http1::client::Connection::new(io), connected, idle: None }
     }
 
     fn is_usable(&self) -> bool {
@@ -86,6 +86,8 @@ pub(crate) struct Pools {
 #[derive(Debug)]
 struct Kept {
     live: Arc<Live>,
+    /// Of all connections here: none that was secured otherwise is ever used.
+    tls: Option<TlsProfile>,
     started: Instant,
     /// As the set said last.
     keep: Cell<Keep>,
@@ -126,9 +128,15 @@ impl Pools {
     fn of(&self, live: &Arc<Live>, policy: &SetPolicy) -> Rc<Kept> {
         let keep = Keep::of(&policy.connections, self.index, self.count);
         let mut backends = self.backends.borrow_mut();
-        let kept = backends.entry(Arc::as_ptr(live).addr()).or_insert_with(|| {
+        let at = Arc::as_ptr(live).addr();
+        // What is idle goes with the entry; exchanges that go on have their connections themselves.
+        if backends.get(&at).is_some_and(|kept| kept.tls != policy.tls) {
+            backends.remove(&at);
+        }
+        let kept = backends.entry(at).or_insert_with(|| {
             Rc::new(Kept {
                 live: Arc::clone(live),
+                tls: policy.tls.clone(),
                 started: self.started,
                 keep: Cell::new(keep),
                 idle: RefCell::default(),
@@ -142,8 +150,10 @@ impl Pools {
         Rc::clone(kept)
     }
 
-    fn known(&self, live: &Arc<Live>) -> Option<Rc<Kept>> {
-        self.backends.borrow().get(&Arc::as_ptr(live).addr()).cloned()
+    /// `None` also where the connections are secured otherwise than the policy says.
+    fn known(&self, live: &Arc<Live>, policy: &SetPolicy) -> Option<Rc<Kept>> {
+        let backends = self.backends.borrow();
+        backends.get(&Arc::as_ptr(live).addr()).filter(|kept| kept.tls == policy.tls).cloned()
     }
 
     /// A kept connection that nobody closed as far as can be seen. It may still turn out closed.
@@ -153,7 +163,7 @@ impl Pools {
         policy: &SetPolicy,
         freshness: Freshness,
     ) -> Option<Connection> {
-        let kept = self.known(live)?;
+        let kept = self.known(live, policy)?;
         match policy.protocol {
             UpstreamProtocol::Http1 => {
                 let (now, mut idle) = (kept.now(), kept.idle.borrow_mut());
@@ -193,7 +203,7 @@ impl Pools {
         if let Connection::Http1(mut connection) = connection
             && connection.connection.buf.is_empty()
         {
-            let kept = self.of(live, policy);
+            let Some(kept) = self.known(live, policy) else { return };
             if kept.owes_it_to_others() {
                 return;
             }
@@ -204,17 +214,17 @@ impl Pools {
     }
 
     /// A kept connection turned out closed before anything came back.
-    pub(crate) fn found_closed(&self, connection: &Connection, live: &Arc<Live>) {
+    pub(crate) fn found_closed(&self, connection: &Connection, live: &Arc<Live>, policy: &SetPolicy) {
         if let Connection::Http1(Http1 { idle: Some(idle), .. }) = connection
-            && let Some(kept) = self.known(live)
+            && let Some(kept) = self.known(live, policy)
         {
             kept.idle.borrow_mut().found_closed(kept.now(), *idle);
         }
     }
 
     /// Whether a connection of HTTP/2 is being opened: requests that find none share it then.
-    pub(crate) fn is_opening(&self, live: &Arc<Live>) -> bool {
-        self.known(live).is_some_and(|kept| kept.opening.get() > 0)
+    pub(crate) fn is_opening(&self, live: &Arc<Live>, policy: &SetPolicy) -> bool {
+        self.known(live, policy).is_some_and(|kept| kept.opening.get() > 0)
     }
 
     /// Counts a request as waiting for a connection until the guard drops.

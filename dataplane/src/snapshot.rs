@@ -3,6 +3,7 @@
 //! Made by `config`, read by every stage of the request path, once per request. What changes often, the members
 //! of a backend set, lives in a cell of its own inside ([`lb_core::backend::BackendSet`]).
 
+use crate::tls::Termination;
 use crate::{connection, http1};
 use arc_swap::ArcSwap;
 use foldhash::HashMap;
@@ -118,7 +119,7 @@ pub enum Protocol {
     /// HTTP/1.1, or HTTP/2 by prior knowledge.
     Http,
     /// TLS, then HTTP/2 or HTTP/1.1 by ALPN.
-    Https(Arc<rustls::ServerConfig>),
+    Https(Arc<Termination>),
 }
 
 /// The cell that holds the snapshot in force.

@@ -4,10 +4,16 @@
 //! default first. No message of this module holds key material: errors of the PEM decoder quote their input, and
 //! are not passed on for keys.
 
+pub mod backends;
+pub(crate) mod clients;
+pub mod policies;
 pub mod tickets;
 
 use lb_core::host::HostMap;
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use policies::{PolicyId, TlsPolicy};
+use rustls::SupportedCipherSuite;
+use rustls::crypto::CryptoProvider;
+use rustls::crypto::aws_lc_rs::{self, kx_group};
 use rustls::server::{ClientHello, ProducesTickets, ResolvesServerCert, ServerConfig};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject as _;
@@ -22,7 +28,12 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 /// Protocols offered by ALPN, in the order of preference.
 pub const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
-static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| Arc::new(aws_lc_rs::default_provider()));
+/// The hybrid of X25519 and ML-KEM comes first: what is recorded today is to stay secret when there are quantum computers.
+static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
+    let kx_groups =
+        vec![kx_group::X25519MLKEM768, kx_group::X25519, kx_group::SECP256R1, kx_group::SECP384R1];
+    Arc::new(CryptoProvider { kx_groups, ..aws_lc_rs::default_provider() })
+});
 
 /// A certificate that cannot be used. Each names the Secret that it came from.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -106,41 +117,80 @@ pub struct HostCertificates {
     pub hosts: Vec<Option<String>>,
     /// At least one.
     pub certificates: Vec<Arc<ServerCertificate>>,
+    /// What is asked of those handshakes.
+    pub policy: Arc<TlsPolicy>,
 }
 
 impl PartialEq for HostCertificates {
     /// The very same certificates: a renewed one is another, whatever it holds.
     fn eq(&self, other: &Self) -> bool {
-        let Self { hosts, certificates } = self;
+        let Self { hosts, certificates, policy } = self;
         *hosts == other.hosts
+            && *policy == other.policy
             && certificates.len() == other.certificates.len()
             && certificates.iter().zip(&other.certificates).all(|(a, b)| Arc::ptr_eq(a, b))
     }
 }
 
-/// TLS 1.2 and 1.3, HTTP/2 and HTTP/1.1 by ALPN. Early data is not accepted, since it can be replayed.
+/// TLS of one port: HTTP/2 and HTTP/1.1 by ALPN. Early data is not accepted, since it can be replayed.
 ///
 /// The certificate is chosen by SNI in two steps, so that no listener answers for a host of another, whatever names its
 /// certificates have. First the listener that has the host, as for routes ([`lb_core::host`]); where two have the same
-/// one, the first. Then its certificate: of an exact name, of a wildcard, or its first one. A handshake without SNI, or
-/// for a host that nobody has, goes to the listener of every host, or else to the first listener.
+/// one, the first. Then its certificate: of an exact name, of a wildcard, or any; of several the first that the client can
+/// verify. A handshake without SNI, or for a host that nobody has, goes to the listener of every host, or else to the
+/// first listener.
 ///
-/// With the same `tickets` as before, sessions outlive a change of certificates.
-#[must_use]
-pub fn server_config<'a>(
-    listeners: impl Iterator<Item = &'a HostCertificates>,
-    tickets: Arc<dyn ProducesTickets>,
-) -> Arc<ServerConfig> {
-    let mut config = ServerConfig::builder_with_provider(Arc::clone(&PROVIDER))
-        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
-        .expect("the provider has cipher suites for both versions")
-        .with_no_client_auth()
-        .with_cert_resolver(Arc::new(BySni::new(listeners)));
-    config.alpn_protocols = ALPN.map(<[u8]>::to_vec).to_vec();
-    config.ticketer = tickets;
-    config.max_early_data_size = 0;
-    config.send_half_rtt_data = false;
-    Arc::new(config)
+/// That listener's policy holds for the handshake, and for its requests: [`Termination::admits`].
+#[derive(Debug)]
+pub struct Termination {
+    by_sni: Arc<BySni>,
+    /// Each policy once.
+    configs: Vec<(PolicyId, Arc<ServerConfig>)>,
+}
+
+impl Termination {
+    /// With the same `tickets` of a policy as before, sessions outlive a change of certificates. A policy without tickets
+    /// resumes none.
+    #[must_use]
+    pub fn new<'a>(
+        listeners: impl Iterator<Item = &'a HostCertificates> + Clone,
+        tickets: impl Fn(PolicyId) -> Option<Arc<dyn ProducesTickets>>,
+    ) -> Self {
+        let by_sni = Arc::new(BySni::new(listeners.clone()));
+        let mut configs: Vec<(PolicyId, Arc<ServerConfig>)> = Vec::new();
+        for policy in listeners.map(|listener| &listener.policy) {
+            if configs.iter().all(|(id, _)| *id != policy.id()) {
+                let mut config = policy.builder().with_cert_resolver(Arc::<BySni>::clone(&by_sni));
+                config.alpn_protocols = ALPN.map(<[u8]>::to_vec).to_vec();
+                config.max_early_data_size = 0;
+                config.send_half_rtt_data = false;
+                match tickets(policy.id()) {
+                    Some(tickets) => config.ticketer = tickets,
+                    None => config.send_tls13_tickets = 0,
+                }
+                configs.push((policy.id(), Arc::new(config)));
+            }
+        }
+        Self { by_sni, configs }
+    }
+
+    /// How a handshake for this name goes on; empty where the client sent none.
+    #[must_use]
+    pub fn of(&self, name: &str) -> Option<(&Arc<TlsPolicy>, &Arc<ServerConfig>)> {
+        let name = name.to_ascii_lowercase();
+        let policy = &self.by_sni.owner(&name)?.policy;
+        let (_, config) = self.configs.iter().find(|(id, _)| *id == policy.id())?;
+        Some((policy, config))
+    }
+
+    /// Whether requests for this host may come over a connection that was secured under this policy. `host` is lower case.
+    #[must_use]
+    pub fn admits(&self, policy: PolicyId, host: &str) -> bool {
+        match self.configs.as_slice() {
+            [(only, _)] => *only == policy,
+            _ => self.by_sni.owner(host).is_some_and(|owner| owner.policy.id() == policy),
+        }
+    }
 }
 
 fn dns_names(leaf: &CertificateDer<'_>) -> Option<Vec<String>> {
@@ -165,7 +215,7 @@ impl BySni {
     fn new<'a>(listeners: impl IntoIterator<Item = &'a HostCertificates>) -> Self {
         let mut by_sni = Self::default();
         for listener in listeners {
-            let by_name = Arc::new(ByName::new(&listener.certificates));
+            let by_name = Arc::new(ByName::new(&listener.certificates, &listener.policy));
             for host in &listener.hosts {
                 by_sni.owners.ensure(host.as_deref(), || Arc::clone(&by_name));
             }
@@ -175,49 +225,67 @@ impl BySni {
     }
 
     /// `name` is lower case; empty where the client sent none.
-    fn find(&self, name: &str) -> Option<&Arc<CertifiedKey>> {
-        let owner = self.owners.matching(name).next().or(self.first.as_ref())?;
-        owner.find(name).or(owner.first.as_ref())
+    fn owner(&self, name: &str) -> Option<&Arc<ByName>> {
+        self.owners.matching(name).next().or(self.first.as_ref())
+    }
+
+    fn find(&self, name: &str, is_usable: impl Fn(&CertifiedKey) -> bool) -> Option<&Arc<CertifiedKey>> {
+        let owner = self.owner(name)?;
+        let of_name = owner.find(name);
+        let usable = of_name.iter().find(|key| is_usable(key));
+        // One that the client cannot verify says better what is missing than none.
+        usable.or(of_name.first())
     }
 }
 
 impl ResolvesServerCert for BySni {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let name = hello.server_name().unwrap_or_default();
         // rustls checks the form of the name and keeps its case.
-        let has_capitals = name.bytes().any(|byte| byte.is_ascii_uppercase());
-        let found = if has_capitals { self.find(&name.to_ascii_lowercase()) } else { self.find(name) };
-        found.cloned()
+        let name = hello.server_name().unwrap_or_default().to_ascii_lowercase();
+        self.find(&name, |key| is_usable(key, &hello)).cloned()
     }
 }
 
-/// The certificates of one listener. Where two have one name, the first is taken.
-#[derive(Debug, Default)]
+/// Whether a client can verify a signature of this key, and over TLS 1.2 has a cipher suite for it.
+fn is_usable(key: &CertifiedKey, hello: &ClientHello<'_>) -> bool {
+    let offered = PROVIDER.cipher_suites.iter().filter(|own| hello.cipher_suites().contains(&own.suite()));
+    let has_suite = |suite: &SupportedCipherSuite| match suite {
+        SupportedCipherSuite::Tls13(_) => true,
+        SupportedCipherSuite::Tls12(suite) => key.key.choose_scheme(suite.sign).is_some(),
+    };
+    key.key.choose_scheme(hello.signature_schemes()).is_some() && offered.into_iter().any(has_suite)
+}
+
+/// The certificates of one listener, by their names, in the order in which they were given.
+#[derive(Debug)]
 struct ByName {
-    exact: HashMap<String, Arc<CertifiedKey>>,
+    exact: HashMap<String, Vec<Arc<CertifiedKey>>>,
     /// By what follows `*.`; a star stands for one label (RFC 6125, section 6.4.3).
-    wildcard: HashMap<String, Arc<CertifiedKey>>,
-    first: Option<Arc<CertifiedKey>>,
+    wildcard: HashMap<String, Vec<Arc<CertifiedKey>>>,
+    all: Vec<Arc<CertifiedKey>>,
+    policy: Arc<TlsPolicy>,
 }
 
 impl ByName {
-    fn new(certificates: &[Arc<ServerCertificate>]) -> Self {
-        let mut by_name = Self { first: certificates.first().map(|c| Arc::clone(&c.key)), ..Self::default() };
+    fn new(certificates: &[Arc<ServerCertificate>], policy: &Arc<TlsPolicy>) -> Self {
+        let (mut exact, mut wildcard) = (HashMap::<_, Vec<_>>::new(), HashMap::<_, Vec<_>>::new());
         for certificate in certificates {
             for name in &certificate.names {
                 let (map, name) = match name.strip_prefix("*.") {
-                    Some(parent) => (&mut by_name.wildcard, parent),
-                    None => (&mut by_name.exact, name.as_str()),
+                    Some(parent) => (&mut wildcard, parent),
+                    None => (&mut exact, name.as_str()),
                 };
-                map.entry(name.to_owned()).or_insert_with(|| Arc::clone(&certificate.key));
+                map.entry(name.to_owned()).or_default().push(Arc::clone(&certificate.key));
             }
         }
-        by_name
+        let all = certificates.iter().map(|certificate| Arc::clone(&certificate.key)).collect();
+        Self { exact, wildcard, all, policy: Arc::clone(policy) }
     }
 
-    fn find(&self, name: &str) -> Option<&Arc<CertifiedKey>> {
+    /// Those for a name; where there is none, all of them.
+    fn find(&self, name: &str) -> &[Arc<CertifiedKey>] {
         let parent = || name.split_once('.').and_then(|(_, parent)| self.wildcard.get(parent));
-        self.exact.get(name).or_else(parent)
+        self.exact.get(name).or_else(parent).unwrap_or(&self.all)
     }
 }
 
@@ -235,6 +303,51 @@ pub(crate) mod tests {
         }
     }
 
+    fn policy() -> Arc<TlsPolicy> {
+        Arc::new(TlsPolicy::new(&push::Tls::default()).expect("the default"))
+    }
+
+    /// The key exchange that a client and a listener of the default policy agree on.
+    fn agreed(groups: Vec<&'static dyn rustls::crypto::SupportedKxGroup>) -> rustls::NamedGroup {
+        let wire = certificate("ns/a", &["a.org"]);
+        let made = Arc::new(ServerCertificate::new(&wire).expect("valid"));
+        let listener = HostCertificates { hosts: vec![None], certificates: vec![made], policy: policy() };
+        let termination = Termination::new([&listener].into_iter(), |_| None);
+        let (_, config) = termination.of("a.org").expect("every host");
+        let mut server = rustls::ServerConnection::new(Arc::clone(config)).expect("complete");
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(&wire.chain_pem).expect("PEM")).expect("a certificate");
+        let provider = CryptoProvider { kx_groups: groups, ..aws_lc_rs::default_provider() };
+        let client = rustls::ClientConfig::builder_with_provider(Arc::new(provider))
+            .with_safe_default_protocol_versions()
+            .expect("suites")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let name = "a.org".try_into().expect("a name");
+        let mut client = rustls::ClientConnection::new(Arc::new(client), name).expect("complete");
+        while client.is_handshaking() || server.is_handshaking() {
+            let mut wire = Vec::new();
+            client.write_tls(&mut wire).expect("memory");
+            server.read_tls(&mut wire.as_slice()).expect("memory");
+            server.process_new_packets().expect("the client is right");
+            let mut wire = Vec::new();
+            server.write_tls(&mut wire).expect("memory");
+            client.read_tls(&mut wire.as_slice()).expect("memory");
+            client.process_new_packets().expect("the listener is right");
+        }
+        server.negotiated_key_exchange_group().expect("one").name()
+    }
+
+    #[test]
+    fn keys_are_agreed_on_against_quantum_computers_with_clients_that_begin_with_it() {
+        let (hybrid, classic) = (kx_group::X25519MLKEM768, kx_group::X25519);
+        assert_eq!(agreed(vec![hybrid, classic]), rustls::NamedGroup::X25519MLKEM768);
+        // A client that begins with another one has sent its share, and no round trip is spent on more.
+        for groups in [vec![classic, hybrid], vec![classic]] {
+            assert_eq!(agreed(groups), rustls::NamedGroup::X25519);
+        }
+    }
+
     #[test]
     fn the_certificate_is_chosen_by_exact_name_then_wildcard_then_order() {
         let made: Vec<Arc<ServerCertificate>> = [
@@ -245,14 +358,13 @@ pub(crate) mod tests {
         .iter()
         .map(|wire| Arc::new(ServerCertificate::new(wire).expect("valid")))
         .collect();
-        let by_name = ByName::new(&made);
-        let chosen =
-            |name| by_name.find(name).and_then(|key| made.iter().position(|c| Arc::ptr_eq(&c.key, key)));
-        assert_eq!(chosen("shop.example.com"), Some(2));
-        assert_eq!(chosen("a.example.com"), Some(1));
-        assert_eq!(chosen("a.b.example.com"), None, "a star stands for one label");
-        assert_eq!(chosen("example.com"), None);
-        assert!(Arc::ptr_eq(by_name.first.as_ref().expect("there are some"), &made[0].key));
+        let by_name = ByName::new(&made, &policy());
+        let place = |key| made.iter().position(|c| Arc::ptr_eq(&c.key, key));
+        let chosen = |name| by_name.find(name).iter().filter_map(place).collect::<Vec<_>>();
+        assert_eq!(chosen("shop.example.com"), [2]);
+        assert_eq!(chosen("a.example.com"), [1, 2]);
+        assert_eq!(chosen("a.b.example.com"), [0, 1, 2], "a star stands for one label");
+        assert_eq!(chosen("example.com"), [0, 1, 2]);
     }
 
     #[test]
@@ -263,6 +375,7 @@ pub(crate) mod tests {
         let of = |hosts: &[Option<&str>], certificates: &[&Arc<ServerCertificate>]| HostCertificates {
             hosts: hosts.iter().map(|host| host.map(ToOwned::to_owned)).collect(),
             certificates: certificates.iter().map(|c| Arc::clone(c)).collect(),
+            policy: policy(),
         };
         let greedy = made("ns/greedy", &["*.example.com", "shop.example.com", "free.org", "shop.org"]);
         let shop = made("ns/shop", &["shop.example.com"]);
@@ -276,7 +389,7 @@ pub(crate) mod tests {
             of(&[None], &[&first, &second]),
         ]);
         let is = |by_sni: &BySni, name: &str, certificate: &Arc<ServerCertificate>| {
-            by_sni.find(name).is_some_and(|key| Arc::ptr_eq(key, &certificate.key))
+            by_sni.find(name, |_| true).is_some_and(|key| Arc::ptr_eq(key, &certificate.key))
         };
         for (name, certificate) in [
             ("blog.example.com", &greedy),

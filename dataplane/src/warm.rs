@@ -4,8 +4,9 @@ use crate::course::Step;
 use crate::failure::Failure;
 use crate::http2;
 use crate::pool::{Http1, Opened};
+use crate::tls::backends;
 use crate::upstream;
-use crate::wire;
+use crate::wire::{self, Io};
 use crate::worker::Worker;
 use lb_core::backend::{BackendSet, Connected, SetPolicy, UpstreamProtocol};
 use socket2::SockRef;
@@ -29,10 +30,15 @@ pub(crate) async fn open(
         // Many streams wait on it, some for as long as they like: a backend that vanished would keep them all.
         let _ = SockRef::from(&stream).set_tcp_keepalive(&wire::keep_alive());
     }
+    let io = match &policy.tls {
+        None => Io::Plain(stream),
+        // On the heap, for few requests begin with a handshake.
+        Some(profile) => Io::Tls(Box::pin(backends::secure(profile, policy.protocol, stream, step)).await?),
+    };
     match policy.protocol {
-        UpstreamProtocol::Http1 => Ok(Opened::Http1(Http1::new(stream, connected))),
+        UpstreamProtocol::Http1 => Ok(Opened::Http1(Http1::new(io, connected))),
         UpstreamProtocol::Http2 => {
-            let connection = step.within(http2::client::Connection::new(stream, connected)).await;
+            let connection = step.within(http2::client::Connection::new(io, connected)).await;
             let connection =
                 connection.ok_or(Failure::ConnectTimeout)?.map_err(|_| Failure::ConnectFailed)?;
             Ok(Opened::Http2(connection))

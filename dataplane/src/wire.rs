@@ -9,11 +9,11 @@ use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::server::TlsStream;
+use tokio_rustls::TlsStream;
 
 /// How long a reset may be behind the end of a connection: 50 ms in all.
 const REFUSAL_WAITS: [Duration; 5] = [
@@ -32,7 +32,7 @@ pub(crate) enum Io {
 }
 
 impl Io {
-    fn socket(&self) -> &TcpStream {
+    pub(crate) fn socket(&self) -> &TcpStream {
         match self {
             Self::Plain(io) => io,
             Self::Tls(io) => io.get_ref().0,
@@ -198,10 +198,11 @@ impl Wire {
     ///
     /// Linux tells the two resets apart: one that follows an end is a broken pipe, another a connection reset.
     pub(crate) async fn was_refused(&self) -> bool {
-        let broken = || match &*self.io.borrow() {
-            Io::Plain(io) => io.take_error(),
-            Io::Tls(_) => Ok(None),
-        };
+        // Over TLS we may answer the end with a record of our own, and that would be reset just as well.
+        if matches!(&*self.io.borrow(), Io::Tls(_)) {
+            return false;
+        }
+        let broken = || self.io.borrow().socket().take_error();
         for wait in REFUSAL_WAITS {
             match broken() {
                 Ok(None) => tokio::time::sleep(wait).await,
@@ -219,7 +220,11 @@ impl Wire {
             Io::Plain(io) => {
                 matches!(io.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
             }
-            Io::Tls(_) => false,
+            // Tickets come after the handshake, and are no answer: what counts is what is left when they were read.
+            Io::Tls(io) => {
+                let mut cx = Context::from_waker(Waker::noop());
+                Pin::new(io).poll_fill_buf(&mut cx).is_pending()
+            }
         }
     }
 }

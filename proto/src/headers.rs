@@ -24,7 +24,8 @@ pub fn is_of_the_connection(name: &str) -> bool {
 #[must_use]
 pub fn says_who_asks(name: &str) -> bool {
     let name = name.replace('_', "-");
-    name.starts_with("x-forwarded-") || name == "x-real-ip" || name == "forwarded"
+    name.starts_with("x-forwarded-")
+        || matches!(&*name, "x-real-ip" | "forwarded" | "client-cert" | "client-cert-chain")
 }
 
 #[cfg(test)]

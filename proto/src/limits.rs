@@ -49,6 +49,18 @@ pub const PROXY_ID_BYTES_MAX: usize = 253;
 /// Certificates in one TLS chain, the leaf included.
 pub const CHAIN_CERTIFICATES_MAX: usize = 16;
 
+/// Certificates of authorities that one set, or one listener, trusts, over all its Secrets.
+pub const AUTHORITY_CERTIFICATES_MAX: usize = 256;
+
+/// Secrets with certificates of authorities that one set, or one listener, names.
+pub const AUTHORITIES_MAX: usize = 8;
+
+/// Names and URIs of which a backend's certificate has to have one (as in the Gateway API).
+pub const ALTERNATIVE_NAMES_MAX: usize = 5;
+
+/// Longest URI of a certificate that is asked for, in bytes.
+pub const URI_NAME_BYTES_MAX: usize = 253;
+
 /// Backends that a controller puts into one set. Each at its longest, they still fit one `PoolUpdate`.
 pub const BACKENDS_PER_SET_MAX: usize = 20_000;
 

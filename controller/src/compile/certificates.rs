@@ -4,6 +4,7 @@
 //! proxy can only refuse a whole configuration. The pair is compared by its public key; what is left to the proxy is
 //! a leaf that webpki reads more strictly than x509-parser does.
 
+use super::authorities::{BACKENDS, CLIENTS, authorities_of, secured_by, trusting_nobody};
 use super::check::quoted;
 use super::references::{Target, is_permitted, not_permitted};
 use super::{ObjectKey, Objects, Reason, SECRETS_MAX, Unread, Warning};
@@ -20,6 +21,17 @@ use weir_proto::push::{self, PoolConfig};
 use x509_parser::prelude::{FromDer as _, X509Certificate, X509Version};
 
 const LEFT_OUT: &str = "the listener serves without it, and not at all without any other";
+
+const LISTENER: Stakes = Stakes { with: "the certificate that it held before serves on", without: LEFT_OUT };
+
+/// What becomes of who names a Secret while it cannot be used.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Stakes {
+    /// Where it could be used before.
+    pub(super) with: &'static str,
+    /// Where it could not, or may not be any more.
+    pub(super) without: &'static str,
+}
 
 /// The certificates of one pool.
 pub(super) struct Certificates<'a> {
@@ -48,46 +60,67 @@ impl<'a> Certificates<'a> {
 
     /// Those of one listener that can be used; `field` is that of its references.
     pub(super) fn of(&mut self, field: &str, tls: &spec::ListenerTls) -> Vec<push::Certificate> {
-        let mut certificates = Vec::new();
-        for (index, reference) in tls.certificate_refs.iter().enumerate() {
-            let own = &self.key.namespace;
-            let secret =
-                ObjectKey::new(reference.namespace.as_deref().unwrap_or(own), reference.name.as_str());
-            if !is_permitted(own, Target::Secret, &secret, self.objects) {
-                let fault = not_permitted(own, Target::Secret, &secret);
-                let rule = format!("{fault} ({LEFT_OUT})");
-                let value = quoted(&secret.namespace);
-                self.warn(format!("{field}[{index}].namespace"), value, rule, Reason::RefNotPermitted);
-                continue;
-            }
-            let source = secret.to_string();
-            let before = certificates_of(self.previous).find(|certificate| certificate.source == source);
-            let compiled = match self.objects.secrets.get(&secret) {
-                None => Err(absent(&secret, self.objects.unread_secrets.get(&secret).copied())),
-                Some(found) => certificate(source, found, before),
-            };
-            let fault = match compiled {
-                Ok(certificate) => {
-                    certificates.push(certificate);
-                    continue;
-                }
-                Err(fault) => fault,
-            };
-            let effect = match before {
-                Some(_) => "the certificate that it held before serves on",
-                None => LEFT_OUT,
-            };
-            self.lacks_any |= before.is_none();
-            certificates.extend(before.cloned());
-            let rule = format!("{fault} ({effect})");
-            let value = quoted(&reference.name);
-            let reason = match self.objects.unread_secrets.get(&secret) {
-                Some(Unread::TooMany) => Reason::LimitReached,
-                _ => Reason::InvalidCertificateRef,
-            };
-            self.warn(format!("{field}[{index}].name"), value, rule, reason);
+        let references = tls.certificate_refs.iter().enumerate();
+        let found = references
+            .filter_map(|(index, reference)| self.pair(&format!("{field}[{index}]"), reference, LISTENER));
+        found.collect()
+    }
+
+    /// A certificate with its key.
+    pub(super) fn pair(
+        &mut self,
+        field: &str,
+        reference: &spec::SecretReference,
+        stakes: Stakes,
+    ) -> Option<push::Certificate> {
+        let previous = self.previous;
+        let before = |source: &str| certificates_of(previous).find(|held| held.source == source);
+        self.read(field, reference, stakes, before, certificate)
+    }
+
+    /// What a Secret holds, or what it held while it cannot be used; a warning says why.
+    pub(super) fn read<T: Clone + 'a>(
+        &mut self,
+        field: &str,
+        reference: &spec::SecretReference,
+        stakes: Stakes,
+        before: impl Fn(&str) -> Option<&'a T>,
+        read: impl Fn(String, &Secret, Option<&T>) -> Result<T, String>,
+    ) -> Option<T> {
+        let own = &self.key.namespace;
+        let secret = ObjectKey::new(reference.namespace.as_deref().unwrap_or(own), reference.name.as_str());
+        if !is_permitted(own, Target::Secret, &secret, self.objects) {
+            let fault = not_permitted(own, Target::Secret, &secret);
+            let rule = format!("{fault} ({})", stakes.without);
+            let value = quoted(&secret.namespace);
+            self.warn(format!("{field}.namespace"), value, rule, Reason::RefNotPermitted);
+            return None;
         }
-        certificates
+        let source = secret.to_string();
+        let before = before(&source);
+        let compiled = match self.objects.secrets.get(&secret) {
+            None => Err(absent(&secret, self.objects.unread_secrets.get(&secret).copied())),
+            Some(found) => read(source, found, before),
+        };
+        let fault = match compiled {
+            Ok(compiled) => return Some(compiled),
+            Err(fault) => fault,
+        };
+        let effect = if before.is_some() { stakes.with } else { stakes.without };
+        self.lacks_any |= before.is_none();
+        let rule = format!("{fault} ({effect})");
+        let value = quoted(&reference.name);
+        let reason = match self.objects.unread_secrets.get(&secret) {
+            Some(Unread::TooMany) => Reason::LimitReached,
+            _ => Reason::InvalidCertificateRef,
+        };
+        self.warn(format!("{field}.name"), value, rule, reason);
+        before.cloned()
+    }
+
+    /// What the pool compiled to before.
+    pub(super) fn previous(&self) -> Option<&'a PoolConfig> {
+        self.previous
     }
 
     fn warn(&mut self, field: String, value: String, rule: String, reason: Reason) {
@@ -102,30 +135,45 @@ pub(super) fn without_revoked(
     config: &PoolConfig,
     objects: &Objects,
 ) -> Option<(PoolConfig, Vec<Warning>)> {
-    let is_permitted = |certificate: &push::Certificate| {
-        let secret = certificate.source.split_once('/');
+    let is_permitted = |source: &str| {
+        let secret = source.split_once('/');
         let secret = secret.map(|(namespace, name)| ObjectKey::new(namespace, name));
         secret.is_some_and(|secret| is_permitted(&pool.namespace, Target::Secret, &secret, objects))
     };
-    if certificates_of(Some(config)).all(is_permitted) {
+    if sources_of(config).all(is_permitted) {
         return None;
     }
     let (mut kept, mut warnings) = (config.clone(), Vec::new());
+    let mut warn = |field: String, source: &str, without: &str| {
+        warnings.push(Warning {
+            pool: pool.clone(),
+            field,
+            value: quoted(source),
+            rule: format!("is a Secret that no ReferenceGrant of its namespace permits any more ({without})"),
+            reason: Reason::RefNotPermitted,
+        });
+    };
     kept.listeners.retain_mut(|listener| {
         let Some(tls) = &mut listener.tls else { return true };
-        for certificate in tls.certificates.extract_if(.., |certificate| !is_permitted(certificate)) {
-            let rule =
-                format!("is a Secret that no ReferenceGrant of its namespace permits any more ({LEFT_OUT})");
-            warnings.push(Warning {
-                pool: pool.clone(),
-                field: "spec.listeners".to_owned(),
-                value: quoted(&certificate.source),
-                rule,
-                reason: Reason::RefNotPermitted,
-            });
+        for certificate in tls.certificates.extract_if(.., |certificate| !is_permitted(&certificate.source)) {
+            warn("spec.listeners".to_owned(), &certificate.source, LEFT_OUT);
         }
-        !tls.certificates.is_empty()
+        let validation = tls.client_validation.iter().flat_map(|own| &own.authorities);
+        let revoked: Vec<_> = validation.filter(|held| !is_permitted(&held.source)).collect();
+        revoked.iter().for_each(|held| warn("spec.listeners".to_owned(), &held.source, CLIENTS.without));
+        revoked.is_empty() && !tls.certificates.is_empty()
     });
+    for set in &mut kept.backend_sets {
+        let Some(tls) = &mut set.tls else { continue };
+        let sources = secured_by(tls).filter(|source| !is_permitted(source)).map(ToOwned::to_owned);
+        let revoked: Vec<_> = sources.collect();
+        for source in &revoked {
+            warn(format!("spec.backendSets[{}].tls", set.name), source, BACKENDS.without);
+        }
+        if !revoked.is_empty() {
+            *tls = trusting_nobody(&tls.hostname);
+        }
+    }
     Some((kept, warnings))
 }
 
@@ -145,10 +193,18 @@ fn absent(secret: &ObjectKey, unread: Option<Unread>) -> String {
     format!("names a Secret in namespace {namespace:?} that the controller {fault}")
 }
 
-/// Those that a configuration holds, listener by listener.
-pub(super) fn certificates_of(config: Option<&PoolConfig>) -> impl Iterator<Item = &push::Certificate> {
+/// The pairs that a configuration holds, those of listeners before those of sets.
+fn certificates_of(config: Option<&PoolConfig>) -> impl Iterator<Item = &push::Certificate> {
     let listeners = config.into_iter().flat_map(|config| &config.listeners);
-    listeners.filter_map(|listener| listener.tls.as_ref()).flat_map(|tls| &tls.certificates)
+    let sets = config.into_iter().flat_map(|config| &config.backend_sets);
+    let of_sets = sets.filter_map(|set| set.tls.as_ref()?.client_certificate.as_ref());
+    listeners.filter_map(|listener| listener.tls.as_ref()).flat_map(|tls| &tls.certificates).chain(of_sets)
+}
+
+/// The Secrets whose contents a configuration holds, as "namespace/name"; not always each once.
+pub(super) fn sources_of(config: &PoolConfig) -> impl Iterator<Item = &str> {
+    let pairs = certificates_of(Some(config)).map(|held| held.source.as_str());
+    pairs.chain(authorities_of(Some(config)).map(|held| held.source.as_str()))
 }
 
 fn certificate(
@@ -192,6 +248,9 @@ fn check_pair(chain_pem: &[u8], key_pem: &[u8]) -> Result<(), String> {
         );
     };
     let Ok(key) = PrivateKeyDer::from_pem_slice(key_pem) else {
+        if key_pem.windows(9).any(|text| text == b"ENCRYPTED") {
+            return fault("tls.key is encrypted, and nobody here has its passphrase: put the bare key there");
+        }
         return fault("tls.key is not a PEM private key: use PKCS#8, PKCS#1 or SEC1");
     };
     match public_key(&key) {

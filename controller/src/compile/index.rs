@@ -1,7 +1,7 @@
 //! Who has to be looked at when something changes: pools by what they refer to, by what they claim, and in the order
 //! in which claims are granted.
 
-use super::certificates::certificates_of;
+use super::certificates::sources_of;
 use super::conflict::{Claimant, Claims, Turn};
 use super::pool::{Claim, secrets_of};
 use super::{CompiledPool, DataPlane, ObjectKey, Origin, SetKey};
@@ -193,8 +193,7 @@ impl Index {
             if serving.is_open() {
                 self.open.insert(key.clone());
             }
-            let sources =
-                certificates_of(Some(&serving.config)).filter_map(|held| held.source.split_once('/'));
+            let sources = sources_of(&serving.config).filter_map(|source| source.split_once('/'));
             namespaces.extend(sources.map(|(namespace, _)| namespace.to_owned()));
         }
         if let Some(awaited) = &outcome.awaited {

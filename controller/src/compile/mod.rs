@@ -19,6 +19,7 @@
 //! Every rule that the definition's schema and CEL state is checked here again, since no API server stands in
 //! front of a folder.
 
+mod authorities;
 mod certificates;
 mod check;
 mod client_address;

@@ -1,5 +1,6 @@
 //! One pool's configuration: listeners, rules, and where the backends of each set come from.
 
+use super::authorities;
 use super::certificates::Certificates;
 use super::check::{Check, quoted};
 use super::limits;
@@ -67,7 +68,7 @@ pub fn plan(
     }
     let sources = sources::planned(key, &pool.spec, &mut check);
     let rules = rules(&pool.spec, &mut check);
-    let backend_sets = backend_sets(key, &pool.spec, &mut check);
+    let backend_sets = backend_sets(key, &pool.spec, &mut check, &mut certificates);
     check_routes(&pool.spec, &mut check);
     let data_plane = DataPlane::new(key, pool.spec.data_plane.as_ref(), &mut check);
     let config = PoolConfig { pool: key.to_string(), listeners, rules, backend_sets };
@@ -89,10 +90,12 @@ pub fn key_of(metadata: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectM
     ObjectKey::new(namespace.unwrap_or(DEFAULT_NAMESPACE), metadata.name.as_deref().unwrap_or_default())
 }
 
-/// The Secrets that a pool's listeners, and other clusters of its sets, name, whether or not it may use them.
+/// The Secrets that a pool's listeners, the TLS and the other clusters of its sets name, whether or not it may use them.
 pub(super) fn secrets_of(key: &ObjectKey, pool: &LoadBalancerPool) -> BTreeSet<ObjectKey> {
     let references = pool.spec.listeners.iter().filter_map(|listener| listener.tls.as_ref());
-    let secrets = references.flat_map(|tls| &tls.certificate_refs).map(|reference| {
+    let references = references.flat_map(|tls| &tls.certificate_refs);
+    let references = references.chain(authorities::references(&pool.spec));
+    let secrets = references.map(|reference| {
         let namespace = reference.namespace.as_deref().unwrap_or(&key.namespace);
         ObjectKey::new(namespace, reference.name.as_str())
     });
@@ -144,13 +147,17 @@ fn check_tls(field: &str, listener: &spec::Listener, check: &mut Check) {
             check.refuse(format!("{field}.tls"), "", rule);
         }
         (spec::Protocol::Https, Some(tls)) => {
-            let field = format!("{field}.tls.certificateRefs");
-            check.count(&field, &tls.certificate_refs, (1, spec::CERTIFICATES_MAX));
-            for (index, reference) in tls.certificate_refs.iter().enumerate() {
-                check.object_name(&format!("{field}[{index}].name"), &reference.name);
-                if let Some(namespace) = &reference.namespace {
-                    check.name(&format!("{field}[{index}].namespace"), namespace);
-                }
+            let refs = format!("{field}.tls.certificateRefs");
+            check.count(&refs, &tls.certificate_refs, (1, spec::CERTIFICATES_MAX));
+            authorities::check_references(&refs, &tls.certificate_refs, check);
+            let is_modern = tls.cipher_policy == Some(spec::CipherPolicy::Modern);
+            if is_modern && tls.min_version == Some(spec::TlsVersion::V1_2) {
+                let rule =
+                    "is not for cipherPolicy Modern, which is TLS 1.3 alone: remove it or set it to 1.3";
+                check.refuse(format!("{field}.tls.minVersion"), "1.2", rule);
+            }
+            if let Some(own) = &tls.client_validation {
+                authorities::check_clients(&format!("{field}.tls.clientValidation"), own, check);
             }
         }
     }
@@ -182,7 +189,7 @@ fn claims_of(field: &str, listener: &spec::Listener, port: u16, rules: &[spec::R
     claims
 }
 
-/// `None` where protocol HTTPS is left without a certificate.
+/// `None` where protocol HTTPS is left without a certificate, or without authorities to verify clients by.
 fn compile_listener(
     field: &str,
     listener: &spec::Listener,
@@ -192,11 +199,15 @@ fn compile_listener(
     let tls = match &listener.tls {
         None => None,
         Some(tls) => {
-            let certificates = certificates.of(&format!("{field}.tls.certificateRefs"), tls);
-            if certificates.is_empty() {
+            let pairs = certificates.of(&format!("{field}.tls.certificateRefs"), tls);
+            let own = tls.client_validation.as_ref();
+            let clients = own.map(|own| {
+                authorities::of_clients(&format!("{field}.tls.clientValidation"), own, certificates)
+            });
+            if pairs.is_empty() || clients == Some(None) {
                 return None;
             }
-            Some(push::Tls { certificates })
+            Some(push::Tls { client_validation: clients.flatten(), ..tls_of(tls, pairs) })
         }
     };
     Some(push::Listener {
@@ -212,6 +223,22 @@ fn compile_listener(
     })
 }
 
+fn tls_of(own: &spec::ListenerTls, certificates: Vec<push::Certificate>) -> push::Tls {
+    let is_modern = own.cipher_policy == Some(spec::CipherPolicy::Modern);
+    let min_version = match own.min_version {
+        Some(spec::TlsVersion::V1_3) => push::TlsVersion::TlsVersion13,
+        None if is_modern => push::TlsVersion::TlsVersion13,
+        Some(spec::TlsVersion::V1_2) | None => push::TlsVersion::TlsVersion12,
+    };
+    let cipher_policy = if is_modern { push::CipherPolicy::Modern } else { push::CipherPolicy::Intermediate };
+    push::Tls {
+        certificates,
+        min_version: min_version.into(),
+        cipher_policy: cipher_policy.into(),
+        client_validation: None,
+    }
+}
+
 fn protocol(protocol: spec::Protocol) -> push::Protocol {
     match protocol {
         spec::Protocol::Http => push::Protocol::Http,
@@ -219,17 +246,26 @@ fn protocol(protocol: spec::Protocol) -> push::Protocol {
     }
 }
 
-fn backend_sets(key: &ObjectKey, spec: &LoadBalancerPoolSpec, check: &mut Check) -> Vec<push::BackendSet> {
+fn backend_sets(
+    key: &ObjectKey,
+    spec: &LoadBalancerPoolSpec,
+    check: &mut Check,
+    certificates: &mut Certificates<'_>,
+) -> Vec<push::BackendSet> {
     let connect = spec.timeouts.clone().unwrap_or_default().connect;
     check.positive("spec.timeouts.connect", connect);
     let policy = Policy::of_pool(spec, check);
     let mut compiled = Vec::new();
     for (index, set) in spec.backend_sets.iter().enumerate() {
         let own = policy.of_set(&format!("spec.backendSets[{index}]"), set, check);
+        let tls = set.tls.as_ref().map(|tls| {
+            authorities::of_set(&format!("spec.backendSets[{index}].tls"), tls, check, certificates)
+        });
         let mut set = push::BackendSet {
             name: set.name.clone(),
             connect_timeout_ms: connect.as_millis(),
             source: sources::named(key, set),
+            tls,
             ..push::BackendSet::default()
         };
         own.put(&mut set);

@@ -13,6 +13,7 @@ mod references;
 mod remotes;
 mod routing;
 mod rules;
+mod secured;
 mod slices;
 mod upstream;
 

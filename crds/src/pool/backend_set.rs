@@ -1,7 +1,7 @@
 //! Where backends come from.
 
 use super::{
-    BACKEND_WEIGHT_MAX, CircuitBreaker, Concurrency, ConnectionPool, DNS_HOSTNAME_BYTES_MAX,
+    BACKEND_WEIGHT_MAX, BackendTls, CircuitBreaker, Concurrency, ConnectionPool, DNS_HOSTNAME_BYTES_MAX,
     DNS_HOSTNAME_PATTERN, EndpointSelector, HOSTNAME_BYTES_MAX, HealthCheck, LoadBalancing, NAME_BYTES_MAX,
     NAME_PATTERN, OBJECT_NAME_PATTERN, PRIORITY_MAX, RetryBudget, STATIC_BACKENDS_MAX, UpstreamProtocol,
 };
@@ -82,6 +82,10 @@ pub struct BackendSet {
     /// How many retries this set gets, in place of spec.retryBudget as a whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_budget: Option<RetryBudget>,
+
+    /// TLS to the backends, for requests and health checks. Without it: plaintext.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<BackendTls>,
 }
 
 /// A Service.

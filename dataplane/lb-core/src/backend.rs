@@ -9,11 +9,13 @@
 
 mod live;
 mod membership;
+mod secured;
 mod tag;
 
 pub use live::{Connected, InFlight, Live, Wanted};
 pub(crate) use live::{Decay, Tick};
 pub use membership::Membership;
+pub use secured::TlsProfile;
 
 use crate::resilience::{Breaker, BreakerSettings, BudgetSettings, Queue, QueueSettings, RetryBudget};
 use arc_swap::ArcSwap;
@@ -37,6 +39,8 @@ pub struct SetPolicy {
     pub connect_timeout: Duration,
     /// What is spoken to the backends.
     pub protocol: UpstreamProtocol,
+    /// `None`: in plaintext.
+    pub tls: Option<TlsProfile>,
     /// How many connections there are to one backend, and for how long.
     pub connections: ConnectionLimits,
     /// Requests that one backend has at a time from this process; `None` for no bound.
@@ -55,7 +59,7 @@ pub enum UpstreamProtocol {
     /// HTTP/1.1, one exchange at a time on a connection.
     #[default]
     Http1,
-    /// HTTP/2 with prior knowledge, many exchanges on a connection.
+    /// HTTP/2 with prior knowledge, or agreed on by ALPN over TLS; many exchanges on a connection.
     Http2,
 }
 
@@ -126,6 +130,7 @@ impl SetPolicy {
             is_judged: false,
             connect_timeout: Duration::from_secs(3),
             protocol: UpstreamProtocol::default(),
+            tls: None,
             connections: ConnectionLimits::default(),
             requests_max: None,
             queue: QueueSettings { requests_max: 0, timeout: Duration::ZERO },

@@ -11,20 +11,21 @@
 //! What is equal is kept: a set whose policy is unchanged keeps its cell, a port that no changed pool touches its
 //! listener, a certificate its parsed form, and each backend its live counts by its id.
 
+mod port_tls;
+
 use super::convert::{self, Certificates, ListenerProtocol, ListenerSpec, PoolSpec, Rejection, SetSpec};
 use super::members;
-use super::ports::{Port, Ports};
+use super::ports::Ports;
 use super::routes::{self, Parts, PoolLimits, PoolSessions};
 use super::status::Status;
 use crate::health::{Counts, Exchange, Ids, Orders, Surroundings};
 use crate::listener::Sockets;
 use crate::sessions::Sealer;
 use crate::snapshot::{Current, Listener, Protocol, Snapshot};
-use crate::tls;
-use crate::tls::tickets::{PortTickets, Ring};
+use crate::tls::tickets::Ring;
 use lb_core::backend::{BackendSet, Membership, Place};
 use lb_core::health::SetPlan;
-use rustls::ServerConfig;
+use port_tls::PortTls;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
@@ -84,14 +85,6 @@ struct ServedPool {
 struct Candidate {
     spec: PoolSpec,
     certificates: Certificates,
-}
-
-/// TLS of one port. The ticket keys stay while the port does, so that sessions outlive a renewed certificate.
-#[derive(Debug)]
-struct PortTls {
-    tickets: Arc<PortTickets>,
-    /// Of the certificates that the port had then.
-    made: Option<Arc<ServerConfig>>,
 }
 
 impl Applier {
@@ -166,7 +159,7 @@ impl Applier {
         let mut refused = BTreeMap::new();
         let mut candidates = BTreeMap::new();
         for config in configs {
-            let none = Certificates::new();
+            let none = Certificates::default();
             let known = self.pools.get(&config.pool).map_or(&none, |pool| &pool.certificates);
             match convert::pool(config, known) {
                 Ok((spec, certificates)) => {
@@ -281,7 +274,8 @@ impl Applier {
 
     /// Seals and opens session tickets with these keys, at once and without another snapshot.
     pub fn use_ring(&mut self, ring: Ring) {
-        self.tls.values().for_each(|tls| tls.tickets.use_ring(&ring));
+        let tickets = self.tls.values().flat_map(|tls| tls.tickets.values());
+        tickets.for_each(|tickets| tickets.use_ring(&ring));
         self.sealer.iter().for_each(|sealer| sealer.use_ring(&ring));
         self.ring = Some(ring);
     }
@@ -369,12 +363,13 @@ impl Applier {
                 );
                 return Err(Rejection::new(field, reason));
             }
-            if is_tls(&listener.protocol) && !self.tls.contains_key(&listener.port) {
-                let local = tls::local_tickets().map_err(|error| Rejection::new(field, error.to_string()))?;
-                let tickets = PortTickets::new(listener.port, local, self.ring.as_ref());
-                self.tls.insert(listener.port, PortTls { tickets, made: None });
-                self.touched.insert(listener.port);
+            let ListenerProtocol::Https(own) = &listener.protocol else { continue };
+            let (port, policy) = (listener.port, own.policy.id());
+            if !self.tls.contains_key(&port) {
+                self.touched.insert(port);
             }
+            let prepared = self.tls.entry(port).or_default().prepare(port, policy, self.ring.as_ref());
+            prepared.map_err(|error| Rejection::new(field, error.to_string()))?;
         }
         Ok(())
     }
@@ -461,17 +456,6 @@ impl Applier {
             paths: port.paths(),
             clients: port.clients(),
         })
-    }
-}
-
-impl PortTls {
-    fn config(&mut self, port: &mut Port) -> Arc<ServerConfig> {
-        let is_old = port.take_are_certificates_new();
-        let made = self.made.take().filter(|_| !is_old);
-        let made = made.unwrap_or_else(|| {
-            tls::server_config(port.certificates(), Arc::<PortTickets>::clone(&self.tickets))
-        });
-        Arc::clone(self.made.insert(made))
     }
 }
 

@@ -11,14 +11,17 @@ mod policy;
 mod resilience;
 mod rules;
 mod sessions;
+mod tls;
 mod traffic;
 
 pub(super) use filters::TargetSpec;
 pub(super) use resilience::FallbackSpec;
 pub(super) use rules::RuleSpec;
+pub(super) use tls::Certificates;
 
 use crate::snapshot::ListenerLimits;
-use crate::tls::{CertificateError, ServerCertificate};
+use crate::tls::ServerCertificate;
+use crate::tls::policies::TlsPolicy;
 use http::HeaderName;
 use lb_core::addresses::ClientPolicy;
 use lb_core::backend::{BackendState, SetPolicy};
@@ -29,6 +32,7 @@ use std::fmt::Display;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use tls::Reader;
 use weir_proto::limits::{ROUTES_PER_POOL_MAX, routes};
 use weir_proto::push;
 
@@ -88,8 +92,14 @@ pub(super) struct ListenerSpec {
 #[derive(Debug, Clone)]
 pub(super) enum ListenerProtocol {
     Http,
+    Https(ListenerTls),
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct ListenerTls {
     /// At least one.
-    Https(Vec<Arc<ServerCertificate>>),
+    pub(super) certificates: Vec<Arc<ServerCertificate>>,
+    pub(super) policy: Arc<TlsPolicy>,
 }
 
 /// A backend but for its [`lb_core::backend::Live`].
@@ -99,21 +109,18 @@ pub(super) struct BackendSpec {
     pub(super) state: BackendState,
 }
 
-/// Checked certificates by what they were on the wire, so that an unchanged one is read once.
-pub(super) type Certificates = Vec<(push::Certificate, Arc<ServerCertificate>)>;
-
 /// Checks a configuration. Certificates that are in `known` are taken from there; all that are used are in the
 /// second result.
 pub(super) fn pool(
     config: &push::PoolConfig,
     known: &Certificates,
 ) -> Result<(PoolSpec, Certificates), Rejection> {
-    let mut certificates = Certificates::new();
-    let sets = sets(&config.backend_sets)?;
+    let mut certificates = Reader::new(known);
+    let sets = sets(&config.backend_sets, &mut certificates)?;
     let mut listeners: Vec<ListenerSpec> = Vec::new();
     let mut secured = BTreeMap::new();
     for (index, wire) in config.listeners.iter().enumerate() {
-        let listener = listener(index, wire, known, &mut certificates)?;
+        let listener = listener(index, wire, &mut certificates)?;
         let is_tls = matches!(listener.protocol, ListenerProtocol::Https(_));
         if *secured.entry(listener.port).or_insert(is_tls) != is_tls {
             return Err(Rejection::new(
@@ -133,7 +140,7 @@ pub(super) fn pool(
     let rules = rules.collect::<Result<Vec<_>, _>>()?;
     check_routes(&listeners, &rules)?;
     let fallbacks = resilience::fallbacks(&config.backend_sets, &sets)?;
-    Ok((PoolSpec { listeners, rules, sets, fallbacks }, certificates))
+    Ok((PoolSpec { listeners, rules, sets, fallbacks }, certificates.used))
 }
 
 /// Counted before any is made.
@@ -151,14 +158,17 @@ fn check_routes(listeners: &[ListenerSpec], rules: &[RuleSpec]) -> Result<(), Re
     }
 }
 
-fn sets(wire: &[push::BackendSet]) -> Result<BTreeMap<String, SetSpec>, Rejection> {
+fn sets(
+    wire: &[push::BackendSet],
+    certificates: &mut Reader<'_>,
+) -> Result<BTreeMap<String, SetSpec>, Rejection> {
     let mut sets = BTreeMap::new();
     for set in wire {
         let field = |rest: &str| format!("spec.backendSets[{}]{rest}", set.name);
         if set.name.is_empty() {
             return Err(Rejection::new("spec.backendSets", "a backend set has no name: give it one"));
         }
-        let (policy, health) = policy::read(set)?;
+        let (policy, health) = policy::read(set, certificates.profile(set)?)?;
         let spec = SetSpec { policy, health, source: set.source.clone() };
         if sets.insert(set.name.clone(), spec).is_some() {
             return Err(Rejection::new(
@@ -173,8 +183,7 @@ fn sets(wire: &[push::BackendSet]) -> Result<BTreeMap<String, SetSpec>, Rejectio
 fn listener(
     index: usize,
     wire: &push::Listener,
-    known: &Certificates,
-    used: &mut Certificates,
+    certificates: &mut Reader<'_>,
 ) -> Result<ListenerSpec, Rejection> {
     let field = |rest: &str| format!("spec.listeners[{index}].{rest}");
     let port = u16::try_from(wire.port).ok().filter(|port| *port > 0).ok_or_else(|| {
@@ -196,14 +205,15 @@ fn listener(
                 let reason = "an HTTPS listener needs a certificate: name a Secret of type kubernetes.io/tls";
                 Rejection::new(field("tls.certificateRefs"), reason)
             })?;
-            let mut certificates = Vec::new();
+            let mut pairs = Vec::new();
             for (nth, wire) in tls.certificates.iter().enumerate() {
-                let certificate = certificate(wire, known, used).map_err(|error| {
+                let certificate = certificates.pair(wire).map_err(|error| {
                     Rejection::new(field(&format!("tls.certificateRefs[{nth}]")), error.to_string())
                 })?;
-                certificates.push(certificate);
+                pairs.push(certificate);
             }
-            ListenerProtocol::Https(certificates)
+            let policy = certificates.policy(&field("tls"), tls)?;
+            ListenerProtocol::Https(ListenerTls { certificates: pairs, policy })
         }
         push::Protocol::Unspecified => {
             let reason = format!(
@@ -229,23 +239,6 @@ fn listener(
         created_s,
         client: client.transpose()?.map(Arc::new),
     })
-}
-
-fn certificate(
-    wire: &push::Certificate,
-    known: &Certificates,
-    used: &mut Certificates,
-) -> Result<Arc<ServerCertificate>, CertificateError> {
-    let found =
-        known.iter().chain(used.iter()).find(|(read, _)| read == wire).map(|(_, made)| Arc::clone(made));
-    let certificate = match found {
-        Some(certificate) => certificate,
-        None => Arc::new(ServerCertificate::new(wire)?),
-    };
-    if !used.iter().any(|(read, _)| read == wire) {
-        used.push((wire.clone(), Arc::clone(&certificate)));
-    }
-    Ok(certificate)
 }
 
 fn check_hostname(hostname: &str) -> Result<(), String> {

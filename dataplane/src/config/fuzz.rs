@@ -15,7 +15,7 @@ pub fn updates(mut bytes: &[u8]) {
         }
         let mut refused = Vec::new();
         for config in replica.candidates() {
-            if convert::pool(config, &convert::Certificates::new()).is_err() {
+            if convert::pool(config, &convert::Certificates::default()).is_err() {
                 refused.push(config.pool.clone());
             }
             for set in &config.backend_sets {
@@ -37,7 +37,7 @@ pub fn updates(mut bytes: &[u8]) {
 pub fn pool_update(bytes: &[u8]) {
     let Ok(update) = PoolUpdate::decode(bytes) else { return };
     if let Some(config) = &update.config
-        && let Ok((_, certificates)) = convert::pool(config, &convert::Certificates::new())
+        && let Ok((_, certificates)) = convert::pool(config, &convert::Certificates::default())
     {
         assert!(convert::pool(config, &certificates).is_ok(), "what was taken once is taken again");
     }

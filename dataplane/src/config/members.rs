@@ -98,7 +98,7 @@ mod tests {
         set.set_algorithm(push::Algorithm::RoundRobin);
         change(&mut set);
         let config = push::PoolConfig { backend_sets: vec![set], ..push::PoolConfig::default() };
-        let (mut pool, _) = convert::pool(&config, &Vec::new()).expect("a pool");
+        let (mut pool, _) = convert::pool(&config, &convert::Certificates::default()).expect("a pool");
         pool.sets.remove("web").expect("the set")
     }
 

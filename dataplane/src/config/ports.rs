@@ -157,7 +157,7 @@ impl Port {
     }
 
     /// The certificates of all pools.
-    pub(super) fn certificates(&self) -> impl Iterator<Item = &HostCertificates> {
+    pub(super) fn certificates(&self) -> impl Iterator<Item = &HostCertificates> + Clone {
         self.parts.values().flat_map(|part| &part.certificates)
     }
 
@@ -213,7 +213,8 @@ fn certificates(listener: &ListenerSpec, spec: &PoolSpec) -> Option<HostCertific
     let hosts = hosts::claimed(&listener.hostnames, rules);
     Some(HostCertificates {
         hosts: hosts.into_iter().map(|host| host.map(ToOwned::to_owned)).collect(),
-        certificates: own.clone(),
+        certificates: own.certificates.clone(),
+        policy: Arc::clone(&own.policy),
     })
 }
 

@@ -85,6 +85,7 @@ mod tests {
             address: [192, 0, 2, 1].into(),
             ip: HeaderValue::from_static("192.0.2.1"),
             limits: Arc::default(),
+            secured: None,
         };
         let (status, headers) = redirect(&head(request), &peer, filter, 4);
         assert_eq!(status, filter.status);

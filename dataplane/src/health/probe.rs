@@ -4,8 +4,7 @@
 //! may send what it likes; a probe reads [`READ_BYTES_MAX`] of it at most, in memory never more than a head and
 //! [`lb_core::health::BODY_BYTES_MAX`] of a body.
 //!
-//! Not here: when a probe is due and what its result comes to (`lb_core::health`); which TLS settings a name stands
-//! for. A check that names some speaks TLS as a check of the kind TLS does (`tls.rs`), whatever the name.
+//! Not here: when a probe is due and what its result comes to (`lb_core::health`).
 
 mod grpc;
 mod http;
@@ -57,7 +56,7 @@ async fn check(key: &TargetKey, tls: &ProbeTls) -> Result<(), Reason> {
     let socket = connect(key.address()).await?;
     match &key.settings().kind {
         Kind::Tcp => socket::close(socket).await,
-        Kind::Tls => socket::close(tls.handshake(socket, None, key.address(), None).await?).await,
+        Kind::Tls => socket::close(tls.handshake(socket, key, None, None).await?).await,
         Kind::Http(check) => {
             let host = check.host.as_deref();
             let protocol = match check.version {
@@ -86,7 +85,7 @@ async fn secured(
     if key.settings().tls_profile.is_none() {
         return Ok(Box::new(socket));
     }
-    Ok(Box::new(tls.handshake(socket, host, key.address(), Some(protocol)).await?))
+    Ok(Box::new(tls.handshake(socket, key, host, Some(protocol)).await?))
 }
 
 async fn connect(address: SocketAddr) -> Result<Bounded, Reason> {

@@ -13,7 +13,6 @@ use http::header::{HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY};
 use http::{HeaderMap, Method, StatusCode};
 use std::cell::Cell;
 use std::io;
-use tokio::net::TcpStream;
 
 /// Most bytes of a request that are taken to travel in one segment, whatever the way.
 const SEGMENT_BYTES_MAX: usize = 1_000;
@@ -26,8 +25,8 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(stream: TcpStream) -> Self {
-        Self { wire: Wire::new(Io::Plain(stream)), buf: BytesMut::new() }
+    pub(crate) fn new(io: Io) -> Self {
+        Self { wire: Wire::new(io), buf: BytesMut::new() }
     }
 }
 

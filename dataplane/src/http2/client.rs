@@ -9,6 +9,7 @@ use crate::http1::{HEAD_BYTES_MAX, HEADERS_MAX, head};
 use crate::link::{Answer, Down, NoAnswer, Stopped, Up};
 use crate::message::{BodyError, BodyLength, Frame, RequestHead, ResponseHead, Upgrade};
 use crate::websocket;
+use crate::wire::Io;
 use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
 use h2::ext::Protocol;
@@ -22,7 +23,6 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
-use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
 use tokio::task::spawn_local;
 
@@ -33,6 +33,7 @@ pub(crate) struct Connection {
     is_over: Rc<Cell<bool>>,
     settled: Rc<Settled>,
     address: SocketAddr,
+    is_secured: bool,
 }
 
 /// Whether the backend has said how it speaks HTTP/2. Its settings come before anything else that it sends, its answer to
@@ -66,8 +67,9 @@ pub(crate) struct NotSpoken;
 
 impl Connection {
     /// Greets the backend. `held` is kept for as long as the connection is open.
-    pub(crate) async fn new(stream: TcpStream, held: impl Sized + 'static) -> Result<Self, NotSpoken> {
-        let address = stream.peer_addr().map_err(|_| NotSpoken)?;
+    pub(crate) async fn new(io: Io, held: impl Sized + 'static) -> Result<Self, NotSpoken> {
+        let address = io.socket().peer_addr().map_err(|_| NotSpoken)?;
+        let is_secured = matches!(io, Io::Tls(_));
         let mut settings = h2::client::Builder::new();
         settings
             .enable_push(false)
@@ -76,7 +78,7 @@ impl Connection {
             .data_frame_budget(BACKEND_FRAMES_BYTES_MAX)
             .max_header_list_size(u32::try_from(HEAD_BYTES_MAX).expect("a small constant"))
             .max_send_buffer_size(SEND_BUFFER_BYTES_MAX);
-        let (send, mut connection) = settings.handshake::<_, Bytes>(stream).await.map_err(|_| NotSpoken)?;
+        let (send, mut connection) = settings.handshake::<_, Bytes>(io).await.map_err(|_| NotSpoken)?;
         let ping = RefCell::new(connection.ping_pong());
         let settled = Rc::new(Settled { answered: OnceCell::new(), ping, is_sent: Cell::new(false) });
         let is_over = Rc::new(Cell::new(false));
@@ -87,7 +89,7 @@ impl Connection {
             over.set(true);
             drop(held);
         });
-        Ok(Self { send, is_over, settled, address })
+        Ok(Self { send, is_over, settled, address, is_secured })
     }
 
     /// Whether the backend takes WebSockets on streams (RFC 8441, section 3); waits for it to say so.
@@ -122,7 +124,7 @@ impl Exchange {
         let is_websocket = head.upgrade == Upgrade::WebSocket;
         let key = if is_websocket { head.headers.get(header::SEC_WEBSOCKET_KEY) } else { None };
         let asks = is_websocket.then(|| WebSocket { proof: key.map(websocket::accept) });
-        let request = request(head, connection.address)?;
+        let request = request(head, connection)?;
         let ends = !has_body && !is_websocket;
         let (response, stream) = connection.send.clone().send_request(request, ends).ok()?;
         let up = Uplink { stream, pending: Bytes::new(), is_over: !has_body };
@@ -140,13 +142,14 @@ impl Exchange {
 }
 
 /// `None` where the target is none in HTTP/2.
-fn request(head: &RequestHead, address: SocketAddr) -> Option<Request<()>> {
+fn request(head: &RequestHead, to: &Connection) -> Option<Request<()>> {
     let authority = match &head.authority {
         Some(authority) => authority.clone(),
         // HTTP/1.0 without Host.
-        None => address.to_string().parse().ok()?,
+        None => to.address.to_string().parse().ok()?,
     };
-    let uri = Uri::builder().scheme(Scheme::HTTP).authority(authority).path_and_query(head.target.clone());
+    let scheme = if to.is_secured { Scheme::HTTPS } else { Scheme::HTTP };
+    let uri = Uri::builder().scheme(scheme).authority(authority).path_and_query(head.target.clone());
     let mut request = Request::new(());
     *request.method_mut() = head.method.clone();
     *request.uri_mut() = uri.build().ok()?;

@@ -21,7 +21,14 @@ fn head(fields: &[(&'static str, &'static str)]) -> RequestHead {
 
 fn peer(ip: &'static str) -> Peer {
     let address = ip.parse().expect("an address");
-    Peer { port: 80, scheme: Scheme::Http, address, ip: HeaderValue::from_static(ip), limits: Arc::default() }
+    Peer {
+        port: 80,
+        scheme: Scheme::Http,
+        address,
+        ip: HeaderValue::from_static(ip),
+        limits: Arc::default(),
+        secured: None,
+    }
 }
 
 fn policy(name: &str, key: RateKey, requests: u32) -> LimitPolicy {

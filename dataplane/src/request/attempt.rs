@@ -92,7 +92,7 @@ impl Attempt<'_, '_> {
                 // The backend's part is known already where its answer had begun, unless that broke off.
                 let was_stale = was_kept && broken.is_silent;
                 if was_stale {
-                    self.worker.pool.found_closed(&connection, target.slot.live());
+                    self.worker.pool.found_closed(&connection, target.slot.live(), &target.set.policy);
                 } else if let Some(kind) = outcomes::of_failure(broken.failure, sink.has_begun()) {
                     self.record(&target, begun, kind);
                 }
@@ -173,7 +173,8 @@ impl Attempt<'_, '_> {
                 return Ok((kept, true));
             }
             // Requests that come while a connection is opened that they can share wait for it.
-            let is_shared = policy.protocol == UpstreamProtocol::Http2 && worker.pool.is_opening(live);
+            let is_shared =
+                policy.protocol == UpstreamProtocol::Http2 && worker.pool.is_opening(live, policy);
             if !is_shared {
                 if let Some(connected) = live.try_connect(policy.connections.max) {
                     break connected;

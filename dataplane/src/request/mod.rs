@@ -3,6 +3,7 @@
 //! This is the one place that knows the stages and their order; no stage knows another. Here is the way of a request as a
 //! whole; [`attempt`] is what is done again where a backend fails.
 
+mod answers;
 mod asked;
 mod attempt;
 mod hedge;
@@ -13,13 +14,14 @@ mod waits;
 use crate::connection::Peer;
 use crate::course::Course;
 use crate::failure::{self, Failure};
-use crate::filters::{self, Edited};
+use crate::filters::Edited;
 use crate::forwarding;
 use crate::grpc;
 use crate::message::{Frame, RequestBody, RequestHead, ResponseHead, ResponseSink};
 use crate::rates::Telling;
 use crate::replay::Replay;
 use crate::retry::Attempts;
+use crate::snapshot::{Listener, Protocol};
 use crate::timer::Deadline;
 use crate::wire::poll_once;
 use crate::worker::Worker;
@@ -28,12 +30,12 @@ use attempt::Attempt;
 pub(crate) use attempt::{Tunnel, TunnelTo};
 use bytes::Bytes;
 use hedge::Hedge;
-use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::StatusCode;
 use intake::Intake;
-use lb_core::route::{Answer, FallbackResponse, Filters, Found};
+use lb_core::route::{Found, Route};
 use mirror::Mirrored;
 use std::cell::{Cell, RefCell};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use waits::{Placed, Waits};
 
@@ -76,7 +78,8 @@ pub(crate) async fn serve(
         }
         Err(failure) => {
             skip_what_came(body).await;
-            if !body.has_ended() {
+            // On a connection that belongs to another host the next request would fare no better.
+            if !body.has_ended() || failure == Failure::Misdirected {
                 sink.close_after();
             }
             match answer(sink, failure, &failure::Asked::new(&head.method, &head.headers), deadline).await {
@@ -144,9 +147,7 @@ async fn forward(
     // 2. Route: host, path and what else is asked for say which backend sets may answer; the path in the form that the
     // backend will read.
     head.settle_target(listener.limits.uri_bytes_max, listener.paths)?;
-    let asked = Asked { head, peer, listener };
-    let found = listener.routes.find(&head.host(), head.path(), &asked);
-    let Found { route, prefix_bytes } = found.ok_or(Failure::NoRoute)?;
+    let Found { route, prefix_bytes } = find_route(listener, peer, head)?;
     if let Some(filters) = &route.filters {
         sink.follow(filters, &head.headers);
     }
@@ -157,12 +158,24 @@ async fn forward(
     // 4. Guards: from where it comes, and how many came before.
     worker.admit(route, head, peer, &mut sink.sink)?;
     // 5. Filters: what is not taken, what is answered here, and what the backend is asked in place of what came.
-    let filters = route.filters.as_deref();
-    if let Some(answer) =
-        filters.map(|filters| answered(filters, head, peer, prefix_bytes, sink)).transpose()?.flatten()
+    if let Some(filters) = &route.filters
+        && let Some(answer) = answers::filtered(filters, head, peer, prefix_bytes, sink)?
     {
         return answer.send(body, sink, &head.method, deadline).await;
     }
+    let limits = intake::Limits::of(listener, route);
+    exchange(worker, route, (head, peer), (body, limits), sink, deadline).await
+}
+
+/// The stages of a request that goes to a backend.
+async fn exchange(
+    worker: &Worker,
+    route: &Arc<Route>,
+    (head, peer): (&mut RequestHead, &Peer),
+    (body, limits): (&mut impl RequestBody, intake::Limits),
+    sink: &mut impl ResponseSink,
+    deadline: &Deadline,
+) -> Result<Done, Failure> {
     // 6. Session: what the request says of where it is at home. A backend does not see our cookie.
     let mut session = route.sessions.as_ref().map(|sessions| worker.session(sessions, head, peer));
     if let Some(session) = &mut session {
@@ -171,7 +184,7 @@ async fn forward(
     let session = RefCell::new(session);
     let course = Course::new(deadline, &route.timeouts, grpc::timeout(&head.headers));
     let is_kept = Cell::new(true);
-    let mut body = Intake::new(body, worker, &course, head, intake::Limits::of(listener, route))?;
+    let mut body = Intake::new(body, worker, &course, head, limits)?;
     let mut body = Replay::new(forwarding::Disclaimed(&mut body), &course, &is_kept);
     let mut attempts = Attempts::new(&route.retry, head);
     let hedge_after = hedge::after(route, head, &attempts);
@@ -180,14 +193,14 @@ async fn forward(
         course.begin_sending();
         course.while_client(body.read_ahead()).await?;
     }
-    let mirrored = Mirrored::of(filters, worker, head, peer);
+    let mirrored = Mirrored::of(route.filters.as_deref(), worker, head, peer);
     loop {
         course.begin_wait();
         // 7. Balance: the set by match, session or share, the backend by the set's algorithm, a free slot on it.
         let waits = Waits { worker, course: &course };
         let target = match waits.place(route, (head, peer), &session, &attempts.tried, sink).await? {
             Placed::Backend(target) => target,
-            Placed::Response(response) => return say(sink, response, &head.method, &course).await,
+            Placed::Response(response) => return answers::say(sink, response, &head.method, &course).await,
         };
         // 8. One attempt: a connection, the exchange over it, and what came of it.
         course.begin_attempt();
@@ -217,83 +230,15 @@ async fn forward(
     }
 }
 
-/// An answer of a filter's.
-struct Ours {
-    status: StatusCode,
-    headers: HeaderMap,
-    body: Bytes,
-}
-
-impl Ours {
-    async fn send(
-        self,
-        body: &mut impl RequestBody,
-        sink: &mut impl ResponseSink,
-        method: &Method,
-        deadline: &Deadline,
-    ) -> Result<Done, Failure> {
-        skip_what_came(body).await;
-        if !body.has_ended() {
-            sink.close_after();
-        }
-        let (head, body) = ResponseHead::of_ours(self.status, self.headers, self.body, method);
-        write(sink, head, body, deadline).await?;
-        Ok((self.status, None))
-    }
-}
-
-/// Takes a request through the filters of its route: refused, answered here, or changed for the backend.
-fn answered<S>(
-    filters: &Filters,
-    head: &mut RequestHead,
-    peer: &Peer,
-    prefix_bytes: usize,
-    sink: &mut Edited<S>,
-) -> Result<Option<Ours>, Failure> {
-    let empty = |(status, headers)| Ours { status, headers, body: Bytes::new() };
-    if let Some(cors) = &filters.cors
-        && let Some(headers) = filters::preflight(cors, &head.method, &head.headers)
+/// A connection proves what the policy of its SNI asks for: what another host asks for, a certificate say, nobody has
+/// proven on it (RFC 9110, section 7.4). Of that host's policy as it is now, so that what was lax once is not for ever.
+fn find_route<'l>(listener: &'l Listener, peer: &Peer, head: &RequestHead) -> Result<Found<'l>, Failure> {
+    let host = head.host();
+    if let (Protocol::Https(termination), Some(secured)) = (&listener.protocol, &peer.secured)
+        && !termination.admits(secured.policy, &host)
     {
-        return Ok(Some(empty((StatusCode::NO_CONTENT, headers))));
+        return Err(Failure::Misdirected);
     }
-    if let Some(validation) = &filters.validation {
-        sink.check(head, validation)?;
-    }
-    match &filters.answer {
-        Some(Answer::Redirect(redirect)) => {
-            return Ok(Some(empty(filters::redirect(head, peer, redirect, prefix_bytes))));
-        }
-        Some(Answer::Response(response)) => {
-            let (status, headers, body) = configured(response);
-            return Ok(Some(Ours { status, headers, body }));
-        }
-        None => {}
-    }
-    filters::change(&mut head.headers, &filters.request_headers);
-    if let Some(rewrite) = &filters.rewrite {
-        filters::rewrite(head, rewrite, prefix_bytes)?;
-    }
-    Ok(None)
-}
-
-/// A configured answer, ready to be sent.
-fn configured(response: &FallbackResponse) -> (StatusCode, HeaderMap, Bytes) {
-    let status = StatusCode::from_u16(response.status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
-    let kind = HeaderValue::from_str(&response.content_type);
-    let headers = kind.ok().map(|kind| (CONTENT_TYPE, kind)).into_iter().collect();
-    (status, headers, Bytes::copy_from_slice(&response.body))
-}
-
-/// Says what was configured in place of a backend's answer.
-async fn say(
-    sink: &mut impl ResponseSink,
-    response: &FallbackResponse,
-    method: &Method,
-    course: &Course<'_>,
-) -> Result<Done, Failure> {
-    let (status, mut headers, body) = configured(response);
-    headers.insert(failure::REASON_HEADER, HeaderValue::from_static("fallback"));
-    let (head, body) = ResponseHead::of_ours(status, headers, body, method);
-    write(sink, head, body, course.deadline()).await?;
-    Ok((status, None))
+    let asked = Asked { head, peer, listener };
+    listener.routes.find(&host, head.path(), &asked).ok_or(Failure::NoRoute)
 }

@@ -63,7 +63,7 @@ fn head(fields: &[(&'static str, &str)]) -> RequestHead {
 
 fn peer(scheme: Scheme) -> Peer {
     let (address, ip) = ([192, 0, 2, 1].into(), HeaderValue::from_static("192.0.2.1"));
-    Peer { port: 80, scheme, address, ip, limits: Arc::default() }
+    Peer { port: 80, scheme, address, ip, limits: Arc::default(), secured: None }
 }
 
 /// One request of a client that keeps cookies: what it sends, where it goes, and what comes back.

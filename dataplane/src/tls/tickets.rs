@@ -1,13 +1,15 @@
 //! Session tickets that every proxy of one kind can open.
 //!
 //! A client that comes back, to whichever proxy, saves a signature and a round trip if that proxy can open the ticket
-//! it was given. From the ring that proxies share ([`crate::ring`]) a port derives keys of its own by its number and
-//! its TLS policy, so that a session of one port never resumes on another with other rules. Tickets are sealed with
+//! it was given. From the ring that proxies share ([`crate::ring`]) each TLS policy of a port derives keys of its
+//! own, by the port's number, the versions and the authorities of clients: a session never resumes where other rules hold, and
+//! what another authority vouched for counts no more. Tickets are sealed with
 //! AES-256-GCM (RFC 5116). A key opens tickets for one period of rotation after the one in which it seals, so a ticket is
 //! worth nothing after two; and as a controller that is away rotates nothing, the time of issue is sealed in as well.
 //!
 //! Without a ring, and for what was sealed before there was one, keys of this process alone serve.
 
+use super::policies::PolicyId;
 use crate::ring::{CLOCK_SKEW_MAX, DerivedRing, NamedKey, Use};
 use arc_swap::ArcSwapOption;
 use aws_lc_rs::aead::AES_256_GCM;
@@ -28,17 +30,14 @@ pub const TICKET_BYTES_MAX: usize = 16 << 10;
 /// Domain of the keys below.
 const SALT: &[u8] = b"weir session tickets v1";
 
-/// What every port has in common by now: it changes with the protocol versions, the authentication of clients and
-/// whatever else makes one session stricter than another.
-const POLICY: &str = "tls1.2-tls1.3 no-client-auth";
-
 const NAME_BYTES: usize = 16;
 const TIME_BYTES: usize = 8;
 
-/// Seals and opens the tickets of one port.
+/// Seals and opens the tickets of one port and policy.
 #[derive(Debug)]
 pub struct PortTickets {
     port: u16,
+    policy: PolicyId,
     local: Arc<dyn ProducesTickets>,
     shared: ArcSwapOption<DerivedRing<NAME_BYTES>>,
 }
@@ -46,8 +45,13 @@ pub struct PortTickets {
 impl PortTickets {
     /// `local` serves while there is no ring.
     #[must_use]
-    pub fn new(port: u16, local: Arc<dyn ProducesTickets>, ring: Option<&Ring>) -> Arc<Self> {
-        let tickets = Self { port, local, shared: ArcSwapOption::empty() };
+    pub fn new(
+        port: u16,
+        policy: PolicyId,
+        local: Arc<dyn ProducesTickets>,
+        ring: Option<&Ring>,
+    ) -> Arc<Self> {
+        let tickets = Self { port, policy, local, shared: ArcSwapOption::empty() };
         if let Some(ring) = ring {
             tickets.use_ring(ring);
         }
@@ -57,7 +61,7 @@ impl PortTickets {
     /// From the next handshake on, in every configuration of TLS that holds this. Costs three derivations.
     pub fn use_ring(&self, ring: &Ring) {
         let port = self.port.to_be_bytes();
-        let of = Use { salt: SALT, bound_to: &[&port, POLICY.as_bytes()], algorithm: &AES_256_GCM };
+        let of = Use { salt: SALT, bound_to: &[&port, &self.policy.0], algorithm: &AES_256_GCM };
         match DerivedRing::derive(ring, of) {
             Ok(keys) => self.shared.store(Some(Arc::new(keys))),
             // By the library's contract it takes a wrong length, and all of them are constants.
@@ -117,15 +121,21 @@ fn is_fresh(issued: u64, now: u64) -> bool {
 mod tests {
     use super::*;
     use crate::tls::local_tickets;
+    use crate::tls::policies::id_of;
     use weir_proto::limits::KEY_BYTES;
+    use weir_proto::push;
 
     fn ring(keys: [u8; 3]) -> Ring {
         let [previous, current, next] = keys.map(|key| [key; KEY_BYTES]);
         Ring::new(&previous, &current, &next).expect("of the length")
     }
 
+    fn of_policy(port: u16, tls: &push::Tls, ring: Option<&Ring>) -> Arc<PortTickets> {
+        PortTickets::new(port, id_of(tls), local_tickets().expect("randomness"), ring)
+    }
+
     fn port(port: u16, ring: Option<&Ring>) -> Arc<PortTickets> {
-        PortTickets::new(port, local_tickets().expect("randomness"), ring)
+        of_policy(port, &push::Tls::default(), ring)
     }
 
     fn sealed(tickets: &PortTickets) -> Vec<u8> {
@@ -152,6 +162,36 @@ mod tests {
     fn a_ticket_of_one_port_is_worth_nothing_on_another() {
         let ring = ring([1, 2, 3]);
         assert!(!opens(&port(8443, Some(&ring)), &sealed(&port(443, Some(&ring)))));
+    }
+
+    #[test]
+    fn a_ticket_is_worth_nothing_under_another_policy_or_authority() {
+        let ring = ring([1, 2, 3]);
+        let asking = |pem: &[u8], mode: push::ClientValidationMode| {
+            let authority = push::Authority { source: "ns/ca".into(), certificates_pem: pem.to_vec() };
+            let validation = push::ClientValidation {
+                authorities: vec![authority],
+                mode: mode.into(),
+                ..push::ClientValidation::default()
+            };
+            push::Tls { client_validation: Some(validation), ..push::Tls::default() }
+        };
+        let mut strict = push::Tls::default();
+        strict.set_min_version(push::TlsVersion::TlsVersion13);
+        let policies = [
+            push::Tls::default(),
+            strict,
+            asking(b"a", push::ClientValidationMode::Required),
+            asking(b"a", push::ClientValidationMode::Optional),
+            asking(b"b", push::ClientValidationMode::Required),
+        ];
+        let tickets = policies.each_ref().map(|tls| of_policy(443, tls, Some(&ring)));
+        for (at, sealer) in tickets.iter().enumerate() {
+            let ticket = sealed(sealer);
+            let opening: Vec<_> =
+                (0..tickets.len()).filter(|&other| opens(&tickets[other], &ticket)).collect();
+            assert_eq!(opening, [at]);
+        }
     }
 
     #[test]

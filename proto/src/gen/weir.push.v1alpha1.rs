@@ -592,6 +592,26 @@ pub struct Tls {
     /// At least one. The first is the fallback for a client without SNI.
     #[prost(message, repeated, tag = "1")]
     pub certificates: ::prost::alloc::vec::Vec<Certificate>,
+    /// Unspecified: 1.2.
+    #[prost(enumeration = "TlsVersion", tag = "90")]
+    pub min_version: i32,
+    /// Unspecified: intermediate.
+    #[prost(enumeration = "CipherPolicy", tag = "91")]
+    pub cipher_policy: i32,
+    /// Unset: clients are asked for no certificate.
+    #[prost(message, optional, tag = "92")]
+    pub client_validation: ::core::option::Option<ClientValidation>,
+}
+/// ClientValidation asks clients for a certificate.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ClientValidation {
+    /// At least one.
+    #[prost(message, repeated, tag = "1")]
+    pub authorities: ::prost::alloc::vec::Vec<Authority>,
+    #[prost(enumeration = "ClientValidationMode", tag = "2")]
+    pub mode: i32,
+    #[prost(enumeration = "ClientCertificateForward", tag = "3")]
+    pub forward: i32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
@@ -1057,6 +1077,44 @@ pub struct BackendSet {
     /// Unset: the default, as RetryBudget states it.
     #[prost(message, optional, tag = "17")]
     pub retry_budget: ::core::option::Option<RetryBudget>,
+    /// Unset: plaintext.
+    #[prost(message, optional, tag = "90")]
+    pub tls: ::core::option::Option<BackendTls>,
+}
+/// BackendTls is how the connections to a set's backends are secured, those of
+/// health checks included. With neither authorities nor system_roots no
+/// certificate is trusted, so that no request goes there: what a controller sends
+/// while a Secret is missing and none before could stand in.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct BackendTls {
+    /// A name in DNS, lower case: sent as SNI, and the certificate's, unless there are
+    /// names or URIs below.
+    #[prost(string, tag = "1")]
+    pub hostname: ::prost::alloc::string::String,
+    /// Who signs the certificates of the backends.
+    #[prost(message, repeated, tag = "2")]
+    pub authorities: ::prost::alloc::vec::Vec<Authority>,
+    /// Those that the proxy's system trusts; not together with authorities.
+    #[prost(bool, tag = "3")]
+    pub system_roots: bool,
+    /// The certificate has any of these names or URIs; both empty: the hostname.
+    #[prost(string, repeated, tag = "4")]
+    pub dns_names: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "5")]
+    pub uris: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Shown to backends that ask for one.
+    #[prost(message, optional, tag = "6")]
+    pub client_certificate: ::core::option::Option<Certificate>,
+}
+/// Authority is a bundle of certificates that others are signed by.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Authority {
+    /// "namespace/name" of the Secret, for messages.
+    #[prost(string, tag = "1")]
+    pub source: ::prost::alloc::string::String,
+    /// PEM, at least one certificate.
+    #[prost(bytes = "vec", tag = "2")]
+    pub certificates_pem: ::prost::alloc::vec::Vec<u8>,
 }
 /// ConnectionLimits bounds the connections of one proxy to one backend.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1511,6 +1569,136 @@ impl Protocol {
             "PROTOCOL_UNSPECIFIED" => Some(Self::Unspecified),
             "PROTOCOL_HTTP" => Some(Self::Http),
             "PROTOCOL_HTTPS" => Some(Self::Https),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum TlsVersion {
+    Unspecified = 0,
+    TlsVersion12 = 1,
+    TlsVersion13 = 2,
+}
+impl TlsVersion {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "TLS_VERSION_UNSPECIFIED",
+            Self::TlsVersion12 => "TLS_VERSION_1_2",
+            Self::TlsVersion13 => "TLS_VERSION_1_3",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "TLS_VERSION_UNSPECIFIED" => Some(Self::Unspecified),
+            "TLS_VERSION_1_2" => Some(Self::TlsVersion12),
+            "TLS_VERSION_1_3" => Some(Self::TlsVersion13),
+            _ => None,
+        }
+    }
+}
+/// CipherPolicy names the profiles of Mozilla's server side TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum CipherPolicy {
+    Unspecified = 0,
+    Intermediate = 1,
+    /// TLS 1.3 alone.
+    Modern = 2,
+}
+impl CipherPolicy {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "CIPHER_POLICY_UNSPECIFIED",
+            Self::Intermediate => "CIPHER_POLICY_INTERMEDIATE",
+            Self::Modern => "CIPHER_POLICY_MODERN",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "CIPHER_POLICY_UNSPECIFIED" => Some(Self::Unspecified),
+            "CIPHER_POLICY_INTERMEDIATE" => Some(Self::Intermediate),
+            "CIPHER_POLICY_MODERN" => Some(Self::Modern),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum ClientValidationMode {
+    Unspecified = 0,
+    /// No handshake without a certificate.
+    Required = 1,
+    /// None is fine, a bad one is not.
+    Optional = 2,
+}
+impl ClientValidationMode {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "CLIENT_VALIDATION_MODE_UNSPECIFIED",
+            Self::Required => "CLIENT_VALIDATION_MODE_REQUIRED",
+            Self::Optional => "CLIENT_VALIDATION_MODE_OPTIONAL",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "CLIENT_VALIDATION_MODE_UNSPECIFIED" => Some(Self::Unspecified),
+            "CLIENT_VALIDATION_MODE_REQUIRED" => Some(Self::Required),
+            "CLIENT_VALIDATION_MODE_OPTIONAL" => Some(Self::Optional),
+            _ => None,
+        }
+    }
+}
+/// ClientCertificateForward says in which headers backends learn of the
+/// certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum ClientCertificateForward {
+    Unspecified = 0,
+    None = 1,
+    /// X-Forwarded-Client-Cert, as Envoy writes it.
+    Xfcc = 2,
+    /// Client-Cert and Client-Cert-Chain (RFC 9440).
+    ClientCert = 3,
+    Both = 4,
+}
+impl ClientCertificateForward {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "CLIENT_CERTIFICATE_FORWARD_UNSPECIFIED",
+            Self::None => "CLIENT_CERTIFICATE_FORWARD_NONE",
+            Self::Xfcc => "CLIENT_CERTIFICATE_FORWARD_XFCC",
+            Self::ClientCert => "CLIENT_CERTIFICATE_FORWARD_CLIENT_CERT",
+            Self::Both => "CLIENT_CERTIFICATE_FORWARD_BOTH",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "CLIENT_CERTIFICATE_FORWARD_UNSPECIFIED" => Some(Self::Unspecified),
+            "CLIENT_CERTIFICATE_FORWARD_NONE" => Some(Self::None),
+            "CLIENT_CERTIFICATE_FORWARD_XFCC" => Some(Self::Xfcc),
+            "CLIENT_CERTIFICATE_FORWARD_CLIENT_CERT" => Some(Self::ClientCert),
+            "CLIENT_CERTIFICATE_FORWARD_BOTH" => Some(Self::Both),
             _ => None,
         }
     }

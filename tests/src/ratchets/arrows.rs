@@ -50,6 +50,8 @@ const WIRE_READERS: &[&str] = &[
     "dataplane/src/proxy.rs",
     "dataplane/src/ring.rs",
     "dataplane/src/tls.rs",
+    "dataplane/src/tls/backends.rs",
+    "dataplane/src/tls/policies.rs",
 ];
 
 #[test]

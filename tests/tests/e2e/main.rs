@@ -30,4 +30,5 @@ mod shutdown;
 mod status;
 mod strict;
 mod takeover;
+mod tls;
 mod wrong_input;

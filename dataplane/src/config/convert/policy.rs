@@ -3,6 +3,7 @@
 use super::{Rejection, resilience};
 use lb_core::backend::{
     Algorithm, ConnectionLimits, Eligibility, KeySource, Locality, SetPolicy, SlowStart, Smoothing,
+    TlsProfile,
 };
 use lb_core::health::{
     ActiveSettings, GraySettings, HttpCheck, HttpVersion, Initial, Kind, PassiveSettings, SetPlan,
@@ -13,7 +14,10 @@ use std::time::Duration;
 use weir_proto::push;
 
 /// What a set says of itself, but for its name, members and source.
-pub(super) fn read(set: &push::BackendSet) -> Result<(SetPolicy, SetPlan), Rejection> {
+pub(super) fn read(
+    set: &push::BackendSet,
+    tls: Option<TlsProfile>,
+) -> Result<(SetPolicy, SetPlan), Rejection> {
     let refuse =
         |rest: &str, reason: String| Rejection::new(format!("spec.backendSets[{}]{rest}", set.name), reason);
     let algorithm = algorithm(set).map_err(|reason| refuse(".loadBalancing.algorithm", reason))?;
@@ -32,6 +36,7 @@ pub(super) fn read(set: &push::BackendSet) -> Result<(SetPolicy, SetPlan), Rejec
         algorithm,
         eligibility,
         key,
+        tls,
         is_judged: set.passive_check.is_some(),
         connect_timeout: Duration::from_millis(set.connect_timeout_ms),
         connections: ConnectionLimits {
@@ -42,7 +47,7 @@ pub(super) fn read(set: &push::BackendSet) -> Result<(SetPolicy, SetPlan), Rejec
         ..SetPolicy::new(algorithm)
     };
     let policy = resilience::read(set, policy)?;
-    let active = set.active_check.as_ref().map(active).transpose();
+    let active = set.active_check.as_ref().map(|wire| active(wire, policy.tls.as_ref())).transpose();
     let passive =
         set.passive_check.as_ref().map(|wire| passive(wire).map_err(|error| error.to_string())).transpose();
     let plan = SetPlan {
@@ -127,7 +132,7 @@ fn eligibility(set: &push::BackendSet) -> Result<Eligibility, String> {
     Ok(Eligibility { locality, panic_below_percent, slow_start, ..Eligibility::default() })
 }
 
-fn active(wire: &push::ActiveCheck) -> Result<Valid<ActiveSettings>, String> {
+fn active(wire: &push::ActiveCheck, tls: Option<&TlsProfile>) -> Result<Valid<ActiveSettings>, String> {
     use push::active_check::Kind as Wire;
     let kind = match &wire.kind {
         Some(Wire::Http(http)) => Kind::Http(self::http(http)?),
@@ -147,8 +152,11 @@ fn active(wire: &push::ActiveCheck) -> Result<Valid<ActiveSettings>, String> {
             Some(number.ok_or_else(|| format!("port {port} is not a port: choose one of 1 to 65535"))?)
         }
     };
+    // What asks whether a port is open asks no more, whatever is spoken there.
+    let tls_profile = if kind == Kind::Tcp { None } else { tls.cloned() };
     let settings = ActiveSettings {
         kind,
+        tls_profile,
         port,
         interval: Duration::from_millis(wire.interval_ms),
         timeout: Duration::from_millis(wire.timeout_ms),
@@ -234,7 +242,7 @@ mod tests {
             (push::Algorithm::PeakEwma, Algorithm::PeakEwma(Smoothing::default())),
         ] {
             assert_eq!(
-                read(&set(wire)).map(|(policy, _)| (policy.algorithm, policy.key)),
+                read(&set(wire), None).map(|(policy, _)| (policy.algorithm, policy.key)),
                 Ok((algorithm, None))
             );
         }
@@ -247,7 +255,7 @@ mod tests {
             hash.set_key(key);
             let set =
                 push::BackendSet { consistent_hash: Some(hash), ..set(push::Algorithm::ConsistentHash) };
-            read(&set)
+            read(&set, None)
                 .map(|(policy, _)| (policy.algorithm, policy.key))
                 .map_err(|refused| refused.to_string())
         };
@@ -266,7 +274,7 @@ mod tests {
         assert!(
             hashed(push::HashKey::Cookie, "", 0).is_err_and(|refused| refused.contains("name is missing"))
         );
-        assert!(read(&set(push::Algorithm::ConsistentHash)).is_err(), "of what");
+        assert!(read(&set(push::Algorithm::ConsistentHash), None).is_err(), "of what");
     }
 
     #[test]
@@ -282,7 +290,7 @@ mod tests {
                 initially_down: true,
             };
             let set = push::BackendSet { active_check: Some(check), ..set(push::Algorithm::Random) };
-            read(&set).map(|(_, plan)| plan.active.expect("asked for"))
+            read(&set, None).map(|(_, plan)| plan.active.expect("asked for"))
         };
         let http = push::HttpCheck {
             version: push::HttpVersion::HttpVersion2.into(),

@@ -61,7 +61,7 @@ fn sessions(source: Source) -> push::SessionPersistence {
 }
 
 fn read(config: &push::PoolConfig) -> Result<PoolSpec, Rejection> {
-    pool(config, &Certificates::new()).map(|(spec, _)| spec)
+    pool(config, &Certificates::default()).map(|(spec, _)| spec)
 }
 
 #[test]

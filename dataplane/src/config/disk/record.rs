@@ -8,7 +8,7 @@ use bytes::Bytes;
 use prost::Message as _;
 use std::collections::BTreeMap;
 use weir_proto::digest;
-use weir_proto::push::{BackendSetContent, Certificate, Listener, PoolConfig, PoolUpdate};
+use weir_proto::push::{BackendSetContent, BackendTls, Certificate, Listener, PoolConfig, PoolUpdate};
 
 /// What the key ring is sealed as. No pool's name: those have a slash.
 pub(super) const KEY_RING: &str = "key ring";
@@ -36,7 +36,8 @@ pub(super) enum Form {
 pub(in crate::config) struct RestoredPool {
     pub(in crate::config) config: PoolConfig,
     pub(in crate::config) sets: BTreeMap<String, SetContent>,
-    /// Names of the listeners that are left out of `config` since their private keys are not there.
+    /// Names of the listeners that are left out of `config`, and of the sets that are closed, since their private keys are
+    /// not there.
     pub(in crate::config) waiting: Vec<String>,
     keys: Form,
 }
@@ -56,7 +57,8 @@ impl RestoredPool {
 }
 
 pub(super) fn mark(kept: &Kept, care: &Care) -> Mark {
-    let has_keys = kept.config.listeners.iter().any(|listener| listener.tls.is_some());
+    let has_keys = kept.config.listeners.iter().any(|listener| listener.tls.is_some())
+        || kept.config.backend_sets.iter().any(|set| shows_certificate(set.tls.as_ref()));
     let keys = match care {
         _ if !has_keys => Form::None,
         Care::Sealed(_) => Form::Sealed,
@@ -71,7 +73,7 @@ pub(super) fn mark(kept: &Kept, care: &Care) -> Mark {
 /// Costs a copy of the pool.
 pub(super) fn encode(kept: &Kept, care: &Care) -> Bytes {
     let mut config = PoolConfig::clone(&kept.config);
-    let pem: Vec<_> = certificates(&mut config.listeners).map(|c| std::mem::take(&mut c.key_pem)).collect();
+    let pem: Vec<_> = certificates(&mut config).map(|c| std::mem::take(&mut c.key_pem)).collect();
     let keys = (!pem.is_empty()).then(|| care.keep(&config.pool, Keys { pem }.encode_to_vec())).flatten();
     let sets = kept.sets.iter().map(|(set, content)| BackendSetContent {
         set: set.clone(),
@@ -98,21 +100,36 @@ pub(super) fn open(record: Bytes, care: &Care) -> Result<RestoredPool, Refusal> 
         Some(_) => Form::Plain,
         None => Form::None,
     };
-    let needed = certificates(&mut config.listeners).count();
+    let needed = certificates(&mut config).count();
     let pem = keys.and_then(|secret| care.open(&config.pool, secret));
     let pem = pem.and_then(|keys| Keys::decode(&*keys).ok()).map(|keys| keys.pem).unwrap_or_default();
     let mut waiting = Vec::new();
     if pem.len() == needed {
-        certificates(&mut config.listeners).zip(pem).for_each(|(certificate, pem)| certificate.key_pem = pem);
+        certificates(&mut config).zip(pem).for_each(|(certificate, pem)| certificate.key_pem = pem);
     } else {
         let (secured, open) = config.listeners.into_iter().partition(|listener| listener.tls.is_some());
         config.listeners = open;
         let secured: Vec<Listener> = secured;
         waiting.extend(secured.into_iter().map(|listener| listener.name));
+        // Without its key a set could not say who it is: its backends are not spoken to.
+        for set in &mut config.backend_sets {
+            if let Some(tls) = set.tls.as_mut().filter(|tls| shows_certificate(Some(tls))) {
+                *tls = BackendTls { hostname: std::mem::take(&mut tls.hostname), ..BackendTls::default() };
+                waiting.push(format!("backend set {}", set.name));
+            }
+        }
     }
     Ok(RestoredPool { config, sets, waiting, keys: form })
 }
 
-fn certificates(listeners: &mut [Listener]) -> impl Iterator<Item = &mut Certificate> {
-    listeners.iter_mut().filter_map(|listener| listener.tls.as_mut()).flat_map(|tls| &mut tls.certificates)
+fn shows_certificate(tls: Option<&BackendTls>) -> bool {
+    tls.is_some_and(|tls| tls.client_certificate.is_some())
+}
+
+/// Those of listeners, then those of sets.
+fn certificates(config: &mut PoolConfig) -> impl Iterator<Item = &mut Certificate> {
+    let listeners = config.listeners.iter_mut().filter_map(|listener| listener.tls.as_mut());
+    let sets = config.backend_sets.iter_mut().filter_map(|set| set.tls.as_mut());
+    let of_sets = sets.filter_map(|tls| tls.client_certificate.as_mut());
+    listeners.flat_map(|tls| &mut tls.certificates).chain(of_sets)
 }

@@ -27,6 +27,7 @@ fn kept(pool: &str, key_pem: Option<&str>, backends: &[&str]) -> Kept {
                 chain_pem: b"chain".to_vec(),
                 key_pem: key.into(),
             }],
+            ..Tls::default()
         }),
         ..Listener::default()
     });

@@ -36,7 +36,10 @@ fn settings(kind: Kind) -> ActiveSettings {
 }
 
 fn secured(kind: Kind) -> ActiveSettings {
-    ActiveSettings { tls_profile: Some("any".into()), ..settings(kind) }
+    ActiveSettings {
+        tls_profile: Some(lb_core::backend::TlsProfile::new(1, std::sync::Arc::new(()))),
+        ..settings(kind)
+    }
 }
 
 fn http(change: impl FnOnce(&mut HttpCheck)) -> Kind {

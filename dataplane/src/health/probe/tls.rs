@@ -1,23 +1,22 @@
-//! TLS of a probe: that a handshake ends well, with whatever certificate.
+//! TLS of a probe: that a handshake ends well. Where the set's requests are secured, as theirs does: a backend that they
+//! cannot reach is not healthy. Else with whatever certificate.
+
+pub(super) use crate::tls::backends::{HTTP1, HTTP2};
 
 use super::of_io;
 use super::socket::Bounded;
+use crate::tls::backends::BackendTls;
 use http::uri::Authority;
-use lb_core::health::Reason;
+use lb_core::backend::TlsProfile;
+use lb_core::health::{Reason, TargetKey};
 use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::aws_lc_rs;
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-
-/// HTTP/1.1 as ALPN names it.
-pub(super) const HTTP1: &[u8] = b"http/1.1";
-/// HTTP/2 as ALPN names it.
-pub(super) const HTTP2: &[u8] = b"h2";
 
 /// What probes need for TLS. Made once for a process; cheap to clone.
 #[derive(Clone)]
@@ -44,13 +43,24 @@ impl ProbeTls {
     pub(super) async fn handshake(
         &self,
         socket: Bounded,
+        key: &TargetKey,
         host: Option<&str>,
-        address: SocketAddr,
         protocol: Option<&[u8]>,
     ) -> Result<TlsStream<Bounded>, Reason> {
-        let name = host.and_then(name).unwrap_or_else(|| ServerName::IpAddress(address.ip().into()));
         let protocols = protocol.map(<[u8]>::to_vec).into_iter().collect();
-        let handshake = self.0.with_alpn(protocols).connect(name, socket);
+        let profile = key.settings().tls_profile.as_ref().and_then(TlsProfile::settings::<BackendTls>);
+        let (connector, name) = match profile {
+            Some(profile) => {
+                let (config, name) = profile.of_check().ok_or(Reason::Tls)?;
+                (TlsConnector::from(config), name)
+            }
+            None => {
+                let name = host.and_then(name);
+                let address = || ServerName::IpAddress(key.address().ip().into());
+                (self.0.clone(), name.unwrap_or_else(address))
+            }
+        };
+        let handshake = connector.with_alpn(protocols).connect(name, socket);
         handshake.await.map_err(|error| match of_io(&error) {
             // What is no TLS at all breaks the handshake, not a protocol within.
             Reason::Protocol => Reason::Tls,
@@ -68,7 +78,7 @@ fn name(host: &str) -> Option<ServerName<'static>> {
 
 /// Takes every certificate.
 ///
-/// A check asks whether a backend answers, not who it is, as a kubelet's HTTPS probe does: backends are probed by
+/// A check of a set that has no TLS of its own asks whether a backend answers, not who it is, as a kubelet's HTTPS probe does: backends are probed by
 /// address, often before anybody has named an authority for them, and one with a certificate that has run out still
 /// serves. Whether requests may go there is decided where requests are sent. So a probe proves nothing about its peer, and
 /// it sends nothing secret: no client certificate, no token, only what the check's own settings say.

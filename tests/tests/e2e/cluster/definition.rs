@@ -245,6 +245,48 @@ const NONSENSE: &[(&str, &str, &str, &str)] = &[
         "spec.connectionPool.idleTimeout",
         "idle timeout must be above 0s",
     ),
+    (
+        "/spec/backendSets/0/tls",
+        r#"{"hostname": "web.internal"}"#,
+        "spec.backendSets[0].tls",
+        "exactly one of caCertificateRefs and wellKnownCACertificates",
+    ),
+    (
+        "/spec/backendSets/0/tls",
+        r#"{"hostname": "web.internal", "caCertificateRefs": [{"name": "ca"}], "wellKnownCACertificates": "System"}"#,
+        "spec.backendSets[0].tls",
+        "exactly one of caCertificateRefs and wellKnownCACertificates",
+    ),
+    (
+        "/spec/backendSets/0/tls",
+        r#"{"hostname": "10.0.0.1", "wellKnownCACertificates": "System"}"#,
+        "spec.backendSets[0].tls.hostname",
+        "should match",
+    ),
+    (
+        "/spec/backendSets/0/tls",
+        r#"{"hostname": "a.b", "wellKnownCACertificates": "System", "subjectAltNames": [{"type": "URI", "hostname": "a.b"}]}"#,
+        "tls.subjectAltNames[0]",
+        "one of type URI must have uri",
+    ),
+    (
+        "/spec/listeners/1/tls",
+        r#"{"certificateRefs": [{"name": "c"}], "minVersion": "1.1"}"#,
+        "spec.listeners[1].tls.minVersion",
+        r#""1.2", "1.3""#,
+    ),
+    (
+        "/spec/listeners/1/tls",
+        r#"{"certificateRefs": [{"name": "c"}], "minVersion": "1.2", "cipherPolicy": "Modern"}"#,
+        "spec.listeners[1].tls.minVersion",
+        "cipherPolicy Modern is TLS 1.3 alone",
+    ),
+    (
+        "/spec/listeners/1/tls",
+        r#"{"certificateRefs": [{"name": "c"}], "clientValidation": {"caCertificateRefs": []}}"#,
+        "tls.clientValidation.caCertificateRefs",
+        "at least 1",
+    ),
     ("/spec/listeners", "[]", "spec.listeners", "at least 1"),
     ("/spec/loadBalancing", r#"{"algorithm": "Sorcery"}"#, "spec.loadBalancing.algorithm", r#""RoundRobin""#),
 ];

@@ -1,6 +1,7 @@
 //! Settings of active checks.
 
 use super::{SettingsError, Valid, length, mix, number, text};
+use crate::backend::TlsProfile;
 use std::net::Ipv6Addr;
 use std::num::NonZeroU16;
 use std::sync::Arc;
@@ -22,7 +23,7 @@ pub const JITTER_PERMILLE_MAX: u16 = 500;
 pub const HEADERS_MAX: usize = 16;
 /// Ranges of status codes that may be expected.
 pub const STATUS_RANGES_MAX: usize = 16;
-/// Longest method, path, host, header field, service or name of TLS settings, in bytes.
+/// Longest method, path, host, header field, or service, in bytes.
 pub const TEXT_BYTES_MAX: usize = 2048;
 /// How much of a response's body a probe reads, so also the longest text to look for, in bytes.
 pub const BODY_BYTES_MAX: usize = 4096;
@@ -34,8 +35,9 @@ pub struct ActiveSettings {
     pub kind: Kind,
     /// Where probes go; `None` is the backend's own port.
     pub port: Option<NonZeroU16>,
-    /// Name of the TLS settings that probes use, as the caller knows them; `None` is no TLS, save for [`Kind::Tls`].
-    pub tls_profile: Option<Box<str>>,
+    /// How the connections of probes are secured; `None` is no TLS, save for [`Kind::Tls`], which takes any certificate
+    /// then.
+    pub tls_profile: Option<TlsProfile>,
     /// From the begin of a probe to the begin of the next.
     ///
     /// A probe that takes longer is not overlapped: the next begins when it ended. So a time-out above the interval is
@@ -204,14 +206,6 @@ impl ActiveSettings {
         number("jitterPermille", self.jitter_permille, 0..=JITTER_PERMILLE_MAX.into())?;
         number("healthyThreshold", self.healthy_threshold, 1..=THRESHOLD_MAX.into())?;
         number("unhealthyThreshold", self.unhealthy_threshold, 1..=THRESHOLD_MAX.into())?;
-        if let Some(profile) = &self.tls_profile {
-            text(
-                "tlsProfile",
-                profile,
-                "a name of at most 2048 bytes",
-                is_text(profile) && !profile.is_empty(),
-            )?;
-        }
         match &self.kind {
             Kind::Http(check) => check.validate()?,
             Kind::Grpc { service } => {
@@ -284,7 +278,10 @@ impl Valid<ActiveSettings> {
             }
         }
         put(&self.port.map_or(0, NonZeroU16::get).to_le_bytes());
-        put(self.tls_profile.as_deref().unwrap_or_default().as_bytes());
+        match &self.tls_profile {
+            Some(profile) => put(&profile.digest().to_le_bytes()),
+            None => put(b""),
+        }
         let recheck = self.recheck_interval.unwrap_or(self.interval);
         for length in [self.interval, recheck, self.timeout] {
             put(&length.as_nanos().to_le_bytes());
@@ -437,7 +434,7 @@ mod tests {
             check.body_contains = Some("ok".into());
         });
         assert_eq!(head, "method and bodyContains: the answer to HEAD has no body");
-        let tcp = refusal(|settings| settings.tls_profile = Some("a".into()));
+        let tcp = refusal(|settings| settings.tls_profile = Some(TlsProfile::new(1, Arc::new(()))));
         assert_eq!(tcp, "kind and tlsProfile: a TCP check speaks no TLS; choose the kind TLS");
     }
 }
