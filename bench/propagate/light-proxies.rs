@@ -167,7 +167,8 @@ impl Proxy {
             | Event::Welcomed { .. }
             | Event::Synced
             | Event::Keys(_)
-            | Event::Health(_) => None,
+            | Event::Health(_)
+            | Event::Shares(_) => None,
         }
     }
 

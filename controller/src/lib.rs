@@ -17,6 +17,7 @@ pub mod metrics;
 pub mod push;
 pub mod readiness;
 pub mod replicas;
+pub mod shares;
 pub mod source;
 pub mod status;
 pub mod store;

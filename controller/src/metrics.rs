@@ -56,6 +56,8 @@ pub struct Metrics {
     ready: Gauge,
     proxies: Gauge,
     pools: Gauge,
+    shared_limits: Gauge,
+    sharing_proxies: Gauge,
     malformed: Gauge,
     unhealthy: Gauge,
     objects: Family<OfKind, Gauge>,
@@ -103,6 +105,8 @@ impl Metrics {
             ready: Gauge::default(),
             proxies: Gauge::default(),
             pools: Gauge::default(),
+            shared_limits: Gauge::default(),
+            sharing_proxies: Gauge::default(),
             malformed: Gauge::default(),
             unhealthy: Gauge::default(),
             objects: Family::default(),
@@ -156,6 +160,9 @@ impl Metrics {
         self.ready.set(i64::from(self.readiness.reason().is_none()));
         self.proxies.set(gauge(self.store.proxy_count()));
         self.pools.set(gauge(self.store.pool_count()));
+        let shares = self.store.desk().counts(tokio::time::Instant::now().into_std());
+        self.shared_limits.set(gauge(shares.limits));
+        self.sharing_proxies.set(gauge(shares.proxies));
         self.unhealthy.set(gauge(self.store.unhealthy_count()));
         let counts = self.store.fleet_counts();
         for (counter, (_, _, of)) in self.counts.iter().zip(COUNTS) {
@@ -172,6 +179,10 @@ impl Metrics {
         registry.register("ready", "1 once the source has been read", self.ready.clone());
         registry.register("proxies", "Streams to proxies that are open", self.proxies.clone());
         registry.register("pools", "LoadBalancerPools that are served", self.pools.clone());
+        let help = "Rate limits that proxies have together and this replica gives shares of; 0 where it does not hold the Lease";
+        registry.register("shared_limits", help, self.shared_limits.clone());
+        let help = "Proxies that this replica gives shares of limits to";
+        registry.register("sharing_proxies", help, self.sharing_proxies.clone());
         let help = "LoadBalancerPools that cannot be read; what they said before serves on";
         registry.register("malformed_pools", help, self.malformed.clone());
         let help =

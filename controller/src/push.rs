@@ -150,7 +150,8 @@ where
         security: replica_security,
         ended: ended.clone(),
     })
-    .max_decoding_message_size(MESSAGE_BYTES_MAX);
+    .max_decoding_message_size(MESSAGE_BYTES_MAX)
+    .max_encoding_message_size(MESSAGE_BYTES_MAX);
     let service = PushServer::new(Service { store, relay: Arc::default(), security, controller_id, ended })
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);

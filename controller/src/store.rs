@@ -20,6 +20,7 @@ pub use pool::{Contents, Pool};
 
 use crate::compile::{ObjectKey, World};
 use crate::keys::Ring;
+use crate::shares::Desk;
 pub(crate) use fleet::{FleetRecord, Peer, RemoteId, Resend, StreamId, reason_within_limit};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
@@ -39,6 +40,7 @@ pub struct Store {
     loaded: watch::Sender<Option<Loaded>>,
     ring: watch::Sender<Option<Arc<Ring>>>,
     fleet: FleetRecord,
+    desk: Arc<Desk>,
 }
 
 #[derive(Debug)]
@@ -95,6 +97,7 @@ impl Store {
             loaded: watch::Sender::new(None),
             ring: watch::Sender::new(None),
             fleet: FleetRecord::default(),
+            desk: Arc::default(),
         })
     }
 
@@ -305,6 +308,12 @@ impl Store {
     #[must_use]
     pub fn propagation(&self) -> Family<OfLane, Histogram> {
         self.fleet.propagation().family()
+    }
+
+    /// Where proxies get their shares of limits.
+    #[must_use]
+    pub fn desk(&self) -> &Arc<Desk> {
+        &self.desk
     }
 
     pub(crate) fn fleet_record(&self) -> &FleetRecord {

@@ -28,8 +28,8 @@ use serde_json::Value;
 /// Where the generated definition is kept, relative to this crate.
 pub const DEFINITION_FILE: &str = "loadbalancerpools.weir.dev.yaml";
 
-/// Largest CustomResourceDefinition in bytes: what `kubectl apply` may keep in an annotation is 256 KiB, and a
-/// definition that grows past 200 KB leaves no room for the next field.
+/// Largest CustomResourceDefinition in bytes of JSON without blanks, as `kubectl apply` keeps it in an annotation, which may
+/// have 256 KiB: a definition that grows past 200 KB leaves no room for the next field.
 pub const DEFINITION_BYTES_MAX: usize = 200_000;
 
 /// The CustomResourceDefinition as JSON: what kube derives from the types, with four things put right.
@@ -52,11 +52,7 @@ pub fn definition() -> Result<Value, serde_json::Error> {
 /// # Errors
 /// As [`definition`].
 pub fn definition_yaml() -> Result<String, serde_saphyr::SerializeError> {
-    // One blank for each level: with two, half of the text would be blanks.
-    let mut options = serde_saphyr::SerializerOptions::default();
-    options.indent_step = 1;
-    let definition = definition().map_err(|error| error.to_string())?;
-    let yaml = serde_saphyr::to_string_with_options(&definition, options)?;
+    let yaml = serde_saphyr::to_string(&definition().map_err(|error| error.to_string())?)?;
     Ok(format!(
         "# Generated from crds/src/pool.rs by `cargo run -p weir-crds --bin weir-crdgen`. Do not edit.\n{yaml}"
     ))

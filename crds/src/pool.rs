@@ -10,10 +10,12 @@ mod data_plane;
 mod endpoint_selector;
 mod filters;
 mod health_check;
+mod https_only;
 mod limits;
 mod listener_tls;
 mod load_balancing;
 mod matches;
+mod proxy_protocol;
 mod rate_limit;
 mod resilience;
 mod rule;
@@ -51,10 +53,11 @@ pub use health_check::{
     HEADER_VALUE_BYTES_MAX, HealthCheck, HttpCheck, HttpVersion, InitialState, OUTCOMES_MAX, PassiveCheck,
     STATUS_RANGES_MAX, THRESHOLD_MAX, TcpCheck, TlsCheck,
 };
+pub use https_only::{Hsts, HttpsRedirect, REDIRECT_STATUSES};
 pub use limits::{
     BODY_BYTES_RANGE, BODY_PACE_RANGE, CONNECTIONS_RANGE, CONTROL_FRAMES_RANGE, DotSegments, DoubleSlashes,
-    EncodedSlashes, HANDSHAKES_RANGE, HEAD_BYTES_RANGE, HEADERS_RANGE, LISTENER_STREAMS_RANGE,
-    ListenerLimits, PathPolicy, RESETS_RANGE, RequestLimits, URI_BYTES_RANGE,
+    EncodedSlashes, HANDSHAKES_AT_ONCE_RANGE, HANDSHAKES_RANGE, HEAD_BYTES_RANGE, HEADERS_RANGE,
+    LISTENER_STREAMS_RANGE, ListenerLimits, PathPolicy, RESETS_RANGE, RequestLimits, URI_BYTES_RANGE,
 };
 pub use listener_tls::{
     CipherPolicy, ClientCertificateForward, ClientValidation, ClientValidationMode, ListenerTls, TlsVersion,
@@ -68,10 +71,11 @@ pub use matches::{
     FieldMatch, FieldMatchType, MATCH_FIELDS_MAX, MATCH_SOURCES_MAX, METHOD_BYTES_MAX, PathMatch,
     PathMatchType, RouteMatch,
 };
+pub use proxy_protocol::{ProxyProtocol, ProxyProtocolVersion};
 pub use rate_limit::{
     IP_NETWORKS_MAX, IpRules, NETWORK_BYTES_MAX, RATE_KEYS_DEFAULT, RATE_KEYS_OF_POOL_MAX, RATE_KEYS_RANGE,
-    RATE_LIMITS_MAX, RATE_NAME_BYTES_MAX, RATE_REQUESTS_MAX, RateLimit, RateLimitAlgorithm, RateLimitHeaders,
-    RateLimitKey, RateLimitKeyType,
+    RATE_LIMITS_MAX, RATE_NAME_BYTES_MAX, RATE_REQUESTS_MAX, RATE_SHARED_OF_POOL_MAX, RateLimit,
+    RateLimitAlgorithm, RateLimitHeaders, RateLimitKey, RateLimitKeyType, RateLimitScope,
 };
 pub use resilience::{
     BREAKER_REQUESTS_MAX, BUDGET_RETRIES_MAX, CONTENT_TYPE_BYTES_MAX, CircuitBreaker, Fallback,
@@ -333,6 +337,18 @@ pub struct LoadBalancerPoolSpec {
         "reason": "FieldValueForbidden",
         "fieldPath": ".tls",
     },
+    {
+        "rule": "self.protocol != 'HTTPS' || !has(self.httpsRedirect)",
+        "message": "a listener with protocol HTTPS must not have httpsRedirect: its clients are there already",
+        "reason": "FieldValueForbidden",
+        "fieldPath": ".httpsRedirect",
+    },
+    {
+        "rule": "self.protocol != 'HTTP' || !has(self.hsts)",
+        "message": "a listener with protocol HTTP must not have hsts: browsers take it over HTTPS alone (RFC 6797)",
+        "reason": "FieldValueForbidden",
+        "fieldPath": ".hsts",
+    },
 ]))]
 pub struct Listener {
     /// Name of the listener, unique within the pool: a DNS label of 1 to 63 characters.
@@ -364,6 +380,18 @@ pub struct Listener {
     /// Certificates; for protocol HTTPS, and only there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<ListenerTls>,
+
+    /// Sends clients to HTTPS; for protocol HTTP, and only there. `{}` is status 308 and port 443.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub https_redirect: Option<HttpsRedirect>,
+
+    /// Tells clients to stay with HTTPS; for protocol HTTPS, and only there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hsts: Option<Hsts>,
+
+    /// From which proxies in front connections begin with a header of the PROXY protocol. Without it: from none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy_protocol: Option<ProxyProtocol>,
 
     /// What clients may do here. Without it: what each limit says of itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]

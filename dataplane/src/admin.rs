@@ -7,6 +7,7 @@ mod pages;
 
 pub use pages::{Page, Pages};
 
+use crate::config::shares::Exchange;
 use crate::config::{Applier, PoolStatus, Status, written};
 use crate::counters::Counters;
 use crate::health::{Counts, Finding, View};
@@ -75,6 +76,8 @@ pub struct Seen {
     pub view: View,
     /// The store of sessions, if there is one.
     pub store: Option<Store>,
+    /// How shares of limits stand.
+    pub shares: Arc<Exchange>,
 }
 
 impl AdminState {
@@ -82,12 +85,13 @@ impl AdminState {
     #[must_use]
     pub fn new(current: Current, seen: Seen, readiness: Arc<Readiness>, applier: &Applier) -> Self {
         let status = applier.status();
-        let Seen { workers, health, view, store } = seen;
+        let Seen { workers, health, view, store, shares } = seen;
         let metrics = Metrics::new(
             Arc::clone(&current),
             workers,
             health,
             store,
+            shares,
             Arc::clone(&status),
             Arc::clone(&readiness),
         );
@@ -352,8 +356,13 @@ mod tests {
         let current = Current::default();
         let sockets = Sockets::new([127, 0, 0, 1].into(), Vec::new());
         let applier = Applier::new(Arc::clone(&current), sockets);
-        let seen =
-            Seen { workers: vec![Arc::default()], health: Arc::default(), view: View::new().0, store: None };
+        let seen = Seen {
+            workers: vec![Arc::default()],
+            health: Arc::default(),
+            view: View::new().0,
+            store: None,
+            shares: Exchange::new().0,
+        };
         AdminState::new(current, seen, Arc::default(), &applier)
     }
 

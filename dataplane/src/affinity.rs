@@ -53,6 +53,8 @@ mod tests {
             ip: HeaderValue::from_static(ip),
             limits: std::sync::Arc::default(),
             secured: None,
+            from_port: 0,
+            to: ([0, 0, 0, 0], 0).into(),
         }
     }
 

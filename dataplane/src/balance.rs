@@ -9,6 +9,7 @@ use crate::connection::Peer;
 use crate::cookie;
 use crate::failure::Failure;
 use crate::message::RequestHead;
+use crate::proxied::Ends;
 use foldhash::HashMap;
 use lb_core::backend::{Backend, BackendSet, InFlight, Live, Membership};
 use lb_core::balance::{PickRequest, Picked, Picker, Rng, Schedule};
@@ -81,6 +82,8 @@ pub(crate) struct Target<'a> {
     pub(crate) choice: Choice,
     /// Of the backend, where what becomes of the request is of interest.
     pub(crate) backend: Option<Arc<str>>,
+    /// That the backend is told of when a connection begins; `None` where its set tells of nobody.
+    pub(crate) client: Option<Ends>,
     /// Its set stands in for another one.
     pub(crate) is_fallback: Cell<bool>,
     /// Of a circuit that is half-open: it hangs on this request.
@@ -189,6 +192,7 @@ impl Turns {
         };
         let queue = set.policy.requests_max.is_some().then(|| Arc::clone(set));
         Ok(Place::Backend(Target {
+            client: set.policy.proxy_header.map(|_| ask.peer.ends()),
             set,
             address: backend.address,
             slot: Slot { in_flight: Some(in_flight), queue },
@@ -365,6 +369,8 @@ mod tests {
             ip,
             limits: Arc::default(),
             secured: None,
+            from_port: 0,
+            to: ([0, 0, 0, 0], 0).into(),
         }
     }
 

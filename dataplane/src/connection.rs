@@ -1,8 +1,10 @@
 //! A client's connection: from the accepted socket to the protocol that is spoken on it.
 
 use crate::http2::carried::Carried;
+use crate::proxied::{self, Ends, Introduced, PROXY_HEADER_TIMEOUT, Proxies, Versions};
 use crate::request::Tunnel;
-use crate::snapshot::{ListenerLimits, Protocol};
+use crate::snapshot::{Listener, ListenerLimits, Protocol};
+use crate::sources::{Counted, Refused};
 use crate::tls::Termination;
 use crate::tls::clients::Secured;
 use crate::tunnel::Side;
@@ -12,6 +14,7 @@ use crate::{http1, http2, tunnel};
 use bytes::BytesMut;
 use http::HeaderValue;
 use rustls::server::Acceptor;
+use socket2::SockRef;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -49,12 +52,30 @@ pub(crate) struct Peer {
     pub(crate) scheme: Scheme,
     /// The client's address; never an IPv4-mapped one.
     pub(crate) address: IpAddr,
+    /// The port that the client came from; 0 where nobody said.
+    pub(crate) from_port: u16,
+    /// The address that the client connected to: ours, or that of a proxy in front.
+    pub(crate) to: SocketAddr,
     /// The same, as it goes into headers.
     pub(crate) ip: HeaderValue,
     /// Of the listener, as they were when the connection came.
     pub(crate) limits: Arc<ListenerLimits>,
     /// What is known since the handshake; `None` without TLS.
     pub(crate) secured: Option<Arc<Secured>>,
+}
+
+impl Peer {
+    /// The connection that a client came by.
+    fn new(port: u16, scheme: Scheme, ends: Ends, limits: Arc<ListenerLimits>) -> Self {
+        let address = ends.from.ip();
+        let ip = HeaderValue::try_from(address.to_string()).expect("an address is ASCII");
+        Self { port, scheme, address, from_port: ends.from.port(), to: ends.to, ip, limits, secured: None }
+    }
+
+    /// Both ends of the client's connection.
+    pub(crate) fn ends(&self) -> Ends {
+        Ends { from: SocketAddr::new(self.address, self.from_port), to: self.to }
+    }
 }
 
 /// How the client's bytes are protected.
@@ -64,32 +85,98 @@ pub(crate) enum Scheme {
     Https,
 }
 
+/// A connection that came to a listener.
+#[derive(Debug)]
+pub(crate) struct Arrival {
+    stream: TcpStream,
+    /// The client as far as it is known: who connected.
+    peer: Box<Peer>,
+    protocol: Protocol,
+    /// `None` where this connection begins without a header of the PROXY protocol.
+    proxies: Option<Arc<Proxies>>,
+}
+
+impl Arrival {
+    /// `None` where the connection has no address of ours any more, as it is closed.
+    pub(crate) fn new(listener: &Listener, stream: TcpStream, from: SocketAddr) -> Option<Self> {
+        let to = stream.local_addr().ok()?;
+        let ends = Ends { from: proxied::canonical(from), to: proxied::canonical(to) };
+        let protocol = listener.protocol.clone();
+        let scheme = match protocol {
+            Protocol::Http => Scheme::Http,
+            Protocol::Https(_) => Scheme::Https,
+        };
+        let proxies = listener.proxies.as_ref();
+        let proxies = proxies.filter(|proxies| proxies.trusts(ends.from.ip())).map(Arc::clone);
+        let peer = Box::new(Peer::new(listener.port, scheme, ends, Arc::clone(&listener.limits)));
+        Some(Self { stream, peer, protocol, proxies })
+    }
+
+    /// Who connected; `None` where that is a proxy in front, which has not said yet for whom.
+    pub(crate) fn client(&self) -> Option<&Peer> {
+        self.proxies.is_none().then_some(&*self.peer)
+    }
+
+    /// Closes the connection. A reset leaves no state behind, neither here nor with the client.
+    pub(crate) fn refuse(&self, worker: &Worker, why: Refused) {
+        refuse(worker, &self.stream, why);
+    }
+}
+
 /// Serves one client until either side ends the connection.
 ///
 /// Whatever is large and not needed by an idle HTTP/1 connection is boxed where it begins (a handshake, HTTP/2, a
 /// request): the size of this future is what every idle connection costs.
-pub(crate) async fn serve(worker: Rc<Worker>, port: u16, stream: TcpStream, address: SocketAddr) {
-    let snapshot = worker.snapshot();
-    // Accepted while the listener was being removed.
-    let Some(listener) = snapshot.listeners.get(&port) else { return };
-    let (protocol, limits) = (listener.protocol.clone(), Arc::clone(&listener.limits));
-    drop(snapshot);
-    let address = address.ip().to_canonical();
-    let ip = HeaderValue::try_from(address.to_string()).expect("an address is ASCII");
+pub(crate) async fn serve(worker: Rc<Worker>, arrival: Arrival) {
+    let Arrival { stream, mut peer, protocol, proxies } = arrival;
+    let admitted = match proxies {
+        None => None,
+        Some(proxies) => match Box::pin(introduced(&worker, &mut peer, &stream, proxies.takes)).await {
+            Some(admitted) => Some(admitted),
+            None => return,
+        },
+    };
     match protocol {
-        Protocol::Http => {
-            let peer = Peer { port, scheme: Scheme::Http, address, ip, limits, secured: None };
-            plain(worker, peer, Io::Plain(stream)).await;
+        Protocol::Http => plain(worker, peer, Io::Plain(stream)).await,
+        Protocol::Https(termination) => tls(worker, peer, stream, termination).await,
+    }
+    drop(admitted);
+}
+
+/// A connection of a proxy in front: who the client is comes first, and counts then as if it had connected itself. `None`
+/// where it is not to be served.
+async fn introduced(
+    worker: &Worker,
+    peer: &mut Peer,
+    stream: &TcpStream,
+    takes: Versions,
+) -> Option<Counted> {
+    let deadline = worker.timers.deadline();
+    deadline.set(Some(PROXY_HEADER_TIMEOUT));
+    let introduced = tokio::select! { biased;
+        introduced = proxied::read(stream, takes) => introduced,
+        () = deadline.passed() => None,
+    };
+    match introduced {
+        Some(Introduced::Client(ends)) => {
+            *peer = Peer::new(peer.port, peer.scheme, ends, Arc::clone(&peer.limits));
         }
-        Protocol::Https(termination) => {
-            let peer = Peer { port, scheme: Scheme::Https, address, ip, limits, secured: None };
-            tls(worker, peer, stream, termination).await;
+        Some(Introduced::Itself) => {}
+        None => {
+            worker.counters.proxy_headers_refused.add(1);
+            return None;
         }
     }
+    worker.admit_client(peer).map_err(|why| refuse(worker, stream, why)).ok()
+}
+
+fn refuse(worker: &Worker, stream: &TcpStream, why: Refused) {
+    worker.counters.connection_refused(why);
+    let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
 
 /// HTTP/2 by prior knowledge, or HTTP/1, as the first bytes say.
-async fn plain(worker: Rc<Worker>, peer: Peer, io: Io) {
+async fn plain(worker: Rc<Worker>, peer: Box<Peer>, io: Io) {
     let wire = Wire::new(io);
     let deadline = worker.timers.deadline();
     deadline.set_idle(peer.limits.idle_timeout, peer.port);
@@ -110,7 +197,7 @@ async fn plain(worker: Rc<Worker>, peer: Peer, io: Io) {
     }
     drop(deadline);
     if received.starts_with(PREFACE) {
-        Box::pin(http2::server::serve(worker, peer, wire.into_inner(), received.freeze(), carry)).await;
+        Box::pin(http2::server::serve(worker, *peer, wire.into_inner(), received.freeze(), carry)).await;
     } else {
         http1(&worker, &peer, &wire, received).await;
     }
@@ -132,8 +219,14 @@ async fn carried(worker: Rc<Worker>, port: u16, stream: Carried, tunnel: Box<Tun
     tunnel::run(&worker, port, Side::Stream(stream), *tunnel).await;
 }
 
-async fn tls(worker: Rc<Worker>, mut peer: Peer, stream: TcpStream, termination: Arc<Termination>) {
-    let Some((stream, secured)) = Box::pin(handshake(&worker, stream, termination)).await else {
+async fn tls(worker: Rc<Worker>, mut peer: Box<Peer>, stream: TcpStream, termination: Arc<Termination>) {
+    let begun = match worker.begin_handshake(&peer) {
+        Ok(begun) => begun,
+        Err(why) => return refuse(&worker, &stream, why),
+    };
+    let shaken = Box::pin(handshake(&worker, stream, termination)).await;
+    drop(begun);
+    let Some((stream, secured)) = shaken else {
         worker.counters.handshakes_failed.add(1);
         return;
     };
@@ -141,7 +234,7 @@ async fn tls(worker: Rc<Worker>, mut peer: Peer, stream: TcpStream, termination:
     let speaks_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let io = Io::Tls(stream);
     if speaks_http2 {
-        Box::pin(http2::server::serve(worker, peer, io, bytes::Bytes::new(), carry)).await;
+        Box::pin(http2::server::serve(worker, *peer, io, bytes::Bytes::new(), carry)).await;
     } else {
         http1(&worker, &peer, &Wire::new(io), BytesMut::new()).await;
     }
@@ -177,7 +270,7 @@ async fn accept(
 mod tests {
     use super::*;
 
-    fn size<A, B, C, D, F: Future>(_: impl Fn(A, B, C, D) -> F) -> usize {
+    fn size<A, B, F: Future>(_: impl Fn(A, B) -> F) -> usize {
         size_of::<F>()
     }
 
@@ -199,6 +292,6 @@ mod tests {
     fn the_task_of_an_idle_connection_is_small() {
         // What a connection holds while it waits, besides its socket: a regression here is paid by each of them.
         // The bound leaves room for the runtime's own part in a kilobyte; features of dependencies move it a little.
-        assert!(size(serve) <= 928, "{} bytes; box what is large where it begins", size(serve));
+        assert!(size(serve) <= 912, "{} bytes; box what is large where it begins", size(serve));
     }
 }

@@ -56,8 +56,10 @@ pub struct Counters {
     pub connections_open: Count,
     /// TLS handshakes that did not finish.
     pub handshakes_failed: Count,
-    /// Client connections refused: of the port, of a source, handshakes of a source.
-    pub connections_refused: [Count; 3],
+    /// Client connections refused: of the port, of a source, handshakes of a source, handshakes under way.
+    pub connections_refused: [Count; 4],
+    /// Client connections closed for a header of the PROXY protocol that was missing, wrong or slow.
+    pub proxy_headers_refused: Count,
     /// Connections of HTTP/2 ended for too many resets, for too many frames without a message.
     pub connections_cut: [Count; 2],
     /// Requests that were refused before a route was looked for (malformed, too large).

@@ -49,6 +49,9 @@ pub(crate) fn describe_client(
         port: peer.port,
         scheme,
         address,
+        // What proxies say in headers has no port.
+        from_port: if address == peer.address { peer.from_port } else { 0 },
+        to: peer.to,
         ip,
         limits: Arc::clone(&peer.limits),
         secured: peer.secured.clone(),
@@ -68,6 +71,12 @@ pub(crate) fn describe_client(
 /// The client's address alone, before the request was described: as [`describe_client`] would find it.
 pub(crate) fn client_address(head: &RequestHead, peer: &Peer, policy: Option<&ClientPolicy>) -> IpAddr {
     policy.map_or(peer.address, |policy| claims::read(&head.headers, peer.address, policy).chain.client())
+}
+
+/// How the client asked, as far as trusted proxies told.
+pub(crate) fn scheme(head: &RequestHead, peer: &Peer, policy: Option<&ClientPolicy>) -> Scheme {
+    let told = policy.and_then(|policy| claims::read(&head.headers, peer.address, policy).scheme);
+    told.unwrap_or(peer.scheme)
 }
 
 fn describe(head: &mut RequestHead, client: &Peer, chain: HeaderValue, host: Option<HeaderValue>) {
@@ -170,6 +179,8 @@ pub fn fuzz(fields: &[u8]) {
         address: connected,
         ip: value("192.0.2.1"),
         limits: Arc::default(),
+        from_port: 0,
+        to: ([0, 0, 0, 0], 0).into(),
         secured: None,
     };
     let hops_of = |hops| TrustedProxies { networks: None, hops: Some(hops) };
@@ -220,6 +231,8 @@ mod tests {
             ip,
             limits: Arc::default(),
             secured: None,
+            from_port: 0,
+            to: ([0, 0, 0, 0], 0).into(),
         }
     }
 

@@ -11,6 +11,7 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Method, header};
 use std::time::Duration;
 
+pub use crate::proxied::fuzz as proxy_header;
 pub use config::{disk, pool_update, updates};
 pub use forwarding::fuzz as forwarded;
 pub use sessions::fuzz as session;

@@ -15,6 +15,7 @@ pub mod connection;
 pub mod http1;
 pub mod http2;
 pub mod listener;
+pub mod proxied;
 pub mod request;
 
 mod affinity;

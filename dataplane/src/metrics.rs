@@ -1,18 +1,21 @@
 //! Every metric of the proxy, in one table: name, help and where its value comes from.
 //!
-//! The number of series is fixed: no label takes a value from configuration or from a client. What one backend
-//! does is in the administration API, not here.
+//! The number of series is bounded: no label takes a value from a client, and one from configuration only where so many at
+//! most are told ([`EXPIRIES_TOLD_MAX`]). What one backend does is in the administration API, not here.
 
 mod table;
 
 pub use table::METRICS;
 
 use crate::config::Status;
+use crate::config::shares::Exchange;
 use crate::counters::{Count, Counters, LATENCY_BOUNDS_S, sum};
 use crate::health::Counts;
 use crate::readiness::Readiness;
 use crate::sessions::Store;
-use crate::snapshot::Current;
+use crate::snapshot::{Current, Protocol};
+use crate::tls::Expiry;
+use crate::tls::backends::BackendTls;
 use lb_core::backend::{BackendSet, Live};
 use lb_core::resilience::BreakerState;
 use lb_core::sessions::SessionTable;
@@ -20,6 +23,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,6 +31,9 @@ use std::time::SystemTime;
 
 /// Media type of [`Metrics::text`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Certificates whose end is told, those that end first: enough to act on, and few beside thousands of pools.
+pub const EXPIRIES_TOLD_MAX: usize = 100;
 
 /// One metric. A counter's name ends in `_total`, that of a fact in `_info`, every name in its unit where it has one.
 #[derive(Debug)]
@@ -54,6 +61,8 @@ enum Value {
     Gauge(Option<f64>),
     /// One gauge for each value of a label.
     Gauges(&'static str, Vec<(&'static str, f64)>),
+    /// One gauge for each value of a label that configuration gives.
+    Named(&'static str, Vec<(Arc<str>, f64)>),
     /// A fact of the process, as a label.
     Info(&'static str, &'static str),
     /// Sum, and count in each bucket with its upper bound.
@@ -72,11 +81,12 @@ impl Metrics {
         workers: Vec<Arc<Counters>>,
         health: Arc<Counts>,
         store: Option<Store>,
+        shares: Arc<Exchange>,
         status: Arc<Status>,
         readiness: Arc<Readiness>,
     ) -> Self {
         let started_at = SystemTime::now();
-        let scrape = Scrape { current, workers, health, store, status, readiness, started_at };
+        let scrape = Scrape { current, workers, health, store, shares, status, readiness, started_at };
         let mut registry = Registry::default();
         registry.register_collector(Box::new(scrape));
         Self(registry)
@@ -99,6 +109,7 @@ struct Scrape {
     workers: Vec<Arc<Counters>>,
     health: Arc<Counts>,
     store: Option<Store>,
+    shares: Arc<Exchange>,
     status: Arc<Status>,
     readiness: Arc<Readiness>,
     started_at: SystemTime,
@@ -147,11 +158,33 @@ impl Scrape {
         Value::Gauges("state", by)
     }
 
+    /// When the certificates in force end, by their Secrets; of several of one Secret the first.
+    fn expiries(&self) -> Value {
+        let snapshot = self.current.load();
+        let mut all: Vec<Expiry> = Vec::new();
+        for listener in snapshot.listeners.values() {
+            if let Protocol::Https(termination) = &listener.protocol {
+                all.extend_from_slice(termination.expiries());
+            }
+        }
+        let profiles = snapshot.sets.iter().filter_map(|set| set.policy.tls.as_ref());
+        all.extend(profiles.filter_map(|profile| profile.settings::<BackendTls>()?.expiry.clone()));
+        Value::Named("secret", first_to_end(all))
+    }
+
     fn latency(&self) -> Value {
         let bounds = LATENCY_BOUNDS_S.into_iter().chain([f64::INFINITY]).enumerate();
         let buckets = bounds.map(|(i, bound)| (bound, self.total(|c| &c.latency[i]))).collect();
         Value::Histogram(as_f64(self.total(|c| &c.latency_sum_us)) / 1e6, buckets)
     }
+}
+
+/// At most [`EXPIRIES_TOLD_MAX`].
+fn first_to_end(mut all: Vec<Expiry>) -> Vec<(Arc<str>, f64)> {
+    all.sort_unstable();
+    let mut told = HashSet::new();
+    all.retain(|expiry| told.len() < EXPIRIES_TOLD_MAX && told.insert(Arc::clone(&expiry.secret)));
+    all.into_iter().map(|Expiry { ends_s, secret }| (secret, ends_s as f64)).collect()
 }
 
 fn load(count: &AtomicU64) -> u64 {
@@ -166,7 +199,7 @@ impl Value {
     fn kind(&self) -> MetricType {
         match self {
             Self::Counter(_) | Self::Counters(..) => MetricType::Counter,
-            Self::Gauge(_) | Self::Gauges(..) => MetricType::Gauge,
+            Self::Gauge(_) | Self::Gauges(..) | Self::Named(..) => MetricType::Gauge,
             Self::Info(..) => MetricType::Info,
             Self::Histogram(..) => MetricType::Histogram,
         }
@@ -187,6 +220,12 @@ impl Value {
             Self::Gauges(label, values) => {
                 for (value, n) in values {
                     encoder.encode_family(&[(*label, *value)])?.encode_gauge(n)?;
+                }
+                Ok(())
+            }
+            Self::Named(label, values) => {
+                for (value, n) in values {
+                    encoder.encode_family(&[(*label, &**value)])?.encode_gauge(n)?;
                 }
                 Ok(())
             }
@@ -221,8 +260,25 @@ mod tests {
 
     fn text_of(workers: &[Arc<Counters>]) -> String {
         let (health, status, readiness) = (Arc::default(), Arc::default(), Arc::default());
-        let metrics = Metrics::new(Current::default(), workers.to_vec(), health, None, status, readiness);
+        let shares = Exchange::new().0;
+        let metrics =
+            Metrics::new(Current::default(), workers.to_vec(), health, None, shares, status, readiness);
         metrics.text().expect("strings grow")
+    }
+
+    #[test]
+    fn the_ends_of_as_many_certificates_as_may_be_are_told_the_first_ones_each_secret_once() {
+        let expiry = |n: usize, ends_s| Expiry { ends_s, secret: format!("ns/{n:03}").into() };
+        let most = i64::try_from(EXPIRIES_TOLD_MAX).expect("small");
+        let all = (0..=most).rev().map(|n| expiry(usize::try_from(n).expect("not below 0"), n * 10));
+        let again = (0..most).map(|n| expiry(usize::try_from(n).expect("not below 0"), n * 10 + 5));
+        let told = first_to_end(all.chain(again).collect());
+        assert_eq!(told.len(), EXPIRIES_TOLD_MAX);
+        assert!(
+            told.iter().enumerate().all(|(n, (secret, ends_s))| {
+                **secret == format!("ns/{n:03}") && *ends_s == n as f64 * 10.0
+            })
+        );
     }
 
     #[test]

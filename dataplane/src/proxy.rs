@@ -5,6 +5,7 @@
 
 use crate::admin::{self, AdminState, Pages, Seen};
 use crate::config::disk::{State, StateError, StateOptions, Writer};
+use crate::config::shares::{self, Keeps};
 use crate::config::{Applier, Status, client};
 use crate::counters::{self, Count, Counters};
 use crate::health::{self, Caretaker, Exchange, View};
@@ -159,6 +160,8 @@ pub async fn run(
         // Clients find the other process at the same address.
         Some(successor) => {
             drop(own);
+            // It counts from nothing, and should find something that it may let through.
+            proxy.shares.leave(Keeps::Little).await;
             // A port that is wanted from now on is the other one's to bind.
             proxy.configuration.abort();
             let _ = (&mut proxy.configuration).await;
@@ -169,6 +172,7 @@ pub async fn run(
     };
     let ended = drain(&options, floor, &mut proxy.workers, &mut stop).await;
     drop(own);
+    proxy.shares.leave(Keeps::Nothing).await;
     proxy.stop();
     Ok(ended)
 }
@@ -180,6 +184,7 @@ struct Running {
     status: Arc<Status>,
     admin: std::net::TcpListener,
     shown: Option<AdminState>,
+    shares: Arc<shares::Exchange>,
     configuration: JoinHandle<()>,
     caretaking: JoinHandle<()>,
     upkeep: Vec<JoinHandle<()>>,
@@ -234,18 +239,33 @@ async fn start(
     let counts = Arc::new(health::Counts::default());
     let caretaker = Caretaker::new(applier.surroundings(Arc::clone(&counts)));
     let (view, questions) = View::new();
-    let seen = Seen { workers: workers.counters.clone(), health: counts, view, store };
+    let (shares, words) = shares::Exchange::new();
+    let seen =
+        Seen { workers: workers.counters.clone(), health: counts, view, store, shares: Arc::clone(&shares) };
     let shown = AdminState::new(Arc::clone(&current), seen, Arc::clone(&readiness), &applier)
         .with_pages(options.pages.clone());
     let caretaking = tokio::spawn(caretaker.run(judged, questions, heard));
     let (id, ready) = (options.proxy_id.clone(), Arc::clone(&readiness));
-    let client = client::run(controller, id, applier, state, ready, std::future::pending());
+    let sharing = tokio::spawn(shares::run(Arc::clone(&current), started, Arc::clone(&shares), words));
+    let client =
+        client::run(controller, id, applier, state, ready, Arc::clone(&shares), std::future::pending());
     let configuration = tokio::spawn(client);
     let sessions = tokio::spawn(sessions::upkeep::run(current, started));
-    let upkeep = [Some(sessions), storing.map(tokio::spawn)].into_iter().flatten().collect();
+    let upkeep = [Some(sessions), Some(sharing), storing.map(tokio::spawn)].into_iter().flatten().collect();
     tracing::info!(admin = %options.admin, workers = options.workers, "proxy started");
     let shown = Some(shown);
-    Ok(Running { workers, readiness, status, admin, shown, configuration, caretaking, upkeep, writer })
+    Ok(Running {
+        workers,
+        readiness,
+        status,
+        admin,
+        shown,
+        shares,
+        configuration,
+        caretaking,
+        upkeep,
+        writer,
+    })
 }
 
 /// The one of the process before, where it has the same address.

@@ -7,13 +7,15 @@ use crate::connection::Peer;
 use crate::cookie;
 use crate::failure::Failure;
 use crate::message::{RequestHead, ResponseHead, ResponseSink};
+use crate::snapshot::Front;
 use bytes::Bytes;
-use http::header::{HeaderName, HeaderValue};
+use http::header::{HeaderName, HeaderValue, STRICT_TRANSPORT_SECURITY};
 use http::{HeaderMap, StatusCode};
 use lb_core::rate::{Admission, LimitPolicy, RateKey, Told, Verdict, admit};
 use lb_core::route::Route;
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 use std::time::Duration;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -23,16 +25,18 @@ const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy"
 /// Of requests without the header or cookie that a limit counts by: they are one client.
 const NOBODY: &[u8] = b"";
 
-/// A response sink that adds what limits said to the head that goes through it.
+/// A response sink that adds what limits and the host said to the head that goes through it.
 pub(crate) struct Telling<'a, S> {
     sink: &'a mut S,
     /// Boxed: few requests have any.
     fields: Option<Box<HeaderMap>>,
+    /// What the host says of HTTPS.
+    pub(crate) front: Option<Arc<Front>>,
 }
 
 impl<'a, S> Telling<'a, S> {
     pub(crate) fn new(sink: &'a mut S) -> Self {
-        Self { sink, fields: None }
+        Self { sink, fields: None, front: None }
     }
 }
 
@@ -47,6 +51,10 @@ impl<S: ResponseSink> ResponseSink for Telling<'_, S> {
             for (name, value) in &*fields {
                 head.headers.append(name, value.clone());
             }
+        }
+        if let Some(value) = self.front.take().and_then(|front| front.hsts.clone()) {
+            // Of several a client takes the first (RFC 6797, section 8.1).
+            head.headers.insert(STRICT_TRANSPORT_SECURITY, value);
         }
         self.sink.head(head).await
     }

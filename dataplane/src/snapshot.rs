@@ -3,12 +3,15 @@
 //! Made by `config`, read by every stage of the request path, once per request. What changes often, the members
 //! of a backend set, lives in a cell of its own inside ([`lb_core::backend::BackendSet`]).
 
+use crate::proxied::Proxies;
 use crate::tls::Termination;
 use crate::{connection, http1};
 use arc_swap::ArcSwap;
 use foldhash::HashMap;
+use http::{HeaderValue, StatusCode};
 use lb_core::addresses::ClientPolicy;
 use lb_core::backend::BackendSet;
+use lb_core::host::HostMap;
 use lb_core::path::PathPolicy;
 use lb_core::rate::Limiter;
 use lb_core::route::RouteTable;
@@ -49,6 +52,10 @@ pub struct Listener {
     pub paths: PathPolicy,
     /// Who the client is for the routes of a pool; for a pool that is not there, who is connected.
     pub clients: Clients,
+    /// Whose connections begin with a header of the PROXY protocol; `None`: nobody's.
+    pub proxies: Option<Arc<Proxies>>,
+    /// What is said of HTTPS, by host; `None` where nothing is.
+    pub fronts: Option<Fronts>,
 }
 
 impl Listener {
@@ -57,6 +64,12 @@ impl Listener {
     pub fn client_policy(&self, pool: &str) -> Option<&ClientPolicy> {
         // Most listeners have none, and then nothing is hashed.
         if self.clients.is_empty() { None } else { self.clients.get(pool).map(|policy| &**policy) }
+    }
+
+    /// What is said of HTTPS for a host, in lower case.
+    #[must_use]
+    pub fn front(&self, host: &str) -> Option<&Arc<Front>> {
+        self.fronts.as_ref()?.matching(host).next()
     }
 }
 
@@ -83,6 +96,10 @@ pub struct ListenerLimits {
     pub connections_per_source_max: u32,
     /// TLS handshakes that one source begins in each second for long; closed at once past it.
     pub handshakes_per_source_max: u32,
+    /// TLS handshakes that are under way at one time, of the process; one more is closed at once.
+    pub handshakes_at_once_max: u32,
+    /// The same of one source on this port.
+    pub handshakes_at_once_per_source_max: u32,
     /// From the first byte of a request's head to its last; 408 past it.
     pub head_timeout: Duration,
     /// How long a connection waits for a request; it is closed past it.
@@ -103,6 +120,8 @@ impl Default for ListenerLimits {
             connections_max: 100_000,
             connections_per_source_max: 10_000,
             handshakes_per_source_max: 1_000,
+            handshakes_at_once_max: 10_000,
+            handshakes_at_once_per_source_max: 2_000,
             head_timeout: connection::HEAD_TIMEOUT,
             idle_timeout: connection::IDLE_TIMEOUT,
             body_bytes_per_second_min: 240,
@@ -112,6 +131,29 @@ impl Default for ListenerLimits {
 
 /// Who the client is, by the name of the pool whose route it is.
 pub type Clients = Arc<HashMap<Arc<str>, Arc<ClientPolicy>>>;
+
+/// What is said of HTTPS by host, also nothing: the most specific host that a listener has counts.
+pub type Fronts = Arc<HostMap<Arc<Front>>>;
+
+/// What a pool says of HTTPS for hosts of a listener.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Front {
+    /// The pool.
+    pub pool: Arc<str>,
+    /// Requests are answered with it.
+    pub redirect: Option<HttpsRedirect>,
+    /// Strict-Transport-Security of every answer.
+    pub hsts: Option<HeaderValue>,
+}
+
+/// Where clients are sent to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HttpsRedirect {
+    /// 301, 302, 303, 307 or 308.
+    pub status: StatusCode,
+    /// That clients know HTTPS by.
+    pub port: u16,
+}
 
 /// What a listener speaks.
 #[derive(Debug, Clone)]

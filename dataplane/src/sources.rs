@@ -30,13 +30,18 @@ pub(crate) enum Refused {
     Source,
     /// The source began as many handshakes as it may.
     Handshakes,
+    /// There are as many under way as there may be, of the source or of all.
+    HandshakesAtOnce,
 }
 
 /// What is counted of all ports, shared by all workers.
 #[derive(Debug)]
 pub(crate) struct Sources {
     hasher: RandomState,
+    /// Connections, and handshakes under way, by keys that differ.
     open: Box<[AtomicU32]>,
+    /// Handshakes under way, of the process.
+    handshaking: AtomicU32,
     /// When the handshakes that were begun are paid for, in microseconds from `started` (GCRA).
     handshakes: Box<[AtomicU64]>,
     started: Instant,
@@ -47,51 +52,86 @@ impl Default for Sources {
         Self {
             hasher: RandomState::default(),
             open: (0..ROWS * CELLS).map(|_| AtomicU32::new(0)).collect(),
+            handshaking: AtomicU32::new(0),
             handshakes: (0..ROWS * CELLS).map(|_| AtomicU64::new(0)).collect(),
             started: Instant::now(),
         }
     }
 }
 
-/// A connection that counts for as long as this lives.
+/// Something that counts for as long as this lives: a connection, with its port or with its source, or a handshake.
 #[derive(Debug)]
-pub(crate) struct Admitted {
+pub(crate) struct Counted {
     sources: Arc<Sources>,
-    port: u64,
-    source: u64,
+    key: u64,
 }
 
-impl Drop for Admitted {
+impl Drop for Counted {
     fn drop(&mut self) {
-        for cell in cells(self.port).chain(cells(self.source)) {
+        for cell in cells(self.key) {
             self.sources.open[cell].fetch_sub(1, Relaxed);
         }
     }
 }
 
+/// A handshake that counts for as long as this lives.
+#[derive(Debug)]
+pub(crate) struct Handshake(Counted);
+
+impl Drop for Handshake {
+    fn drop(&mut self) {
+        self.0.sources.handshaking.fetch_sub(1, Relaxed);
+    }
+}
+
 impl Sources {
-    /// Counts a connection in.
+    /// Counts a connection in with its port.
     ///
     /// # Errors
-    /// [`Refused`] where a bound is reached; nothing is counted then.
-    pub(crate) fn admit(
+    /// [`Refused::Connections`] where the bound is reached; nothing is counted then.
+    pub(crate) fn admit(self: &Arc<Self>, port: u16, limits: &ListenerLimits) -> Result<Counted, Refused> {
+        self.count(self.hasher.hash_one(port), limits.connections_max).ok_or(Refused::Connections)
+    }
+
+    /// Counts a connection in with its source.
+    ///
+    /// # Errors
+    /// [`Refused::Source`] where the bound is reached; nothing is counted then.
+    pub(crate) fn admit_source(
         self: &Arc<Self>,
         port: u16,
         address: IpAddr,
         limits: &ListenerLimits,
-    ) -> Result<Admitted, Refused> {
-        let (all, source) = (self.hasher.hash_one(port), self.hasher.hash_one((port, source(address))));
-        let count = |key| cells(key).map(|cell| self.open[cell].fetch_add(1, Relaxed)).min().unwrap_or(0);
-        let (of_port, of_source) = (count(all), count(source));
+    ) -> Result<Counted, Refused> {
+        let key = self.hasher.hash_one((port, source(address)));
+        self.count(key, limits.connections_per_source_max).ok_or(Refused::Source)
+    }
+
+    /// Counts a handshake in, with its source and with all.
+    ///
+    /// # Errors
+    /// [`Refused::HandshakesAtOnce`] where a bound is reached; nothing is counted then.
+    pub(crate) fn begin_handshake(
+        self: &Arc<Self>,
+        port: u16,
+        address: IpAddr,
+        limits: &ListenerLimits,
+    ) -> Result<Handshake, Refused> {
+        // Another key than that of the source's connections.
+        let key = self.hasher.hash_one((port, source(address), "handshake"));
+        let of_source = self.count(key, limits.handshakes_at_once_per_source_max);
+        let of_source = of_source.ok_or(Refused::HandshakesAtOnce)?;
+        let before = self.handshaking.fetch_add(1, Relaxed);
         // Counts itself out again where it is refused.
-        let admitted = Admitted { sources: Arc::clone(self), port: all, source };
-        if of_port >= limits.connections_max {
-            return Err(Refused::Connections);
-        }
-        if of_source >= limits.connections_per_source_max {
-            return Err(Refused::Source);
-        }
-        Ok(admitted)
+        let handshake = Handshake(of_source);
+        if before < limits.handshakes_at_once_max { Ok(handshake) } else { Err(Refused::HandshakesAtOnce) }
+    }
+
+    fn count(self: &Arc<Self>, key: u64, max: u32) -> Option<Counted> {
+        let before = cells(key).map(|cell| self.open[cell].fetch_add(1, Relaxed)).min().unwrap_or(0);
+        // Counts itself out again where it is refused.
+        let counted = Counted { sources: Arc::clone(self), key };
+        (before < max).then_some(counted)
     }
 
     /// Whether a source may begin a handshake now.
@@ -156,35 +196,43 @@ mod tests {
     #[test]
     fn a_source_has_as_many_connections_as_it_may_and_one_more_is_refused() {
         let (sources, limits) = (Arc::new(Sources::default()), limits(100, 3, 1));
-        let mut held: Vec<_> =
-            (0..3).map(|_| sources.admit(80, address("192.0.2.1"), &limits).expect("within")).collect();
-        assert_eq!(sources.admit(80, address("192.0.2.1"), &limits).expect_err("past it"), Refused::Source);
+        let mut held: Vec<_> = (0..3)
+            .map(|_| sources.admit_source(80, address("192.0.2.1"), &limits).expect("within"))
+            .collect();
         assert_eq!(
-            sources.admit(80, address("::ffff:192.0.2.1"), &limits).expect_err("the same one"),
+            sources.admit_source(80, address("192.0.2.1"), &limits).expect_err("past it"),
             Refused::Source
         );
-        assert!(sources.admit(80, address("192.0.2.2"), &limits).is_ok(), "another one");
-        assert!(sources.admit(81, address("192.0.2.1"), &limits).is_ok(), "another port");
+        assert_eq!(
+            sources.admit_source(80, address("::ffff:192.0.2.1"), &limits).expect_err("the same one"),
+            Refused::Source
+        );
+        assert!(sources.admit_source(80, address("192.0.2.2"), &limits).is_ok(), "another one");
+        assert!(sources.admit_source(81, address("192.0.2.1"), &limits).is_ok(), "another port");
         held.pop();
-        assert!(sources.admit(80, address("192.0.2.1"), &limits).is_ok(), "one has ended");
+        assert!(sources.admit_source(80, address("192.0.2.1"), &limits).is_ok(), "one has ended");
     }
 
     #[test]
     fn a_network_of_64_bits_is_one_source() {
         let (sources, limits) = (Arc::new(Sources::default()), limits(100, 1, 1));
-        let _held = sources.admit(80, address("2001:db8::1"), &limits).expect("within");
-        assert_eq!(sources.admit(80, address("2001:db8::2"), &limits).expect_err("past it"), Refused::Source);
-        assert!(sources.admit(80, address("2001:db8:0:1::1"), &limits).is_ok());
+        let _held = sources.admit_source(80, address("2001:db8::1"), &limits).expect("within");
+        assert_eq!(
+            sources.admit_source(80, address("2001:db8::2"), &limits).expect_err("past it"),
+            Refused::Source
+        );
+        assert!(sources.admit_source(80, address("2001:db8:0:1::1"), &limits).is_ok());
     }
 
     #[test]
     fn a_port_has_as_many_connections_as_it_may_and_one_more_is_refused() {
         let (sources, limits) = (Arc::new(Sources::default()), limits(2, 100, 1));
-        let admit = |last: u8| sources.admit(80, IpAddr::from([192, 0, 2, last]), &limits);
-        let held = (admit(1).expect("within"), admit(2).expect("within"));
-        assert_eq!(admit(3).expect_err("past it"), Refused::Connections);
+        let admit = || sources.admit(80, &limits);
+        let held = (admit().expect("within"), admit().expect("within"));
+        assert_eq!(admit().expect_err("past it"), Refused::Connections);
+        assert!(sources.admit(81, &limits).is_ok(), "another port");
         drop(held);
-        assert!(admit(3).is_ok());
+        assert!(admit().is_ok());
     }
 
     #[test]
@@ -194,7 +242,7 @@ mod tests {
         let held: Vec<_> = all
             .map(|n| {
                 sources
-                    .admit(80, IpAddr::from((0x0a00_0000 + n).to_be_bytes()), &limits)
+                    .admit_source(80, IpAddr::from((0x0a00_0000 + n).to_be_bytes()), &limits)
                     .expect("few of each")
             })
             .collect();
@@ -215,5 +263,25 @@ mod tests {
             sources.may_shake_hands_at(Duration::ZERO, (443, address("192.0.2.2")), &limits),
             "another one"
         );
+    }
+
+    #[test]
+    fn handshakes_at_once_are_bounded_for_a_source_and_for_the_process() {
+        let sources = Arc::new(Sources::default());
+        let limits = ListenerLimits {
+            handshakes_at_once_max: 3,
+            handshakes_at_once_per_source_max: 2,
+            ..ListenerLimits::default()
+        };
+        let begin = |text: &str| sources.begin_handshake(443, address(text), &limits);
+        let held = (begin("192.0.2.1").expect("one"), begin("192.0.2.1").expect("two"));
+        assert_eq!(begin("192.0.2.1").expect_err("past the source's"), Refused::HandshakesAtOnce);
+        let other = begin("192.0.2.2").expect("the third of all");
+        assert_eq!(begin("192.0.2.3").expect_err("past the process's"), Refused::HandshakesAtOnce);
+        drop(held);
+        assert!(begin("192.0.2.1").is_ok() && begin("192.0.2.3").is_ok(), "two have ended");
+        drop(other);
+        assert!(sources.open.iter().all(|cell| cell.load(Relaxed) == 0), "all are counted out");
+        assert_eq!(sources.handshaking.load(Relaxed), 0);
     }
 }

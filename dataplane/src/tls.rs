@@ -71,6 +71,16 @@ pub struct ServerCertificate {
     key: Arc<CertifiedKey>,
     /// DNS names of the leaf, lower case.
     names: Vec<String>,
+    pub(crate) expiry: Expiry,
+}
+
+/// When a certificate ends.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Expiry {
+    /// Seconds since 1970.
+    pub(crate) ends_s: i64,
+    /// The Secret that it comes from, "namespace/name".
+    pub(crate) secret: Arc<str>,
 }
 
 impl ServerCertificate {
@@ -88,7 +98,7 @@ impl ServerCertificate {
             return Err(CertificateError::ChainTooLong(source()));
         }
         let leaf = chain.first().ok_or_else(|| CertificateError::Chain(source()))?;
-        let names = dns_names(leaf).ok_or_else(|| CertificateError::Leaf(source()))?;
+        let (names, ends_s) = read_leaf(leaf).ok_or_else(|| CertificateError::Leaf(source()))?;
         let key =
             PrivateKeyDer::from_pem_slice(&wire.key_pem).map_err(|_| CertificateError::Key(source()))?;
         let key =
@@ -98,7 +108,8 @@ impl ServerCertificate {
             rustls::Error::InconsistentKeys(_) => CertificateError::Mismatch(source()),
             _ => CertificateError::Leaf(source()),
         })?;
-        Ok(Self { key: Arc::new(key), names })
+        let expiry = Expiry { ends_s, secret: wire.source.as_str().into() };
+        Ok(Self { key: Arc::new(key), names, expiry })
     }
 }
 
@@ -146,6 +157,8 @@ pub struct Termination {
     by_sni: Arc<BySni>,
     /// Each policy once.
     configs: Vec<(PolicyId, Arc<ServerConfig>)>,
+    /// Of every certificate.
+    expiries: Vec<Expiry>,
 }
 
 impl Termination {
@@ -157,6 +170,8 @@ impl Termination {
         tickets: impl Fn(PolicyId) -> Option<Arc<dyn ProducesTickets>>,
     ) -> Self {
         let by_sni = Arc::new(BySni::new(listeners.clone()));
+        let certificates = listeners.clone().flat_map(|listener| &listener.certificates);
+        let expiries = certificates.map(|certificate| certificate.expiry.clone()).collect();
         let mut configs: Vec<(PolicyId, Arc<ServerConfig>)> = Vec::new();
         for policy in listeners.map(|listener| &listener.policy) {
             if configs.iter().all(|(id, _)| *id != policy.id()) {
@@ -171,7 +186,12 @@ impl Termination {
                 configs.push((policy.id(), Arc::new(config)));
             }
         }
-        Self { by_sni, configs }
+        Self { by_sni, configs, expiries }
+    }
+
+    /// When its certificates end; not always each once.
+    pub(crate) fn expiries(&self) -> &[Expiry] {
+        &self.expiries
     }
 
     /// How a handshake for this name goes on; empty where the client sent none.
@@ -193,7 +213,8 @@ impl Termination {
     }
 }
 
-fn dns_names(leaf: &CertificateDer<'_>) -> Option<Vec<String>> {
+/// Names, and the end in seconds since 1970.
+fn read_leaf(leaf: &CertificateDer<'_>) -> Option<(Vec<String>, i64)> {
     let (_, certificate) = X509Certificate::from_der(leaf).ok()?;
     let names = certificate.subject_alternative_name().ok()?;
     let names = names.map(|extension| &extension.value.general_names).into_iter().flatten();
@@ -201,7 +222,7 @@ fn dns_names(leaf: &CertificateDer<'_>) -> Option<Vec<String>> {
         GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
         _ => None,
     });
-    Some(dns.collect())
+    Some((dns.collect(), certificate.validity().not_after.timestamp()))
 }
 
 /// All listeners of a port.

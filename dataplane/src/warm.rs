@@ -3,16 +3,18 @@
 use crate::course::Step;
 use crate::failure::Failure;
 use crate::http2;
-use crate::pool::{Http1, Opened};
+use crate::pool::{Http1, Opened, To};
+use crate::proxied;
 use crate::tls::backends;
 use crate::upstream;
 use crate::wire::{self, Io};
 use crate::worker::Worker;
-use lb_core::backend::{BackendSet, Connected, SetPolicy, UpstreamProtocol};
+use lb_core::backend::{BackendSet, Connected, Live, UpstreamProtocol};
 use socket2::SockRef;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use tokio::io::AsyncWriteExt as _;
 use tokio::task::spawn_local;
 
 /// Connections that one worker begins to open ahead of requests in one round; the next round goes on.
@@ -21,14 +23,21 @@ const OPENED_AT_ONCE_MAX: usize = 64;
 /// Opens a connection, within the set's time for it. `connected` counts it for as long as it is open.
 pub(crate) async fn open(
     address: SocketAddr,
-    policy: &SetPolicy,
+    to: To<'_>,
     connected: Connected,
     step: &Step<'_>,
 ) -> Result<Opened, Failure> {
-    let stream = upstream::connect(address, step).await?;
+    let policy = to.policy;
+    let mut stream = upstream::connect(address, step).await?;
     if policy.protocol == UpstreamProtocol::Http2 {
         // Many streams wait on it, some for as long as they like: a backend that vanished would keep them all.
         let _ = SockRef::from(&stream).set_tcp_keepalive(&wire::keep_alive());
+    }
+    if let Some(version) = policy.proxy_header {
+        // Before TLS, as its specification has it.
+        let header = proxied::header(version, to.client);
+        let sent = step.within(stream.write_all(&header)).await;
+        sent.ok_or(Failure::ConnectTimeout)?.map_err(|_| Failure::ConnectFailed)?;
     }
     let io = match &policy.tls {
         None => Io::Plain(stream),
@@ -50,16 +59,21 @@ pub(crate) async fn open(
 pub(crate) fn round(worker: &Rc<Worker>) {
     let snapshot = worker.snapshot();
     let mut left = OPENED_AT_ONCE_MAX;
-    for set in snapshot.sets.iter().filter(|set| set.policy.connections.warm_min > 0) {
+    // A connection that says whose it is cannot be opened before its client is there.
+    let is_warm =
+        |set: &&Arc<BackendSet>| set.policy.connections.warm_min > 0 && set.policy.proxy_header.is_none();
+    for set in snapshot.sets.iter().filter(is_warm) {
         for backend in set.members().eligible() {
-            let lacking = worker.pool.lacking(&backend.live, &set.policy).min(left);
+            let to = To { live: &backend.live, policy: &set.policy, client: None };
+            let lacking = worker.pool.lacking(to).min(left);
             for _ in 0..lacking {
                 let Some(connected) = backend.live.try_connect(set.policy.connections.max) else { break };
                 left -= 1;
-                let opening = worker.pool.open(&backend.live, &set.policy);
-                let (worker, set, address) = (Rc::clone(worker), Arc::clone(set), backend.address);
+                let opening = worker.pool.open(to);
+                let (worker, set) = (Rc::clone(worker), Arc::clone(set));
+                let (live, address) = (Arc::clone(&backend.live), backend.address);
                 spawn_local(async move {
-                    if let Ok(opened) = open_warm(&worker, &set, address, connected).await {
+                    if let Ok(opened) = open_warm(&worker, &set, (&live, address), connected).await {
                         opening.keep_warm(opened);
                     }
                 });
@@ -74,12 +88,13 @@ pub(crate) fn round(worker: &Rc<Worker>) {
 async fn open_warm(
     worker: &Worker,
     set: &BackendSet,
-    address: SocketAddr,
+    (live, address): (&Arc<Live>, SocketAddr),
     connected: Connected,
 ) -> Result<Opened, Failure> {
     let deadline = worker.timers.deadline();
     deadline.set(Some(set.policy.connect_timeout));
-    let opened = open(address, &set.policy, connected, &Step::alone(&deadline)).await;
+    let to = To { live, policy: &set.policy, client: None };
+    let opened = open(address, to, connected, &Step::alone(&deadline)).await;
     match opened {
         Ok(_) => worker.counters.upstream_connects.add(1),
         Err(_) => worker.counters.upstream_connect_failures.add(1),

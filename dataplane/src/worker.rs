@@ -4,7 +4,7 @@
 //! nothing is locked. Configuration, metrics and administration run elsewhere and reach in by atomics.
 
 use crate::balance::Turns;
-use crate::connection::{self, Peer};
+use crate::connection::{self, Arrival, Peer, Scheme};
 use crate::counters::Counters;
 use crate::failure::Failure;
 use crate::listener::ListenerChange;
@@ -13,15 +13,14 @@ use crate::outcomes::Outcomes;
 use crate::pool::Pools;
 use crate::rates::{self, Telling};
 use crate::sessions::{Keeping, Moment, Seen};
-use crate::snapshot::{Current, Protocol, Snapshot};
-use crate::sources::{Admitted, Refused, Sources};
+use crate::snapshot::{Current, ListenerLimits, Snapshot};
+use crate::sources::{Counted, Handshake, Refused, Sources};
 use crate::timer::{Spread, TICK, Timers, Whose};
 use crate::warm;
 use crate::wire::poll_once;
 use lb_core::balance::Rng;
 use lb_core::resilience::RetryBudget;
 use lb_core::route::{Route, Sessions};
-use socket2::SockRef;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, RandomState};
@@ -149,6 +148,21 @@ impl Worker {
             _ => {}
         }
         admitted
+    }
+
+    /// Counts a client's connection in with its source, and the handshake that it begins.
+    pub(crate) fn admit_client(&self, client: &Peer) -> Result<Counted, Refused> {
+        let admitted = self.sources.admit_source(client.port, client.address, &client.limits)?;
+        let shakes_hands = client.scheme == Scheme::Https;
+        if shakes_hands && !self.sources.may_shake_hands(client.port, client.address, &client.limits) {
+            return Err(Refused::Handshakes);
+        }
+        Ok(admitted)
+    }
+
+    /// Counts a handshake among those that are under way.
+    pub(crate) fn begin_handshake(&self, peer: &Peer) -> Result<Handshake, Refused> {
+        self.sources.begin_handshake(peer.port, peer.address, &peer.limits)
     }
 
     /// Takes a retry out of a set's budget, where there is one left.
@@ -354,33 +368,30 @@ async fn accept(worker: Rc<Worker>, port: u16, socket: Rc<TcpListener>, stop: Rc
 
 fn serve(worker: &Rc<Worker>, port: u16, stream: TcpStream, address: SocketAddr) {
     worker.counters.connections_accepted.add(1);
-    let admitted = match admit(worker, port, address) {
+    let snapshot = worker.snapshot();
+    // Accepted while the listener was being removed.
+    let Some(listener) = snapshot.listeners.get(&port) else { return };
+    let Some(arrival) = Arrival::new(listener, stream, address) else { return };
+    let admitted = match admit(worker, port, &listener.limits, &arrival) {
         Ok(admitted) => admitted,
-        Err(why) => {
-            worker.counters.connection_refused(why);
-            // A reset leaves no state behind, neither here nor with the client.
-            let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
-            return;
-        }
+        Err(why) => return arrival.refuse(worker, why),
     };
     let open = (Open::new(worker), admitted);
     let worker = Rc::clone(worker);
     spawn_local(async move {
-        connection::serve(worker, port, stream, address).await;
+        connection::serve(worker, arrival).await;
         drop(open);
     });
 }
 
-/// Counts a connection in, where its listener's limits let it be. `None` where the listener is gone.
-fn admit(worker: &Worker, port: u16, address: SocketAddr) -> Result<Option<Admitted>, Refused> {
-    let snapshot = worker.snapshot();
-    let Some(listener) = snapshot.listeners.get(&port) else { return Ok(None) };
-    let admitted = worker.sources.admit(port, address.ip(), &listener.limits)?;
-    let shakes_hands = matches!(listener.protocol, Protocol::Https(_));
-    if shakes_hands && !worker.sources.may_shake_hands(port, address.ip(), &listener.limits) {
-        return Err(Refused::Handshakes);
-    }
-    Ok(Some(admitted))
+/// What a connection counts with: its port, and its source where that is known.
+type Counts = (Counted, Option<Counted>);
+
+/// Counts a connection in, where its listener's limits let it be.
+fn admit(worker: &Worker, port: u16, limits: &ListenerLimits, arrival: &Arrival) -> Result<Counts, Refused> {
+    let of_port = worker.sources.admit(port, limits)?;
+    let of_source = arrival.client().map(|client| worker.admit_client(client)).transpose()?;
+    Ok((of_port, of_source))
 }
 
 /// The client gave up between its SYN and our accept; nothing is wrong here.

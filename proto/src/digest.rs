@@ -2,7 +2,7 @@
 //!
 //! XXH3-64 over canonical bytes: neither side trusts a digest for security, only to find an accident.
 
-use crate::push::{Backend, PoolConfig};
+use crate::push::{Backend, PoolConfig, RateLimit};
 use prost::Message as _;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -25,6 +25,14 @@ pub fn backend(backend: &Backend) -> u64 {
 #[must_use]
 pub fn set<'a>(backends: impl IntoIterator<Item = &'a Backend>) -> u64 {
     backends.into_iter().fold(0, |sum, b| sum.wrapping_add(backend(b)))
+}
+
+/// The number by which proxies know a limit of a pool that they have together: another one where anything of it is
+/// different, never 0. What the limit's own number says does not count.
+#[must_use]
+pub fn shared_limit(pool: &str, limit: &RateLimit) -> u64 {
+    let numbered = RateLimit { shared: 0, ..limit.clone() };
+    xxh3_64(&[pool.as_bytes(), &[0], &numbered.encode_to_vec()].concat()).max(1)
 }
 
 #[cfg(test)]
@@ -69,5 +77,14 @@ mod tests {
     fn digests_are_the_same_in_every_process() {
         // Two replicas of different builds must agree: a changed value here is a protocol change.
         assert_eq!(set([&member("a", 1)]), 0x9df1_d762_1034_3591);
+    }
+
+    #[test]
+    fn a_limit_has_its_number_whatever_that_says_and_another_one_where_it_differs() {
+        let limit = RateLimit { id: "pool/a".into(), requests: 5, ..RateLimit::default() };
+        let number = shared_limit("ns/p", &limit);
+        assert_eq!(shared_limit("ns/p", &RateLimit { shared: number, ..limit.clone() }), number);
+        assert_ne!(shared_limit("ns/q", &limit), number);
+        assert_ne!(shared_limit("ns/p", &RateLimit { requests: 6, ..limit }), number);
     }
 }

@@ -89,6 +89,30 @@ pub const WINDOW_CAPABILITY: &str = "window";
 /// What a proxy says in Hello, and a controller in Welcome, that shares health checks.
 pub const HEALTH_CAPABILITY: &str = "health";
 
+/// What a proxy says in Hello, and a controller in Welcome, that knows limits which proxies have together.
+pub const SHARES_CAPABILITY: &str = "shares";
+
+/// Limits of one `Demand`; of those past it a proxy gets no share.
+pub const SHARED_LIMITS_MAX: usize = 1_000;
+
+/// Parts of a limit that shares are counted in, and parts of a request that proxies hand over. Divisible by every number up
+/// to 16, so that equal shares of a small limit are whole requests.
+pub const SHARE_WHOLE: u32 = 720_720;
+
+/// How long a share counts, from when the proxy said what it answers. Longer than the Lease of a holder that dies, so that
+/// the next one can renew it.
+pub const SHARE_TERM: Duration = Duration::from_secs(30);
+
+/// An answer that takes longer than this gives nothing. Less than the time in which nobody holds the Lease after a holder
+/// that could not renew it, so that answers of two holders never cross.
+pub const SHARE_ANSWER_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// Between two `Demand`s of a proxy.
+pub const DEMAND_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Between two `Demand`s of which the later one names a limit for the first time.
+pub const DEMAND_INTERVAL_MIN: Duration = Duration::from_millis(100);
+
 /// Reports in one `HealthSaid` or `HealthNews`; more go into the next message.
 pub const HEALTH_REPORTS_MAX: usize = 512;
 
@@ -117,6 +141,14 @@ pub const CONTROL_FRAMES_PER_SECOND: (u32, u32) = (10, 1_000_000);
 pub const CONNECTIONS: (u32, u32) = (1, 10_000_000);
 /// TLS handshakes of a source in a second.
 pub const HANDSHAKES_PER_SECOND: (u32, u32) = (1, 100_000);
+/// TLS handshakes under way at one time, of the process and of one source.
+pub const HANDSHAKES_AT_ONCE: (u32, u32) = (1, 1_000_000);
+/// Networks whose connections begin with a header of the PROXY protocol.
+pub const PROXY_NETWORKS_MAX: usize = 64;
+/// Seconds for which a client is to ask over HTTPS alone: two years are what preload lists ask for at most.
+pub const HSTS_MAX_AGE_S: (u64, u64) = (0, 315_360_000);
+/// Statuses that send a client elsewhere.
+pub const REDIRECT_STATUSES: [u32; 5] = [301, 302, 303, 307, 308];
 /// How long a head may take, and a connection wait, in milliseconds.
 pub const LISTENER_TIMEOUT_MS: (u64, u64) = (100, 3_600_000);
 /// Bytes of a body for each second that its client is waited for.

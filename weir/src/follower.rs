@@ -7,7 +7,7 @@ use crate::run::samples::Samples;
 use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 use tokio::sync::mpsc;
 use weir_controller::compile::{ObjectKey, Objects, Origin, Touched, World, world};
 use weir_controller::dns::{Answered, Client, Wanted};
@@ -150,6 +150,7 @@ impl Follower {
                 (world, outcome, loaded.objects.pools.keys().cloned().collect())
             }
             Some((before, mut world)) => {
+                world.set_clock(SystemTime::now());
                 let touched = Touched::between(&before.objects, &loaded.objects);
                 let looked_at = world.update(&loaded.objects, &touched);
                 let outcome = self.store.apply_update(&world, &looked_at, completeness, seen);

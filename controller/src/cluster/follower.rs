@@ -10,7 +10,7 @@ use crate::status::{Board, Verdict};
 use crate::store::{Completeness, Store};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Longest time that the first world waits for Services of other clusters.
 pub const REMOTES_WAIT: Duration = Duration::from_secs(5);
@@ -229,6 +229,7 @@ impl Follower {
                 (Scope::World, all.cloned().collect(), outcome)
             }
             Some(world) => {
+                world.set_clock(SystemTime::now());
                 let mut looked_at = world.update(objects, &due);
                 looked_at.extend(due.pools);
                 let completeness = completeness(&self.cache, world);

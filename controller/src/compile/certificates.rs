@@ -7,7 +7,7 @@
 use super::authorities::{BACKENDS, CLIENTS, authorities_of, secured_by, trusting_nobody};
 use super::check::quoted;
 use super::references::{Target, is_permitted, not_permitted};
-use super::{ObjectKey, Objects, Reason, SECRETS_MAX, Unread, Warning};
+use super::{ObjectKey, Objects, Reason, SECRETS_MAX, Unread, Validity, Warning, expiry};
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, ECDSA_P521_SHA512_ASN1_SIGNING,
     EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, RsaKeyPair,
@@ -38,14 +38,21 @@ pub(super) struct Certificates<'a> {
     key: &'a ObjectKey,
     objects: &'a Objects,
     previous: Option<&'a PoolConfig>,
+    /// Seconds since 1970.
+    now_s: i64,
     warnings: Vec<Warning>,
     lacks_any: bool,
 }
 
 impl<'a> Certificates<'a> {
     /// `previous` is what the pool compiled to before: what it holds is taken while a Secret is missing or broken.
-    pub(super) fn new(key: &'a ObjectKey, objects: &'a Objects, previous: Option<&'a PoolConfig>) -> Self {
-        Self { key, objects, previous, warnings: Vec::new(), lacks_any: false }
+    pub(super) fn new(
+        key: &'a ObjectKey,
+        objects: &'a Objects,
+        previous: Option<&'a PoolConfig>,
+        now_s: i64,
+    ) -> Self {
+        Self { key, objects, previous, now_s, warnings: Vec::new(), lacks_any: false }
     }
 
     /// Why certificates were left out or kept.
@@ -75,7 +82,9 @@ impl<'a> Certificates<'a> {
     ) -> Option<push::Certificate> {
         let previous = self.previous;
         let before = |source: &str| certificates_of(previous).find(|held| held.source == source);
-        self.read(field, reference, stakes, before, certificate)
+        let now_s = self.now_s;
+        let read = |source, secret: &Secret, before: Option<&_>| certificate(source, secret, before, now_s);
+        self.read(field, reference, stakes, before, read)
     }
 
     /// What a Secret holds, or what it held while it cannot be used; a warning says why.
@@ -194,7 +203,7 @@ fn absent(secret: &ObjectKey, unread: Option<Unread>) -> String {
 }
 
 /// The pairs that a configuration holds, those of listeners before those of sets.
-fn certificates_of(config: Option<&PoolConfig>) -> impl Iterator<Item = &push::Certificate> {
+pub(super) fn certificates_of(config: Option<&PoolConfig>) -> impl Iterator<Item = &push::Certificate> {
     let listeners = config.into_iter().flat_map(|config| &config.listeners);
     let sets = config.into_iter().flat_map(|config| &config.backend_sets);
     let of_sets = sets.filter_map(|set| set.tls.as_ref()?.client_certificate.as_ref());
@@ -211,6 +220,7 @@ fn certificate(
     source: String,
     secret: &Secret,
     before: Option<&push::Certificate>,
+    now_s: i64,
 ) -> Result<push::Certificate, String> {
     let kind = secret.type_.as_deref().unwrap_or("Opaque");
     if kind != "kubernetes.io/tls" {
@@ -224,8 +234,24 @@ fn certificate(
     // What was good before is good: a thousand keys need not be looked at again for each edit.
     if before != Some(&certificate) {
         check_pair(&certificate.chain_pem, &certificate.key_pem)?;
+        check_validity(&certificate, before, now_s)?;
     }
     Ok(certificate)
+}
+
+/// What is out of date takes no place of what is not. Where there is nothing better it serves: some client may take it.
+fn check_validity(
+    certificate: &push::Certificate,
+    before: Option<&push::Certificate>,
+    now_s: i64,
+) -> Result<(), String> {
+    let is_valid = |validity: Validity| (validity.begins_s..=validity.ends_s).contains(&now_s);
+    let Some(own) = expiry::validity(certificate).filter(|own| !is_valid(*own)) else { return Ok(()) };
+    if !before.and_then(expiry::validity).is_some_and(is_valid) {
+        return Ok(());
+    }
+    let fault = if own.ends_s < now_s { "has expired" } else { "is not valid yet" };
+    Err(format!("is a Secret whose certificate {fault}: put a valid one into tls.crt"))
 }
 
 fn check_pair(chain_pem: &[u8], key_pem: &[u8]) -> Result<(), String> {

@@ -37,6 +37,16 @@ pub(super) fn of_listener(
             own.handshakes_per_source_per_second,
             spec::HANDSHAKES_RANGE,
         ),
+        handshakes_at_once_max: number(
+            "handshakesAtOnce",
+            own.handshakes_at_once,
+            spec::HANDSHAKES_AT_ONCE_RANGE,
+        ),
+        handshakes_at_once_per_source_max: number(
+            "handshakesAtOncePerSource",
+            own.handshakes_at_once_per_source,
+            spec::HANDSHAKES_AT_ONCE_RANGE,
+        ),
         body_bytes_per_second_min: own
             .min_body_bytes_per_second
             .map_or(0, |own| pace(number("minBodyBytesPerSecond", Some(own), spec::BODY_PACE_RANGE))),

@@ -25,7 +25,9 @@ mod check;
 mod client_address;
 mod conflict;
 mod data_plane;
+mod expiry;
 mod filters;
+mod front;
 mod index;
 mod limits;
 mod matches;
@@ -46,6 +48,7 @@ mod world;
 
 pub(crate) use check::is_object_name;
 pub use data_plane::DataPlane;
+pub use expiry::Validity;
 pub(crate) use index::take;
 pub(crate) use objects::SERVICE_NAME_LABEL;
 pub use objects::{ObjectKey, Objects, SECRETS_MAX, Unread};

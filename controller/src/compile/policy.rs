@@ -5,7 +5,7 @@ mod resilience;
 mod sessions;
 mod upstream;
 
-pub(super) use rates::{check_keys, ip_rules, networks, rate_limits};
+pub(super) use rates::{check_keys, ip_rules, networks, number_shared, rate_limits};
 pub(super) use resilience::{check_fallbacks, retry};
 pub(super) use sessions::sessions;
 pub(super) use upstream::protocol;

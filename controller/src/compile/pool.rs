@@ -7,7 +7,7 @@ use super::limits;
 use super::policy::{self, Policy};
 use super::rules::{check_routes, rules};
 use super::sources::{self, SetSource};
-use super::{DEFAULT_NAMESPACE, DataPlane, ObjectKey, Objects, Rejection, Warning, client_address};
+use super::{DEFAULT_NAMESPACE, DataPlane, ObjectKey, Objects, Rejection, Warning, client_address, front};
 use prost::Message as _;
 use std::collections::{BTreeMap, BTreeSet};
 use weir_crds::pool as spec;
@@ -49,7 +49,7 @@ pub struct Claim {
 }
 
 /// Compiles a pool. `previous` is what it compiled to before: certificates are taken from there while their
-/// Secret is missing or broken.
+/// Secret is missing or broken, or out of date by now, `now_s` seconds after 1970.
 ///
 /// # Errors
 /// Everything in the specification that is against a rule; its author can fix it.
@@ -58,16 +58,20 @@ pub fn plan(
     pool: &LoadBalancerPool,
     objects: &Objects,
     previous: Option<&PoolConfig>,
+    now_s: i64,
 ) -> Result<Plan, Vec<Rejection>> {
     let mut check = Check::new(key.clone());
-    let mut certificates = Certificates::new(key, objects, previous);
+    let mut certificates = Certificates::new(key, objects, previous, now_s);
     let (mut listeners, claims) = listeners(&pool.spec, &mut check, &mut certificates);
     let created = pool.metadata.creation_timestamp.as_ref().map(|time| time.0.as_second());
-    for listener in listeners.iter_mut().filter(|own| own.limits.is_some() || own.paths.is_some()) {
+    let is_of_port =
+        |own: &push::Listener| own.limits.is_some() || own.paths.is_some() || own.proxy_protocol.is_some();
+    for listener in listeners.iter_mut().filter(|own| is_of_port(own)) {
         listener.created_s = created.and_then(|second| u64::try_from(second).ok()).unwrap_or_default();
     }
     let sources = sources::planned(key, &pool.spec, &mut check);
-    let rules = rules(&pool.spec, &mut check);
+    let mut rules = rules(&pool.spec, &mut check);
+    policy::number_shared(&key.to_string(), &mut rules, &mut check);
     let backend_sets = backend_sets(key, &pool.spec, &mut check, &mut certificates);
     check_routes(&pool.spec, &mut check);
     let data_plane = DataPlane::new(key, pool.spec.data_plane.as_ref(), &mut check);
@@ -128,7 +132,8 @@ fn listeners(
         let client_address = listener.client_address.as_ref();
         let client_address =
             client_address.map(|own| client_address::compile(&format!("{field}.clientAddress"), own, check));
-        if let Some(listener) = compile_listener(&field, listener, port, certificates) {
+        let made = compile_listener(&field, listener, port, certificates);
+        if let Some(listener) = front::compile(&field, listener, check, made) {
             compiled.push(push::Listener { limits, client_address, ..listener });
         }
     }
@@ -216,10 +221,8 @@ fn compile_listener(
         protocol: protocol(listener.protocol).into(),
         hostnames: listener.hostnames.clone(),
         tls,
-        limits: None,
         paths: listener.paths.as_ref().map(limits::paths),
-        created_s: 0,
-        client_address: None,
+        ..push::Listener::default()
     })
 }
 
@@ -261,14 +264,30 @@ fn backend_sets(
         let tls = set.tls.as_ref().map(|tls| {
             authorities::of_set(&format!("spec.backendSets[{index}].tls"), tls, check, certificates)
         });
+        let proxy_protocol = match set.proxy_protocol {
+            None => push::ProxyProtocolVersion::Unspecified,
+            Some(spec::ProxyProtocolVersion::V1) => push::ProxyProtocolVersion::ProxyProtocolVersion1,
+            Some(spec::ProxyProtocolVersion::V2) => push::ProxyProtocolVersion::ProxyProtocolVersion2,
+        };
+        if set.proxy_protocol.is_some()
+            && set.connection_pool.as_ref().is_some_and(|own| own.min_warm_per_backend != 0)
+        {
+            let rule =
+                "is not for a set with proxyProtocol, where each connection is one client's: remove it";
+            check.refuse(format!("spec.backendSets[{index}].connectionPool.minWarmPerBackend"), "", rule);
+        }
         let mut set = push::BackendSet {
             name: set.name.clone(),
             connect_timeout_ms: connect.as_millis(),
             source: sources::named(key, set),
             tls,
+            proxy_protocol: proxy_protocol.into(),
             ..push::BackendSet::default()
         };
         own.put(&mut set);
+        if let Some(connections) = set.connections.as_mut().filter(|_| set.proxy_protocol != 0) {
+            connections.warm_min = 0;
+        }
         compiled.push(set);
     }
     policy::check_fallbacks(spec, &compiled, check);

@@ -3,6 +3,7 @@
 mod backends;
 mod certificates;
 mod conflicts;
+mod front;
 mod incremental;
 mod limits;
 mod names;

@@ -5,10 +5,13 @@ use super::conflict::{Claimant, Turn};
 use super::index::{Awaited, Index, Outcome};
 use super::pool::{self, Claim, Plan};
 use super::sources::{Resolved, SetSource};
-use super::{BackendSetContent, DataPlane, ObjectKey, Objects, Origin, Reason, Rejection, Warning};
+use super::{
+    BackendSetContent, DataPlane, ObjectKey, Objects, Origin, Reason, Rejection, Validity, Warning, expiry,
+};
 use crate::dns::Wanted;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 use weir_proto::digest;
 use weir_proto::limits::POOLS_MAX;
 use weir_proto::push::{PoolConfig, UpstreamProtocol};
@@ -25,6 +28,8 @@ pub struct World {
     /// Everything that is wrong with each pool that is not in `pools`; never empty lists.
     pub rejections: BTreeMap<ObjectKey, Vec<Rejection>>,
     pub(super) index: Index,
+    /// Seconds since 1970, see [`Self::set_clock`].
+    pub(super) now_s: i64,
 }
 
 /// One pool as the proxies get it.
@@ -40,6 +45,8 @@ pub struct CompiledPool {
     pub sets: BTreeMap<String, CompiledSet>,
     /// About the configuration; those about a set are with the set.
     pub config_warnings: Vec<Warning>,
+    /// For how long the certificates of `config` are valid, by Secret.
+    pub validities: Arc<BTreeMap<String, Validity>>,
     claims: Vec<Claim>,
     /// Of a Secret that is missing or broken, and none before could stand in.
     lacks_certificate: bool,
@@ -80,6 +87,7 @@ pub struct SetKey {
 pub fn world(objects: &Objects, previous: Option<&World>) -> World {
     let places_max = previous.map_or(POOLS_MAX, |previous| previous.index.places_max());
     let mut world = World { index: Index::new(places_max), ..World::default() };
+    world.now_s = previous.map_or(0, |previous| previous.now_s);
     let turns: BTreeSet<_> = objects.pools.iter().map(|(key, pool)| Turn::new(key, pool)).collect();
     for turn in turns {
         let before = previous.and_then(|previous| previous.serving(&turn.pool));
@@ -104,6 +112,12 @@ fn too_many(pool: &ObjectKey) -> Rejection {
 }
 
 impl World {
+    /// Tells the time by which certificates are found to be out of date from now on; none is before it was told.
+    pub fn set_clock(&mut self, now: SystemTime) {
+        let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.now_s = i64::try_from(since.as_secs()).unwrap_or(i64::MAX);
+    }
+
     /// What the proxies are to run for this pool: as specified now, or else as specified before.
     #[must_use]
     pub fn serving(&self, pool: &ObjectKey) -> Option<&CompiledPool> {
@@ -180,7 +194,7 @@ impl World {
     pub(super) fn admit(&mut self, turn: &Arc<Turn>, objects: &Objects, before: Option<&CompiledPool>) {
         let key = &turn.pool;
         let Some(pool) = objects.pools.get(key) else { return };
-        let plan = pool::plan(key, pool, objects, before.map(|before| &*before.config));
+        let plan = pool::plan(key, pool, objects, before.map(|before| &*before.config), self.now_s);
         let has_place = self.index.has_place(turn);
         let granted = plan.as_ref().map_err(Clone::clone).and_then(|plan| {
             has_place.then_some(()).ok_or_else(|| vec![too_many(key)])?;
@@ -250,6 +264,10 @@ impl CompiledPool {
             Some(before) if before.config_digest == config_digest => Arc::clone(&before.config),
             _ => Arc::new(config),
         };
+        let validities = match before {
+            Some(before) if before.config_digest == config_digest => Arc::clone(&before.validities),
+            _ => Arc::new(expiry::of(&config)),
+        };
         let data_plane = match before {
             Some(before) if *before.data_plane == plan.data_plane => Arc::clone(&before.data_plane),
             _ => Arc::new(plan.data_plane.clone()),
@@ -260,6 +278,7 @@ impl CompiledPool {
             data_plane,
             sets,
             config_warnings: plan.warnings.clone(),
+            validities,
             claims: plan.claims.clone(),
             lacks_certificate: plan.lacks_certificate,
         }
@@ -286,6 +305,7 @@ impl CompiledPool {
         refreshed.speak();
         if let Some((config, warnings)) = without_revoked(key, &refreshed.config, objects) {
             refreshed.config_digest = digest::config(&config);
+            refreshed.validities = Arc::new(expiry::of(&config));
             refreshed.config = Arc::new(config);
             refreshed.config_warnings.extend(warnings);
         }

@@ -8,13 +8,15 @@ use super::relay::{Relay, Seat};
 use super::{Breach, Report, Security, Session};
 use crate::identity::Identity;
 use crate::keys::{self, Ring};
+use crate::shares;
 use crate::store::{Peer, Pool, Resend, Store, StreamId, Subscription};
 use prost::Message as _;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 use tokio::sync::watch;
-use weir_proto::push::{BackendHealth, ControllerMessage, ProxyMessage, controller_message};
+use weir_proto::push::{BackendHealth, ControllerMessage, Demand, ProxyMessage, controller_message};
 
 /// One stream, from when its proxy is known. The fleet view forgets it when it drops.
 pub struct Conversation {
@@ -27,6 +29,10 @@ pub struct Conversation {
     sent_bytes: Arc<AtomicU64>,
     /// Among the proxies that share health checks; `None` for one that does not.
     seat: Option<Seat>,
+    /// Among those that have limits together; `None` for one that takes no shares.
+    shares: Option<shares::Seat>,
+    /// The numbers of such limits, by pool: only of those does the proxy get a share.
+    limits: BTreeMap<Arc<str>, Vec<u64>>,
     subscription: Subscription,
     ring: watch::Receiver<Option<Arc<Ring>>>,
 }
@@ -35,7 +41,7 @@ impl Conversation {
     /// With the proxy of this session, whose identity is proven, over a store that has loaded.
     #[must_use]
     pub fn begin(
-        session: Session,
+        mut session: Session,
         store: &Arc<Store>,
         relay: &Arc<Relay>,
         identity: Identity,
@@ -43,6 +49,10 @@ impl Conversation {
         now: Instant,
     ) -> Self {
         let seat = session.health_id().and_then(|id| relay.join(keys::scope(&identity), id));
+        if store.desk().is_alone() {
+            session.without_shares();
+        }
+        let shares = session.shares_id().and_then(|id| store.desk().join(id));
         let proxy = name(&identity, &session);
         let peer = Peer { proxy: Arc::clone(&proxy), identity: identity.to_string().into() };
         let (stream, sent_bytes) = store.fleet_record().begin(peer, now);
@@ -51,7 +61,21 @@ impl Conversation {
         ring.mark_changed();
         let (subscription, security) = (store.subscribe(), security.clone());
         let store = Arc::clone(store);
-        Self { session, store, identity, security, stream, proxy, sent_bytes, seat, subscription, ring }
+        let limits = BTreeMap::new();
+        Self {
+            session,
+            store,
+            identity,
+            security,
+            stream,
+            proxy,
+            sent_bytes,
+            seat,
+            shares,
+            limits,
+            subscription,
+            ring,
+        }
     }
 
     /// As the fleet view and the log call it.
@@ -67,7 +91,7 @@ impl Conversation {
         self.hear_pools();
         self.hear_keys();
         // What others found of backends comes after all that must be served.
-        let message = self.session.next(now).or_else(|| self.news(now));
+        let message = self.session.next(now).or_else(|| self.shares()).or_else(|| self.news(now));
         self.session.take_too_large().into_iter().for_each(|report| self.report(report, now));
         let bytes = message.as_ref().map_or(0, ControllerMessage::encoded_len);
         self.sent_bytes.fetch_add(u64::try_from(bytes).unwrap_or(u64::MAX), Ordering::Relaxed);
@@ -90,6 +114,7 @@ impl Conversation {
         tokio::select! {
             () = self.subscription.changed() => {}
             () = news_changed(self.seat.as_ref()) => {}
+            () = shares_changed(self.shares.as_ref()) => {}
             Ok(()) = self.ring.changed() => {
                 // It counts as news no more, or this would return at once for ever.
                 self.ring.mark_changed();
@@ -117,9 +142,13 @@ impl Conversation {
         };
         for (name, pool) in self.subscription.take() {
             let pool = pool.filter(serves);
-            match pool {
+            match &pool {
                 Some(_) => self.store.fleet_record().expect(self.stream, &name),
                 None => self.store.fleet_record().release(self.stream, &name),
+            }
+            match pool.as_deref().map(shared_limits).filter(|limits| !limits.is_empty()) {
+                Some(limits) => drop(self.limits.insert(Arc::clone(&name), limits)),
+                None => drop(self.limits.remove(&name)),
             }
             self.session.changed(&name, pool);
         }
@@ -138,6 +167,21 @@ impl Conversation {
     fn news(&self, now: Instant) -> Option<ControllerMessage> {
         let news = self.seat.as_ref()?.next(now)?;
         Some(ControllerMessage { body: Some(controller_message::Body::HealthNews(news)) })
+    }
+
+    /// What the proxy may have of limits, if that was not told.
+    fn shares(&self) -> Option<ControllerMessage> {
+        let shares = self.shares.as_ref()?.next()?;
+        Some(ControllerMessage { body: Some(controller_message::Body::Shares(shares)) })
+    }
+
+    /// What a proxy asks for: of limits of pools that it serves, and of no others.
+    fn wanted(&self, demand: Demand) -> Demand {
+        let mut limits = demand.limits;
+        limits.retain(|wanted| {
+            self.limits.values().any(|numbers| numbers.binary_search(&wanted.limit).is_ok())
+        });
+        Demand { limits, ..demand }
     }
 
     fn report(&self, report: Report, now: Instant) {
@@ -169,6 +213,11 @@ impl Conversation {
                 tracing::debug!(%proxy, %pool, %set, %backend, available, %reason, "health of a backend");
                 fleet.found(self.stream, &health);
             }
+            Report::Demand(demand) => {
+                if let Some(seat) = &self.shares {
+                    seat.say(self.wanted(demand), now);
+                }
+            }
             Report::Health(said) => {
                 if let Some(seat) = &self.seat {
                     seat.say(said, now);
@@ -182,6 +231,23 @@ impl Drop for Conversation {
     fn drop(&mut self) {
         self.store.fleet_record().end(self.stream);
     }
+}
+
+/// Returns when there may be shares. Cancellation safe.
+async fn shares_changed(seat: Option<&shares::Seat>) {
+    match seat {
+        Some(seat) => seat.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The numbers of the limits that proxies of this pool have together, sorted.
+fn shared_limits(pool: &Pool) -> Vec<u64> {
+    let limits = pool.contents.config.rules.iter().flat_map(|rule| &rule.rate_limits);
+    let mut numbers: Vec<u64> = limits.map(|limit| limit.shared).filter(|number| *number != 0).collect();
+    numbers.sort_unstable();
+    numbers.dedup();
+    numbers
 }
 
 /// Returns when other proxies may have said something. Cancellation safe.

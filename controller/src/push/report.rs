@@ -2,7 +2,7 @@
 
 use crate::store::Refusal;
 use std::sync::Arc;
-use weir_proto::push::{BackendHealth, HealthSaid, Version};
+use weir_proto::push::{BackendHealth, Demand, HealthSaid, Version};
 
 /// What a message of the proxy told, for the fleet view and the log.
 #[derive(Debug, Clone, PartialEq)]
@@ -48,6 +48,8 @@ pub enum Report {
     },
     /// What the proxy found of backends that it checks, for the others of its kind.
     Health(HealthSaid),
+    /// What is asked of the proxy under limits that proxies have together.
+    Demand(Demand),
     /// Whether a backend takes requests at this proxy.
     Backend(BackendHealth),
 }

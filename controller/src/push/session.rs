@@ -24,8 +24,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use weir_proto::limits::{
-    HEALTH_CAPABILITY, KEY_RING_CAPABILITY, POOLS_MAX, PROXY_ID_BYTES_MAX, STUCK_STREAM_TIMEOUT,
-    WINDOW_CAPABILITY,
+    HEALTH_CAPABILITY, KEY_RING_CAPABILITY, POOLS_MAX, PROXY_ID_BYTES_MAX, SHARES_CAPABILITY,
+    STUCK_STREAM_TIMEOUT, WINDOW_CAPABILITY,
 };
 use weir_proto::push::controller_message::Body as ToProxy;
 use weir_proto::push::proxy_message::Body as FromProxy;
@@ -48,6 +48,7 @@ pub struct Session {
     welcome: Option<Welcome>,
     takes_keys: bool,
     health_id: Option<u64>,
+    takes_shares: bool,
     /// To be sent before anything of a pool: a port should not begin with keys of its own.
     keys: Option<KeyRing>,
     lanes: BTreeMap<Arc<str>, Lane>,
@@ -94,7 +95,7 @@ impl Session {
             controller_id: controller_id.into(),
             version: env!("CARGO_PKG_VERSION").into(),
             epoch,
-            capabilities: vec![HEALTH_CAPABILITY.into(), WINDOW_CAPABILITY.into()],
+            capabilities: [HEALTH_CAPABILITY, WINDOW_CAPABILITY, SHARES_CAPABILITY].map(Into::into).into(),
         };
         let mut session = Self {
             proxy: hello.proxy_id.as_str().into(),
@@ -102,6 +103,7 @@ impl Session {
             welcome: Some(welcome),
             takes_keys: is_able(KEY_RING_CAPABILITY),
             health_id: (hello.health_id != 0 && is_able(HEALTH_CAPABILITY)).then_some(hello.health_id),
+            takes_shares: is_able(SHARES_CAPABILITY),
             keys: None,
             lanes: BTreeMap::new(),
             heard: BTreeSet::new(),
@@ -196,6 +198,7 @@ impl Session {
             Some(FromProxy::DigestReport(report)) => return Ok(self.on_digests(&report)),
             Some(FromProxy::HealthSaid(said)) => return Ok(Some(Report::Health(said))),
             Some(FromProxy::BackendHealth(health)) => return Ok(Some(Report::Backend(health))),
+            Some(FromProxy::Demand(demand)) => return Ok(Some(Report::Demand(demand))),
             Some(FromProxy::ChunkReceived(received)) => {
                 self.on_chunk_received(received)?;
                 None
@@ -209,6 +212,20 @@ impl Session {
     #[must_use]
     pub fn health_id(&self) -> Option<u64> {
         self.health_id
+    }
+
+    /// Of a proxy that takes shares of limits.
+    #[must_use]
+    pub fn shares_id(&self) -> Option<u64> {
+        self.health_id.filter(|_| self.takes_shares)
+    }
+
+    /// The proxy has every limit whole: there is no other one. Called before the first [`Self::next`].
+    pub fn without_shares(&mut self) {
+        self.takes_shares = false;
+        if let Some(welcome) = &mut self.welcome {
+            welcome.capabilities.retain(|capability| capability != SHARES_CAPABILITY);
+        }
     }
 
     /// When the stream counts as stuck, unless an acknowledgement comes first.

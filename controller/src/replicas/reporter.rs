@@ -1,6 +1,6 @@
 //! A replica's end: dials whoever holds the Lease and tells of its own proxies.
 
-use super::wire;
+use super::{shares, wire};
 use crate::lease::{Holder, Leader};
 use crate::store::{FleetObserver, PoolSummary, Reach, Store};
 use std::collections::{BTreeMap, BTreeSet};
@@ -148,6 +148,7 @@ impl Reporter {
         tokio::select! {
             told = told => told.map(|_| ()),
             () = feed(&mut report, &outbound) => Ok(()),
+            ended = shares::pass_on(link, self.store.desk(), &self.me) => ended,
         }
     }
 }

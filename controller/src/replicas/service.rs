@@ -1,15 +1,17 @@
 //! The holder's end: adds what other replicas say to what its own proxies say.
 
+use super::shares;
 use super::wire::{self, Breach};
 use crate::identity::Identity;
 use crate::push::{HELLO_TIMEOUT, Security, aged, at, shutting_down};
 use crate::store::{REPLICAS_MAX, RemoteId, Store};
 use std::sync::Arc;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use weir_proto::push::replicas_server::Replicas;
-use weir_proto::push::{ReplicaMessage, Reported};
+use weir_proto::push::{ReplicaDemand, ReplicaMessage, ReplicaShares, Reported};
 
 /// Takes reports, also while another replica holds the Lease: which of two learns first that it has passed on is
 /// chance, and what is taken in then is needed at once.
@@ -22,6 +24,26 @@ pub(crate) struct Service {
 
 #[tonic::async_trait]
 impl Replicas for Service {
+    type ShareStream = ReceiverStream<Result<ReplicaShares, Status>>;
+
+    async fn share(
+        &self,
+        request: Request<Streaming<ReplicaDemand>>,
+    ) -> Result<Response<Self::ShareStream>, Status> {
+        self.security.identify_replica(&request).await?;
+        let (outbound, receiver) = mpsc::channel(shares::BUFFER);
+        let answering = shares::Answering {
+            desk: Arc::clone(self.store.desk()),
+            ends_at: self.security.ends_at(&request),
+            demands: request.into_inner(),
+            outbound,
+            ended: self.ended.clone(),
+        };
+        // Owned by the stream: it ends when either direction of it does.
+        tokio::spawn(answering.run());
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+
     async fn report(
         &self,
         request: Request<Streaming<ReplicaMessage>>,

@@ -7,7 +7,7 @@ use crate::store::{
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use weir_proto::limits::{PROXY_ID_BYTES_MAX, UNHEALTHY_NAMED_MAX};
+use weir_proto::limits::{PROXY_ID_BYTES_MAX, SHARED_LIMITS_MAX, UNHEALTHY_NAMED_MAX};
 use weir_proto::push::replica_message::Body;
 use weir_proto::push::{PoolReport, Refused, ReplicaHello, ReplicaMessage, UnhealthyBackend};
 
@@ -59,12 +59,17 @@ pub enum Breach {
         "the report on {0} names an unhealthy backend twice, or by none or more of its proxies than there are"
     )]
     UnhealthyCounts(String),
+    /// More limits than one demand may name.
+    #[error("a demand names {0} limits, and may name {SHARED_LIMITS_MAX}")]
+    Demand(usize),
 }
 
 pub(super) fn hello(replica: &str) -> ReplicaMessage {
-    let hello =
-        ReplicaHello { replica_id: replica.to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() };
-    ReplicaMessage { body: Some(Body::Hello(hello)) }
+    ReplicaMessage { body: Some(Body::Hello(replica_hello(replica))) }
+}
+
+pub(super) fn replica_hello(replica: &str) -> ReplicaHello {
+    ReplicaHello { replica_id: replica.to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() }
 }
 
 /// The replica's name in its first message.

@@ -93,6 +93,11 @@ impl Agenda {
         self.schedule(key, at);
     }
 
+    /// There is nothing to say before then, if nothing changes.
+    pub(super) fn look_again(&mut self, key: &ObjectKey, at: Instant) {
+        self.schedule(key, at);
+    }
+
     /// There is no such pool any more.
     pub(super) fn forget(&mut self, key: &ObjectKey) {
         if let Some(Entry { due: Some(at), .. }) = self.entries.remove(key) {

@@ -1,5 +1,6 @@
 //! Verdict and fleet to status: pure, so that every replica writes the same.
 
+use super::expiry::{self, Nearness};
 use super::health::Health;
 use super::reason::{self, ACCEPTED, ENDPOINTS_READY, PROGRAMMED, RESOLVED_REFS};
 use super::text::{self, Limits};
@@ -44,7 +45,7 @@ pub fn compute(
 ) -> LoadBalancerPoolStatus {
     let fleet = in_force(verdict, summary);
     let health = Health::of(verdict, &fleet);
-    let findings = findings(verdict, &fleet, &health);
+    let findings = findings(verdict, &fleet, &health, now);
     let matters = most_important(&findings);
     let lag = fleet.oldest_lag.map(shown_lag);
     let endpoints = verdict.serving.as_ref().map(|_| counts(&health));
@@ -98,7 +99,7 @@ fn in_force(verdict: &Verdict, summary: &PoolSummary) -> PoolSummary {
 }
 
 /// In the order of [`reason::TYPES`].
-fn findings(verdict: &Verdict, fleet: &PoolSummary, health: &Health) -> [Finding; 5] {
+fn findings(verdict: &Verdict, fleet: &PoolSummary, health: &Health, now: Timestamp) -> [Finding; 6] {
     let unserved = || Finding::unknown("Nothing of the pool is served until it is accepted");
     let (refs, endpoints) = match &verdict.serving {
         Some(serving) => (resolved_refs(verdict), endpoints_ready(&serving.endpoints, health, fleet)),
@@ -106,13 +107,22 @@ fn findings(verdict: &Verdict, fleet: &PoolSummary, health: &Health) -> [Finding
     };
     let programmed = programmed(verdict, fleet);
     let unhealthy = backends_unhealthy(health, fleet);
-    let passing = proxy_behind(fleet).or(unhealthy);
+    let (nearness, expiring) = match &verdict.serving {
+        Some(serving) => expiring(serving, now),
+        None => (Nearness::Far, unserved()),
+    };
+    let ends = (nearness >= Nearness::Week).then(|| Finding {
+        status: "True",
+        reason: reason::CERTIFICATE_EXPIRING,
+        message: expiring.message.clone(),
+    });
+    let passing = proxy_behind(fleet).or(unhealthy).or(ends);
     let degraded = degraded(verdict, [&programmed, &refs, &endpoints], passing);
-    [accepted(verdict), refs, endpoints, programmed, degraded]
+    [accepted(verdict), refs, endpoints, programmed, degraded, expiring]
 }
 
 /// The one that a user has to look at first.
-fn most_important([accepted, refs, endpoints, programmed, degraded]: &[Finding; 5]) -> &Finding {
+fn most_important([accepted, refs, endpoints, programmed, degraded, _]: &[Finding; 6]) -> &Finding {
     let is_proxies_word = [reason::NACKED, reason::TOO_LARGE].contains(&programmed.reason);
     if !accepted.holds() {
         accepted
@@ -211,6 +221,12 @@ fn proxy_behind(fleet: &PoolSummary) -> Option<Finding> {
         shown_lag(lag)
     );
     Some(Finding { status: "True", reason: reason::PROXY_BEHIND, message })
+}
+
+fn expiring(serving: &Serving, now: Timestamp) -> (Nearness, Finding) {
+    let (nearness, message) = expiry::found(&serving.validities, now, LIST);
+    let status = if nearness > Nearness::Far { "True" } else { "False" };
+    (nearness, Finding { status, reason: nearness.reason(), message })
 }
 
 fn spelled_out(name: &BackendName, of: &Unhealthy, fleet: &PoolSummary) -> String {

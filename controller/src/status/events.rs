@@ -1,7 +1,9 @@
 //! What changed in a pool's status that is worth an Event: transitions, never states.
 
 use super::compute::condition;
-use super::reason::{self, ACCEPTED, ENDPOINTS_READY, PROGRAMMED, RESOLVED_REFS, TYPES};
+use super::reason::{
+    self, ACCEPTED, CERTIFICATE_EXPIRING, ENDPOINTS_READY, PROGRAMMED, RESOLVED_REFS, TYPES,
+};
 use super::text::{self, Limits};
 use crate::compile::{ObjectKey, Reason};
 use crate::store::BackendName;
@@ -19,13 +21,14 @@ pub(super) const REJECTED: &str = "Rejected";
 
 /// Every reason that an Event may have.
 #[cfg(test)]
-const REASONS: [&str; 8] = [
+const REASONS: [&str; 9] = [
     "Programmed",
     "EndpointsEmpty",
     "NackedByProxy",
     "RefNotPermitted",
     "Conflicted",
     REJECTED,
+    "CertificateExpiring",
     "BackendDown",
     "BackendUp",
 ];
@@ -83,6 +86,7 @@ fn told(condition: &Condition, repeats: Repeats) -> Option<(bool, &'static str)>
             let is_conflict = condition.reason == Reason::Conflicted.as_str();
             Some((true, if is_conflict { "Conflicted" } else { REJECTED }))
         }
+        (CERTIFICATE_EXPIRING, _) if is_true => (!is_still).then_some((true, "CertificateExpiring")),
         _ => None,
     }
 }
@@ -219,6 +223,21 @@ mod tests {
         assert_eq!(reasons(Some(&invalid(1)), &invalid(1)), [""; 0]);
         assert_eq!(reasons(Some(&invalid(1)), &invalid(2)), ["Rejected"]);
         assert_eq!(reasons(None, &status(1, "a", &[(ACCEPTED, "False", "Conflicted")])), ["Conflicted"]);
+    }
+
+    #[test]
+    fn a_certificate_that_comes_nearer_to_its_end_is_news_at_each_step() {
+        let expiring = |reason| status(1, "a", &[(CERTIFICATE_EXPIRING, "True", reason)]);
+        let none = status(1, "a", &[(CERTIFICATE_EXPIRING, "False", reason::NONE_EXPIRING)]);
+        assert_eq!(reasons(None, &none), [""; 0]);
+        let steps = [reason::WITHIN_30_DAYS, reason::WITHIN_7_DAYS, reason::EXPIRED].map(expiring);
+        let mut before = &none;
+        for step in &steps {
+            assert_eq!(reasons(Some(before), step), ["CertificateExpiring"]);
+            assert_eq!(reasons(Some(step), step), [""; 0]);
+            before = step;
+        }
+        assert_eq!(reasons(Some(before), &none), [""; 0], "renewed");
     }
 
     #[test]

@@ -166,7 +166,12 @@ pub(super) mod tests {
             generation: 3,
             rejections: Vec::new(),
             warnings: Vec::new(),
-            serving: Some(Serving { config_digest: 7, endpoints: Endpoints::of(&members), members }),
+            serving: Some(Serving {
+                config_digest: 7,
+                endpoints: Endpoints::of(&members),
+                members,
+                ..Serving::default()
+            }),
             shown: None,
         }
     }

@@ -13,6 +13,7 @@ mod agenda;
 mod board;
 mod compute;
 mod events;
+mod expiry;
 mod health;
 mod outages;
 pub mod reason;
@@ -26,6 +27,7 @@ pub use agenda::{
 };
 pub use board::Board;
 pub use compute::{PROXY_BEHIND_AFTER, compute};
+pub use expiry::{EXPIRING_S, EXPIRING_SOON_S};
 pub use health::Members;
 pub use verdict::{Endpoints, Serving, Verdict};
 pub use writer::{CONCURRENT_WRITES_MAX, FIELD_MANAGER, WRITE_TIMEOUT, Writer};

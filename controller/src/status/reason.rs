@@ -12,9 +12,12 @@ pub const ENDPOINTS_READY: &str = "EndpointsReady";
 pub const PROGRAMMED: &str = "Programmed";
 /// Something is served in another way than the specification says.
 pub const DEGRADED: &str = "Degraded";
+/// A certificate of the pool ends soon, or has.
+pub const CERTIFICATE_EXPIRING: &str = "CertificateExpiring";
 
 /// The types of conditions, in the order in which they are written.
-pub const TYPES: [&str; 5] = [ACCEPTED, RESOLVED_REFS, ENDPOINTS_READY, PROGRAMMED, DEGRADED];
+pub const TYPES: [&str; 6] =
+    [ACCEPTED, RESOLVED_REFS, ENDPOINTS_READY, PROGRAMMED, DEGRADED, CERTIFICATE_EXPIRING];
 
 /// Nothing is known to differ from the specification.
 pub const AS_SPECIFIED: &str = "AsSpecified";
@@ -38,6 +41,14 @@ pub const NO_PROXIES: &str = "NoProxies";
 pub const NACKED: &str = "Nacked";
 /// Some proxy lacks a change that was seen long ago.
 pub const PROXY_BEHIND: &str = "ProxyBehind";
+/// No certificate ends soon.
+pub const NONE_EXPIRING: &str = "NoneExpiring";
+/// One does within 30 days, or a third of its time.
+pub const WITHIN_30_DAYS: &str = "Within30Days";
+/// One does within 7 days, or a sixth of its time.
+pub const WITHIN_7_DAYS: &str = "Within7Days";
+/// One has.
+pub const EXPIRED: &str = "Expired";
 /// The pool cannot be sent to a proxy.
 pub const TOO_LARGE: &str = "TooLarge";
 
@@ -87,6 +98,12 @@ pub fn all() -> Vec<(&'static str, &'static str)> {
         (DEGRADED, UNHEALTHY),
         (DEGRADED, BACKENDS_UNHEALTHY),
         (DEGRADED, PROXY_BEHIND),
+        (DEGRADED, CERTIFICATE_EXPIRING),
+        (CERTIFICATE_EXPIRING, NONE_EXPIRING),
+        (CERTIFICATE_EXPIRING, WITHIN_30_DAYS),
+        (CERTIFICATE_EXPIRING, WITHIN_7_DAYS),
+        (CERTIFICATE_EXPIRING, EXPIRED),
+        (CERTIFICATE_EXPIRING, NOT_ACCEPTED),
     ];
     own.into_iter().chain(refs(RESOLVED_REFS)).chain(refs(DEGRADED)).collect()
 }

@@ -1,9 +1,10 @@
 //! What the compile step made of one pool, as far as its status tells.
 
 use super::health::Members;
-use crate::compile::{ObjectKey, Reason, Rejection, Warning, World};
+use crate::compile::{ObjectKey, Reason, Rejection, Validity, Warning, World};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use weir_crds::{LoadBalancerPool, LoadBalancerPoolStatus};
 use weir_proto::push::{Backend, BackendState};
 
@@ -36,6 +37,8 @@ pub struct Serving {
     pub endpoints: Endpoints,
     /// The same one by one, to find those in that proxies speak of.
     pub members: Members,
+    /// For how long its certificates are valid, by Secret.
+    pub validities: Arc<BTreeMap<String, Validity>>,
 }
 
 /// Backends of all sets of a pool; one that two sets share counts once, by the better of its states.
@@ -83,7 +86,8 @@ impl Verdict {
         let Some(pool) = world.serving(&self.key) else { return self };
         let members = Members::of(pool);
         let endpoints = Endpoints::of(&members);
-        let serving = Serving { config_digest: pool.config_digest, endpoints, members };
+        let validities = Arc::clone(&pool.validities);
+        let serving = Serving { config_digest: pool.config_digest, endpoints, members, validities };
         Self { serving: Some(serving), warnings: pool.warnings().cloned().collect(), ..self }
     }
 

@@ -8,7 +8,7 @@ use super::agenda::{Agenda, Decision, Sight};
 use super::compute::{compute, condition};
 use super::events::{self, News};
 use super::outages::{Told, outages};
-use super::{Board, Verdict, reason};
+use super::{Board, Verdict, expiry, reason};
 use crate::compile::ObjectKey;
 use crate::store::{FleetObserver, Reach, Store};
 use k8s_openapi::jiff::Timestamp;
@@ -31,6 +31,8 @@ pub const FIELD_MANAGER: &str = "weir-controller";
 pub const CONCURRENT_WRITES_MAX: usize = 8;
 /// How long a write may take.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest time until a pool with certificates is looked at again.
+const LOOK_AGAIN_MAX_S: i64 = 86_400;
 
 /// Follows verdicts and proxies, and writes what they come to.
 pub struct Writer {
@@ -194,7 +196,8 @@ impl Writer {
     fn look(&mut self, key: &ObjectKey, verdict: &Verdict, leads_since: Instant, now: Instant) {
         let summary = self.store.summary(&key.to_string(), Reach::All);
         let shown = self.shown(key, verdict);
-        let status = compute(verdict, &summary, shown.as_ref(), Timestamp::now());
+        let clock = Timestamp::now();
+        let status = compute(verdict, &summary, shown.as_ref(), clock);
         let sight = Sight {
             desired: &status,
             shown: shown.as_ref(),
@@ -209,6 +212,9 @@ impl Writer {
                 // Whoever wrote that has told of these backends.
                 let told = || outages(None, verdict, &summary, shown.as_ref()).1;
                 self.told.entry(key.clone()).or_insert_with(told);
+                if let Some(at) = changes_at(verdict, clock, now) {
+                    self.agenda.look_again(key, at);
+                }
                 return;
             }
         }
@@ -252,6 +258,14 @@ impl Writer {
             }
         }
     }
+}
+
+/// When time alone brings something to say of a pool: a certificate that comes nearer to its end. A day later at most, for
+/// clocks are set.
+fn changes_at(verdict: &Verdict, clock: Timestamp, now: Instant) -> Option<std::time::Instant> {
+    let at_s = expiry::changes_at_s(&verdict.serving.as_ref()?.validities, clock)?;
+    let wait_s = at_s.saturating_sub(clock.as_second()).clamp(1, LOOK_AGAIN_MAX_S);
+    Some((now + Duration::from_secs(wait_s.unsigned_abs())).into_std())
 }
 
 /// Without conditions that are not ours, in our order.

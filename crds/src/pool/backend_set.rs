@@ -3,7 +3,8 @@
 use super::{
     BACKEND_WEIGHT_MAX, BackendTls, CircuitBreaker, Concurrency, ConnectionPool, DNS_HOSTNAME_BYTES_MAX,
     DNS_HOSTNAME_PATTERN, EndpointSelector, HOSTNAME_BYTES_MAX, HealthCheck, LoadBalancing, NAME_BYTES_MAX,
-    NAME_PATTERN, OBJECT_NAME_PATTERN, PRIORITY_MAX, RetryBudget, STATIC_BACKENDS_MAX, UpstreamProtocol,
+    NAME_PATTERN, OBJECT_NAME_PATTERN, PRIORITY_MAX, ProxyProtocolVersion, RetryBudget, STATIC_BACKENDS_MAX,
+    UpstreamProtocol,
 };
 use crate::Duration;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -31,6 +32,12 @@ pub const SECRET_KEY_PATTERN: &str = "^[-._a-zA-Z0-9]+$";
         "message": "a backend set must not be its own fallback: name another set, or use a response",
         "reason": "FieldValueInvalid",
         "fieldPath": ".circuitBreaker.fallback.backendSet",
+    },
+    {
+        "rule": "!has(self.proxyProtocol) || !has(self.connectionPool) || !has(self.connectionPool.minWarmPerBackend) || self.connectionPool.minWarmPerBackend == 0",
+        "message": "a backend set with proxyProtocol keeps no connection warm, since each is one client's: leave minWarmPerBackend out",
+        "reason": "FieldValueInvalid",
+        "fieldPath": ".connectionPool.minWarmPerBackend",
     },
 ]))]
 pub struct BackendSet {
@@ -86,6 +93,12 @@ pub struct BackendSet {
     /// TLS to the backends, for requests and health checks. Without it: plaintext.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<BackendTls>,
+
+    /// Connections to the backends begin with a header of the PROXY protocol, V1 or V2, before TLS, that says who the client
+    /// is; those of health checks with one that names nobody. A connection is used again for the same client alone, and
+    /// none is kept warm. Without it: no header.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy_protocol: Option<ProxyProtocolVersion>,
 }
 
 /// A Service.

@@ -20,6 +20,8 @@ pub const CONTROL_FRAMES_RANGE: (i32, i32) = (10, 1_000_000);
 pub const CONNECTIONS_RANGE: (i32, i32) = (1, 10_000_000);
 /// Handshakes of a source in a second.
 pub const HANDSHAKES_RANGE: (i32, i32) = (1, 100_000);
+/// Handshakes under way at one time.
+pub const HANDSHAKES_AT_ONCE_RANGE: (i32, i32) = (1, 1_000_000);
 /// Bytes of a body in a second.
 pub const BODY_PACE_RANGE: (i32, i32) = (0, 1_000_000);
 /// Bytes of a request's body.
@@ -78,6 +80,17 @@ pub struct ListenerLimits {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = HANDSHAKES_RANGE.0, max = HANDSHAKES_RANGE.1))]
     pub handshakes_per_source_per_second: Option<i32>,
+
+    /// TLS handshakes that are under way at one time, of the whole process, 1 to 1000000; one more is closed at once.
+    /// Without it: 10000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = HANDSHAKES_AT_ONCE_RANGE.0, max = HANDSHAKES_AT_ONCE_RANGE.1))]
+    pub handshakes_at_once: Option<i32>,
+
+    /// The same of one source on this port, 1 to 1000000. Without it: 2000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = HANDSHAKES_AT_ONCE_RANGE.0, max = HANDSHAKES_AT_ONCE_RANGE.1))]
+    pub handshakes_at_once_per_source: Option<i32>,
 
     /// From the first byte of a request's head to its last, as a duration like `10s`: 100ms to 1h; 408 past it. Without
     /// it: 10s.

@@ -11,6 +11,8 @@ pub const RATE_LIMITS_MAX: usize = 8;
 pub const RATE_REQUESTS_MAX: i32 = 1_000_000;
 /// Clients that a limit counts at a time, at least and at most.
 pub const RATE_KEYS_RANGE: (i32, i32) = (100, 1_000_000);
+/// Limits of one pool that proxies have together.
+pub const RATE_SHARED_OF_POOL_MAX: usize = 64;
 /// Clients that all limits of a pool together count at a time.
 pub const RATE_KEYS_OF_POOL_MAX: u64 = 4_000_000;
 /// Clients that a limit counts at a time where it does not say.
@@ -23,7 +25,7 @@ pub const IP_NETWORKS_MAX: usize = 1_000;
 pub const NETWORK_BYTES_MAX: usize = 64;
 
 /// At most so many requests in a period: of each client, or in all. One that a limit refuses is answered 429 with
-/// Retry-After, and counts on no other limit. Each proxy counts for itself.
+/// Retry-After, and counts on no other limit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [
@@ -44,6 +46,11 @@ pub struct RateLimit {
     /// Name of the limit, unique within the list: a DNS label of 1 to 63 characters. Clients see it in RateLimit.
     #[schemars(length(min = 1, max = NAME_BYTES_MAX), regex(pattern = NAME_PATTERN))]
     pub name: String,
+
+    /// Whose requests. Local: those of one proxy, so that each of several lets so many pass. Cluster: those of all proxies
+    /// together; each has a share, which follows what is asked of it.
+    #[serde(default)]
+    pub scope: RateLimitScope,
 
     /// What is counted together. Without it: the requests of one source address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -121,6 +128,16 @@ pub struct RateLimitKey {
     #[serde(default, rename = "ipv6PrefixLength", skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 128))]
     pub ipv6_prefix_length: Option<i32>,
+}
+
+/// Whose requests a limit is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
+#[allow(missing_docs, reason = "a doc comment on a variant would turn the schema's enum into oneOf")]
+pub enum RateLimitScope {
+    #[default]
+    Local,
+    Cluster,
 }
 
 /// What a limit counts together.

@@ -41,6 +41,8 @@ pub struct SetPolicy {
     pub protocol: UpstreamProtocol,
     /// `None`: in plaintext.
     pub tls: Option<TlsProfile>,
+    /// How backends are told of the client before anything else; `None`: not so. A connection is then one client's.
+    pub proxy_header: Option<ProxyHeaderVersion>,
     /// How many connections there are to one backend, and for how long.
     pub connections: ConnectionLimits,
     /// Requests that one backend has at a time from this process; `None` for no bound.
@@ -61,6 +63,15 @@ pub enum UpstreamProtocol {
     Http1,
     /// HTTP/2 with prior knowledge, or agreed on by ALPN over TLS; many exchanges on a connection.
     Http2,
+}
+
+/// A version of the PROXY protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ProxyHeaderVersion {
+    /// A line of text.
+    V1,
+    /// Binary.
+    V2,
 }
 
 /// How many connections there are to one backend, from the whole process, and for how long.
@@ -131,6 +142,7 @@ impl SetPolicy {
             connect_timeout: Duration::from_secs(3),
             protocol: UpstreamProtocol::default(),
             tls: None,
+            proxy_header: None,
             connections: ConnectionLimits::default(),
             requests_max: None,
             queue: QueueSettings { requests_max: 0, timeout: Duration::ZERO },

@@ -8,11 +8,15 @@
 //! clients send until somebody sweeps it; it has no sliding window, and a rate cannot be changed under its buckets.
 
 mod bucket;
+mod share;
 mod table;
 
 pub use bucket::{Algorithm, Verdict};
+pub use share::{REQUEST, Share, WHOLE};
 pub use table::KeyTable;
 
+use arc_swap::ArcSwap;
+use share::{Terms, Used};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -47,6 +51,15 @@ pub enum Told {
     Always,
 }
 
+/// Whose requests a limit is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Scope {
+    /// Those of this proxy.
+    Local,
+    /// Those of every proxy that has the limit of this number, each its share.
+    Cluster(u64),
+}
+
 /// One limit as it was configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LimitPolicy {
@@ -62,6 +75,8 @@ pub struct LimitPolicy {
     pub requests: u32,
     /// 1 s to 24 h.
     pub period: Duration,
+    /// Whether this proxy has the whole of it.
+    pub scope: Scope,
     /// Buckets at a time, at least 1; not for [`RateKey::Route`], which has one.
     pub keys_max: u32,
     /// What clients are told.
@@ -75,8 +90,38 @@ pub struct Limiter {
     pub policy: LimitPolicy,
     /// For the hashes of its keys, so that nobody can choose keys that meet.
     pub seed: u64,
-    rate: bucket::Rate,
+    pace: Pace,
     buckets: Buckets,
+}
+
+#[derive(Debug)]
+enum Pace {
+    Whole(bucket::Rate),
+    Shared(Box<Shared>),
+}
+
+/// Of a limit that this proxy has a share of.
+#[derive(Debug)]
+struct Shared {
+    /// Written by whoever keeps the shares.
+    terms: ArcSwap<Terms>,
+    asked: Asked,
+}
+
+/// What workers write at every request, alone on its cache lines.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Asked {
+    count: AtomicU64,
+    /// Of the last one.
+    at_ns: AtomicU64,
+}
+
+/// A share as it is in force at one moment.
+struct Moment {
+    rate: bucket::Rate,
+    clock_ns: u64,
+    terms: Option<Terms>,
 }
 
 #[derive(Debug)]
@@ -94,19 +139,28 @@ struct Padded(AtomicU64);
 #[derive(Debug, Clone, Copy)]
 struct Taken<'a> {
     bucket: &'a AtomicU64,
+    rate: bucket::Rate,
     verdict: Verdict,
 }
 
 impl Limiter {
-    /// With every bucket full. Takes 20 bytes for each key at once.
+    /// With every bucket full; one of [`Scope::Cluster`] with no share, and nothing in its buckets. Takes 20 bytes for
+    /// each key at once.
     #[must_use]
     pub fn new(policy: LimitPolicy, seed: u64) -> Self {
-        let rate = bucket::Rate::new(policy.algorithm, policy.requests, policy.period);
+        let LimitPolicy { algorithm, requests, period, .. } = policy;
+        let pace = match policy.scope {
+            Scope::Local => Pace::Whole(bucket::Rate::new(algorithm, requests, period)),
+            Scope::Cluster(_) => {
+                let terms = ArcSwap::from_pointee(Terms::none(algorithm, requests, period));
+                Pace::Shared(Box::new(Shared { terms, asked: Asked::default() }))
+            }
+        };
         let buckets = match policy.key {
             RateKey::Route => Buckets::One(Padded::default()),
             _ => Buckets::Keyed(KeyTable::new(policy.keys_max)),
         };
-        Self { policy, seed, rate, buckets }
+        Self { policy, seed, pace, buckets }
     }
 
     /// Requests that were counted with those of other keys, as the table was full.
@@ -118,27 +172,82 @@ impl Limiter {
         }
     }
 
-    fn take(&self, key: u64, now_ns: u64) -> Taken<'_> {
-        let bucket = match &self.buckets {
-            Buckets::One(bucket) => &bucket.0,
-            Buckets::Keyed(table) => table.bucket(key, |state| self.rate.is_full(state, now_ns)),
+    /// The share in force, in parts of [`WHOLE`]; `None` for a limit that this proxy has alone.
+    #[must_use]
+    pub fn share(&self) -> Option<u32> {
+        let Pace::Shared(shared) = &self.pace else { return None };
+        Some(shared.terms.load().share())
+    }
+
+    /// Requests that asked since the limiter was made, those that it refused among them. Only counted for a limit that has
+    /// a share.
+    #[must_use]
+    pub fn asked(&self) -> u64 {
+        match &self.pace {
+            Pace::Whole(_) => 0,
+            Pace::Shared(shared) => shared.asked.count.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Puts a share in force. What was counted stays counted, and nothing is gained but what is handed over. Gives what a
+    /// smaller share leaves over of every bucket, in parts of a [`REQUEST`], for another proxy; of a limit with many
+    /// buckets only what certainly is left in each.
+    ///
+    /// Called by one task, which alone keeps the shares; `now` as for [`admit`]. No effect where there is no share.
+    pub fn set_share(&self, share: Share, now: Duration) -> u64 {
+        let Pace::Shared(shared) = &self.pace else { return 0 };
+        let terms = **shared.terms.load();
+        let change = terms.with(share, nanos(now));
+        let used = match &self.buckets {
+            // Before the terms: whoever still has the old ones finds nothing either that is handed to others.
+            Buckets::One(bucket) if change.floor > 0 => {
+                Used::One(bucket.0.fetch_max(change.floor, Ordering::Relaxed))
+            }
+            Buckets::One(bucket) => Used::One(bucket.0.load(Ordering::Relaxed)),
+            Buckets::Keyed(_) => Used::Many { asked_ns: shared.asked.at_ns.load(Ordering::Relaxed) },
         };
-        let mut state = bucket.load(Ordering::Relaxed);
-        loop {
-            let (next, verdict) = self.rate.take(state, now_ns);
-            let Some(next) = next else { return Taken { bucket, verdict } };
-            match bucket.compare_exchange_weak(state, next, Ordering::Relaxed, Ordering::Relaxed) {
-                Ok(_) => return Taken { bucket, verdict },
-                Err(newer) => state = newer,
+        shared.terms.store(Arc::new(change.terms));
+        terms.left_over(&change.terms, share, used)
+    }
+
+    fn moment(&self, now_ns: u64) -> Moment {
+        match &self.pace {
+            Pace::Whole(rate) => Moment { rate: *rate, clock_ns: now_ns, terms: None },
+            Pace::Shared(shared) => {
+                shared.asked.count.fetch_add(1, Ordering::Relaxed);
+                shared.asked.at_ns.store(now_ns.max(1), Ordering::Relaxed);
+                let terms = **shared.terms.load();
+                let (rate, clock_ns) = terms.at(now_ns);
+                Moment { rate, clock_ns, terms: Some(terms) }
             }
         }
     }
 
-    fn give_back(&self, taken: &Taken<'_>, now_ns: u64) {
-        let mut state = taken.bucket.load(Ordering::Relaxed);
+    fn take(&self, key: u64, now_ns: u64) -> Taken<'_> {
+        let Moment { rate, clock_ns, terms } = self.moment(now_ns);
+        let told = |verdict| terms.map_or(verdict, |terms| terms.told(verdict, self.policy.period));
+        let bucket = match &self.buckets {
+            Buckets::One(bucket) => &bucket.0,
+            Buckets::Keyed(table) => table.bucket(key, |state| rate.is_full(state, clock_ns)),
+        };
+        let mut state = bucket.load(Ordering::Relaxed);
+        loop {
+            let (next, verdict) = rate.take(state, clock_ns);
+            let Some(next) = next else { return Taken { bucket, rate, verdict: told(verdict) } };
+            match bucket.compare_exchange_weak(state, next, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return Taken { bucket, rate, verdict: told(verdict) },
+                Err(newer) => state = newer,
+            }
+        }
+    }
+}
+
+impl Taken<'_> {
+    fn give_back(&self, now_ns: u64) {
+        let mut state = self.bucket.load(Ordering::Relaxed);
         loop {
             let next = self.rate.give_back(state, now_ns);
-            match taken.bucket.compare_exchange_weak(state, next, Ordering::Relaxed, Ordering::Relaxed) {
+            match self.bucket.compare_exchange_weak(state, next, Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) => return,
                 Err(newer) => state = newer,
             }
@@ -176,7 +285,7 @@ pub fn admit<'a>(
     now: Duration,
     mut key: impl FnMut(&RateKey, u64) -> u64,
 ) -> Admission<'a> {
-    let now_ns = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX >> 1);
+    let now_ns = nanos(now);
     let mut admission = Admission { said: [None; LIMITS_MAX], asked: 0 };
     let mut taken: [Option<Taken<'a>>; LIMITS_MAX] = [None; LIMITS_MAX];
     for (at, limiter) in limits.iter().take(LIMITS_MAX).enumerate() {
@@ -188,14 +297,16 @@ pub fn admit<'a>(
         admission.said[at] = Some((limiter, took.verdict));
         admission.asked = at + 1;
         if took.verdict.retry_after.is_some() {
-            for (limiter, taken) in limits.iter().zip(taken.iter().flatten()) {
-                limiter.give_back(taken, now_ns);
-            }
+            taken.iter().flatten().for_each(|taken| taken.give_back(now_ns));
             return admission;
         }
         taken[at] = Some(took);
     }
     admission
+}
+
+fn nanos(now: Duration) -> u64 {
+    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX >> 1)
 }
 
 #[cfg(test)]

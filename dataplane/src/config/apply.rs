@@ -455,6 +455,8 @@ impl Applier {
             limits: port.limits(),
             paths: port.paths(),
             clients: port.clients(),
+            proxies: port.proxies(),
+            fronts: port.fronts(),
         })
     }
 }

@@ -14,6 +14,7 @@ use super::convert::Rejection;
 use super::disk::State;
 use super::replica::{Breach, Event, Replica};
 use super::status::{PoolStatus, Status};
+use crate::config::shares;
 use crate::health::Exchange;
 use crate::readiness::Readiness;
 use crate::tls::tickets::Ring;
@@ -28,10 +29,12 @@ use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status as GrpcStatus, Streaming};
 use weir_dial::{Backoff, DialError, Dialer, Link, Random, with_causes};
-use weir_proto::limits::{HEALTH_CAPABILITY, KEY_BYTES, MESSAGE_BYTES_MAX, WINDOW_CAPABILITY};
+use weir_proto::limits::{
+    HEALTH_CAPABILITY, KEY_BYTES, MESSAGE_BYTES_MAX, SHARES_CAPABILITY, WINDOW_CAPABILITY,
+};
 use weir_proto::push::proxy_message::Body as ToController;
 use weir_proto::push::push_client::PushClient;
-use weir_proto::push::{ControllerMessage, HealthNews, Hello, KeyRing, ProxyMessage};
+use weir_proto::push::{ControllerMessage, HealthNews, Hello, KeyRing, ProxyMessage, Shares};
 use weir_proto::renewal::DIAL_AGAIN_TRAILER;
 
 /// Wait before a configuration that was refused is tried again: what stood in its way, a socket that closes above
@@ -58,9 +61,10 @@ pub async fn run(
     applier: Applier,
     state: Option<State>,
     readiness: Arc<Readiness>,
+    shares: Arc<shares::Exchange>,
     shutdown: impl Future<Output = ()>,
 ) {
-    let mut follower = Follower::new(applier, state, readiness);
+    let mut follower = Follower::new(applier, state, readiness).sharing(shares);
     let mut random = Random::default();
     let mut shutdown = std::pin::pin!(shutdown);
     let mut backoff = Backoff::default();
@@ -118,6 +122,11 @@ pub struct Follower {
     exchange: Arc<Exchange>,
     /// The controller of this stream passes on what proxies find of backends.
     shares_health: bool,
+    shares: Arc<shares::Exchange>,
+    /// The newest word on shares, in this batch.
+    given: Option<Shares>,
+    /// What the controller of this stream does, which the exchange has not heard.
+    gives_shares: Option<bool>,
     /// That began with this batch.
     begins_sharing: bool,
     /// For the controller of this stream, one chunk given back stands for all before it.
@@ -180,6 +189,7 @@ impl Follower {
                     self.take_batch(message, &mut inbound, &outbound).await?;
                 }
                 () = self.exchange.changed(), if self.shares_health => self.say_health(&outbound).await?,
+                () = self.shares.changed() => self.say_demand(&outbound).await?,
                 () = tokio::time::sleep_until(rounds.due) => {
                     for report in rounds.next(&self.replica, Instant::now(), random) {
                         send(&outbound, ToController::DigestReport(report)).await?;
@@ -252,6 +262,12 @@ impl Follower {
             self.exchange.begin().await;
             self.say_health(outbound).await?;
         }
+        if let Some(gives_shares) = self.gives_shares.take() {
+            self.shares.begin(gives_shares).await;
+        }
+        if let Some(shares) = self.given.take() {
+            self.shares.hear(shares).await;
+        }
         for news in self.heard.drain(..) {
             self.exchange.hear(news).await;
         }
@@ -266,6 +282,13 @@ impl Follower {
         self.apply();
         self.close_at = self.applier.close_retired(Instant::now().into_std());
         std::mem::take(&mut self.answers)
+    }
+
+    async fn say_demand(&self, outbound: &mpsc::Sender<ProxyMessage>) -> Result<(), End> {
+        match self.shares.next() {
+            Some(demand) => send(outbound, ToController::Demand(demand)).await,
+            None => Ok(()),
+        }
     }
 
     async fn say_health(&self, outbound: &mpsc::Sender<ProxyMessage>) -> Result<(), End> {
@@ -289,6 +312,8 @@ impl Follower {
                 tracing::info!(controller = %controller_id, "connected to a controller");
                 self.gives_back_together =
                     capabilities.iter().any(|capability| capability == WINDOW_CAPABILITY);
+                self.gives_shares =
+                    Some(capabilities.iter().any(|capability| capability == SHARES_CAPABILITY));
                 if capabilities.iter().any(|capability| capability == HEALTH_CAPABILITY) {
                     self.shares_health = true;
                     self.begins_sharing = true;
@@ -320,6 +345,7 @@ impl Follower {
                 }
             }
             Event::Health(news) => self.heard.push(news),
+            Event::Shares(shares) => self.given = Some(shares),
             Event::Synced => {
                 self.is_retry_due = true;
                 self.apply();
@@ -339,6 +365,7 @@ impl Follower {
             self.decide();
         }
         self.applier.commit();
+        self.shares.look();
     }
 
     /// Whether they are used. Keys of another length are of a later protocol: what there is serves on.

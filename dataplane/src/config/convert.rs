@@ -5,6 +5,7 @@
 //! the field in the `LoadBalancerPool`.
 
 mod filters;
+mod front;
 mod limits;
 mod matches;
 mod policy;
@@ -19,10 +20,11 @@ pub(super) use resilience::FallbackSpec;
 pub(super) use rules::RuleSpec;
 pub(super) use tls::Certificates;
 
-use crate::snapshot::ListenerLimits;
+use crate::proxied::Proxies;
+use crate::snapshot::{HttpsRedirect, ListenerLimits};
 use crate::tls::ServerCertificate;
 use crate::tls::policies::TlsPolicy;
-use http::HeaderName;
+use http::{HeaderName, HeaderValue};
 use lb_core::addresses::ClientPolicy;
 use lb_core::backend::{BackendState, SetPolicy};
 use lb_core::health::SetPlan;
@@ -87,6 +89,11 @@ pub(super) struct ListenerSpec {
     pub(super) created_s: u64,
     /// `None`: who is connected is the client.
     pub(super) client: Option<Arc<ClientPolicy>>,
+    pub(super) redirect: Option<HttpsRedirect>,
+    /// As the answers say it.
+    pub(super) hsts: Option<HeaderValue>,
+    /// `None`: no connection begins with a header of the PROXY protocol.
+    pub(super) proxies: Option<Arc<Proxies>>,
 }
 
 #[derive(Debug, Clone)]
@@ -230,6 +237,11 @@ fn listener(
     let paths = wire.paths.as_ref().map(limits::paths);
     let created_s = if wire.created_s == 0 { u64::MAX } else { wire.created_s };
     let client = wire.client_address.as_ref().map(|wire| traffic::client(&field("clientAddress"), wire));
+    let redirect = wire.https_redirect.as_ref();
+    let redirect = redirect.map(|wire| front::redirect(&field("httpsRedirect"), wire));
+    let hsts = wire.hsts.as_ref().map(|wire| front::hsts(&field("hsts"), wire));
+    let proxies = wire.proxy_protocol.as_ref();
+    let proxies = proxies.map(|wire| front::proxies(&field("proxyProtocol"), wire));
     Ok(ListenerSpec {
         port,
         protocol,
@@ -238,6 +250,9 @@ fn listener(
         paths,
         created_s,
         client: client.transpose()?.map(Arc::new),
+        redirect: redirect.transpose()?,
+        hsts: hsts.transpose()?,
+        proxies: proxies.transpose()?.map(Arc::new),
     })
 }
 

@@ -21,6 +21,7 @@ mod members;
 mod ports;
 pub mod replica;
 mod routes;
+pub mod shares;
 mod status;
 
 pub use apply::Applier;

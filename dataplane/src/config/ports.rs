@@ -2,10 +2,12 @@
 
 use super::convert::{ListenerProtocol, ListenerSpec, PoolSpec};
 use super::{hosts, routes};
-use crate::snapshot::{Clients, ListenerLimits};
+use crate::proxied::Proxies;
+use crate::snapshot::{Clients, Front, Fronts, ListenerLimits};
 use crate::tls::HostCertificates;
 use lb_core::addresses::ClientPolicy;
 use lb_core::backend::BackendSet;
+use lb_core::host::HostMap;
 use lb_core::path::PathPolicy;
 use lb_core::route::{Entry, Route, RouteParts, RouteTable};
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,6 +29,8 @@ pub(super) struct Port {
     sets: Option<Arc<[Arc<BackendSet>]>>,
     /// Who the client is, for pools that say it; `None` after one of them changed that.
     clients: Option<Clients>,
+    /// What is said of HTTPS; `None` after a pool changed that, or its hosts.
+    fronts: Option<Option<Fronts>>,
     are_certificates_new: bool,
 }
 
@@ -39,6 +43,15 @@ struct Part {
     paths: Option<PathPolicy>,
     created_s: u64,
     client: Option<Arc<ClientPolicy>>,
+    proxies: Option<Arc<Proxies>>,
+    fronts: Vec<HostFront>,
+}
+
+/// What a listener says of HTTPS, and for which hosts: `None` for every one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct HostFront {
+    hosts: Vec<Option<String>>,
+    front: Arc<Front>,
 }
 
 impl Ports {
@@ -107,6 +120,8 @@ impl Port {
             paths: listeners().find_map(|listener| listener.paths),
             created_s: listeners().map(|listener| listener.created_s).min().unwrap_or(u64::MAX),
             client: listeners().find_map(|listener| listener.client.clone()),
+            proxies: listeners().find_map(|listener| listener.proxies.clone()),
+            fronts: listeners().map(|listener| front(pool, listener, spec)).collect(),
         };
         let entries = listeners().flat_map(|listener| entries(listener, spec, of_rules));
         // Of two pools with one host and path the first by name has it: the controller has settled whose it is, and the
@@ -171,6 +186,30 @@ impl Port {
         self.first_that_says(|part| part.paths)
     }
 
+    /// The same for whose connections begin with a header of the PROXY protocol.
+    pub(super) fn proxies(&self) -> Option<Arc<Proxies>> {
+        self.first_that_says(|part| part.proxies.clone().map(Some))
+    }
+
+    /// What is said of HTTPS for each host, the very same map where nobody changed that. Where one says something all hosts
+    /// are in it, so that those of one that says nothing are not taken for the others'.
+    pub(super) fn fronts(&mut self) -> Option<Fronts> {
+        let all = || {
+            let says = |own: &HostFront| own.front.redirect.is_some() || own.front.hsts.is_some();
+            let fronts = || self.parts.values().flat_map(|part| &part.fronts);
+            fronts().any(says).then(|| {
+                let mut map = HostMap::default();
+                for own in fronts() {
+                    for host in &own.hosts {
+                        map.ensure(host.as_deref(), || Arc::clone(&own.front));
+                    }
+                }
+                Arc::new(map)
+            })
+        };
+        self.fronts.get_or_insert_with(all).clone()
+    }
+
     fn first_that_says<T: Default>(&self, what: impl Fn(&Part) -> Option<T>) -> T {
         let said = self.parts.values().filter_map(|part| what(part).map(|said| (part.created_s, said)));
         said.min_by_key(|(created_s, _)| *created_s).map(|(_, said)| said).unwrap_or_default()
@@ -203,16 +242,29 @@ impl Port {
         if before.client != now.client {
             self.clients = None;
         }
+        if before.fronts != now.fronts {
+            self.fronts = None;
+        }
         self.are_certificates_new |= before.certificates != now.certificates;
     }
 }
 
-fn certificates(listener: &ListenerSpec, spec: &PoolSpec) -> Option<HostCertificates> {
-    let ListenerProtocol::Https(own) = &listener.protocol else { return None };
+/// Hosts that are a pool's on a listener.
+fn claimed(listener: &ListenerSpec, spec: &PoolSpec) -> Vec<Option<String>> {
     let rules = spec.rules.iter().map(|rule| rule.hostnames.as_slice());
     let hosts = hosts::claimed(&listener.hostnames, rules);
+    hosts.into_iter().map(|host| host.map(ToOwned::to_owned)).collect()
+}
+
+fn front(pool: &str, listener: &ListenerSpec, spec: &PoolSpec) -> HostFront {
+    let front = Front { pool: pool.into(), redirect: listener.redirect, hsts: listener.hsts.clone() };
+    HostFront { hosts: claimed(listener, spec), front: Arc::new(front) }
+}
+
+fn certificates(listener: &ListenerSpec, spec: &PoolSpec) -> Option<HostCertificates> {
+    let ListenerProtocol::Https(own) = &listener.protocol else { return None };
     Some(HostCertificates {
-        hosts: hosts.into_iter().map(|host| host.map(ToOwned::to_owned)).collect(),
+        hosts: claimed(listener, spec),
         certificates: own.certificates.clone(),
         policy: Arc::clone(&own.policy),
     })

@@ -16,13 +16,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use weir_proto::limits::{
     CHUNK_BYTES_MAX, DELTA_BACKENDS_MAX, DELTAS_HELD_MAX, HEALTH_CAPABILITY, KEY_RING_CAPABILITY,
-    MESSAGE_BYTES_MAX, POOL_UPDATE_BYTES_MAX, POOLS_MAX,
+    MESSAGE_BYTES_MAX, POOL_UPDATE_BYTES_MAX, POOLS_MAX, SHARES_CAPABILITY,
 };
 use weir_proto::push::controller_message::Body as FromController;
 use weir_proto::push::proxy_message::Body as ToController;
 use weir_proto::push::{
     Ack, Backend, BackendDelta, ChunkReceived, ConfigChunk, ControllerMessage, HealthNews, Hello, KeyRing,
-    KnownPool, Nack, PoolConfig, SetDigest, SnapshotRequest, Version, Welcome,
+    KnownPool, Nack, PoolConfig, PoolRemoved, SetDigest, Shares, SnapshotRequest, Version, Welcome,
 };
 
 /// A message that no controller of this protocol sends. The stream is closed and dialled again.
@@ -81,6 +81,8 @@ pub enum Event {
     Keys(KeyRing),
     /// What other proxies found of backends.
     Health(HealthNews),
+    /// What this proxy may have of limits.
+    Shares(Shares),
 }
 
 /// Every pool of this proxy.
@@ -116,7 +118,7 @@ impl Replica {
         let mut hello = Hello {
             proxy_id: proxy_id.into(),
             version: env!("CARGO_PKG_VERSION").into(),
-            capabilities: vec![KEY_RING_CAPABILITY.into(), HEALTH_CAPABILITY.into()],
+            capabilities: [KEY_RING_CAPABILITY, HEALTH_CAPABILITY, SHARES_CAPABILITY].map(Into::into).into(),
             ..Hello::default()
         };
         let mut bytes = 0;
@@ -150,10 +152,16 @@ impl Replica {
             FromController::BackendDelta(delta) => self.on_delta(delta),
             FromController::KeyRing(ring) => Ok(vec![Event::Keys(ring)]),
             FromController::HealthNews(news) => Ok(vec![Event::Health(news)]),
+            FromController::PoolRemoved(removed) if self.is_overtaken(&removed) => Ok(Vec::new()),
+            FromController::Shares(shares) => Ok(vec![Event::Shares(shares)]),
             FromController::PoolRemoved(removed) => Ok(self.remove(&removed.pool).into_iter().collect()),
             FromController::Synced(synced) => {
                 let mut forgotten = std::mem::take(&mut self.unconfirmed);
-                if synced.keep_unmentioned {
+                // Where fewer were mentioned than the controller has, what it said of one did not come: nobody knows of which.
+                // What is gone ends with its removal, or when it is reported.
+                let mentioned = self.pools.len() - forgotten.len();
+                if synced.keep_unmentioned || mentioned < usize::try_from(synced.pools).unwrap_or(usize::MAX)
+                {
                     forgotten.clear();
                 }
                 let mut events: Vec<Event> =
@@ -236,6 +244,14 @@ impl Replica {
         let version = Some(pool.version?);
         let config_digest = pool.in_force.as_ref().map_or(0, |config| config.digest);
         Some(ToController::Ack(Ack { pool: name.into(), version, config_digest }))
+    }
+
+    /// Whether a removal comes behind the pool that was sent after it. No stream of HTTP/2 brings it so; but then the pool
+    /// would be gone for good, since a proxy that does not hold a pool does not report it either.
+    fn is_overtaken(&self, removed: &PoolRemoved) -> bool {
+        let held = self.pools.get(&removed.pool).and_then(|pool| pool.version);
+        let (Some(held), Some(last)) = (held, removed.version) else { return false };
+        held.epoch == last.epoch && held.sequence > last.sequence
     }
 
     fn remove(&mut self, name: &str) -> Option<Event> {

@@ -15,11 +15,13 @@ mod tls;
 
 pub(crate) use tls::ProbeTls;
 
+use crate::proxied;
 use lb_core::health::{HttpVersion, Kind, Outcome, Reason, TargetKey};
 use socket::{Bounded, Stream};
 use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
@@ -53,7 +55,7 @@ pub(crate) async fn probe(key: &TargetKey, tls: &ProbeTls) -> Outcome {
 }
 
 async fn check(key: &TargetKey, tls: &ProbeTls) -> Result<(), Reason> {
-    let socket = connect(key.address()).await?;
+    let socket = connect(key).await?;
     match &key.settings().kind {
         Kind::Tcp => socket::close(socket).await,
         Kind::Tls => socket::close(tls.handshake(socket, key, None, None).await?).await,
@@ -88,8 +90,9 @@ async fn secured(
     Ok(Box::new(tls.handshake(socket, key, host, Some(protocol)).await?))
 }
 
-async fn connect(address: SocketAddr) -> Result<Bounded, Reason> {
-    let socket = TcpStream::connect(address).await.map_err(|error| of_connecting(address, &error))?;
+async fn connect(key: &TargetKey) -> Result<Bounded, Reason> {
+    let address = key.address();
+    let mut socket = TcpStream::connect(address).await.map_err(|error| of_connecting(address, &error))?;
     // A port of this machine on which nobody listens can be the one that the system chose for our own end: the
     // connection is then one to itself, and says nothing of a backend.
     if socket.local_addr().is_ok_and(|own| own == address) {
@@ -97,6 +100,9 @@ async fn connect(address: SocketAddr) -> Result<Bounded, Reason> {
     }
     // Without it a probe is slower; whether the socket is broken, the next read says better.
     let _ = socket.set_nodelay(true);
+    if let Some(version) = key.settings().proxy_header {
+        socket.write_all(&proxied::header(version, None)).await.map_err(|error| of_io(&error))?;
+    }
     Ok(Bounded::new(socket, READ_BYTES_MAX))
 }
 

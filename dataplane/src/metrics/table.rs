@@ -8,7 +8,7 @@ use lb_core::sessions::SessionTable;
 use std::time::UNIX_EPOCH;
 
 /// Every metric, in the order in which they are exposed.
-pub static METRICS: [Metric; 52] = [
+pub static METRICS: [Metric; 57] = [
     Metric {
         name: "http_request_duration_seconds",
         help: "Time from the end of a request's head to the end of its response",
@@ -60,6 +60,26 @@ pub static METRICS: [Metric; 52] = [
         },
     },
     Metric {
+        name: "weir_cluster_limits",
+        help: "Rate limits in force that proxies have together",
+        value: |scrape| Value::whole(scrape.shares.standing().limits as u64),
+    },
+    Metric {
+        name: "weir_cluster_limits_without_word",
+        help: "Of those, how many have no share that a controller stands by",
+        value: |scrape| Value::whole(scrape.shares.standing().without_word as u64),
+    },
+    Metric {
+        name: "weir_cluster_limits_shares",
+        help: "Sum of this proxy's shares of those limits, where 1 is a whole limit",
+        value: |scrape| Value::Gauge(Some(scrape.shares.standing().shares)),
+    },
+    Metric {
+        name: "weir_cluster_limits_demand",
+        help: "Requests asked of this proxy in a second under those limits, smoothed",
+        value: |scrape| Value::Gauge(Some(scrape.shares.standing().demand)),
+    },
+    Metric {
         name: "weir_connections_accepted_total",
         help: "Client connections accepted",
         value: |scrape| scrape.counter(|c| &c.connections_accepted),
@@ -68,10 +88,16 @@ pub static METRICS: [Metric; 52] = [
         name: "weir_connections_refused_total",
         help: "Client connections closed at once because of a limit of their listener",
         value: |scrape| {
-            let limits = ["connections", "source", "handshakes"].into_iter().enumerate();
+            let limits = ["connections", "source", "handshakes", "handshakes_at_once"];
+            let limits = limits.into_iter().enumerate();
             let by = limits.map(|(i, limit)| (limit, scrape.total(|c| &c.connections_refused[i])));
             Value::Counters("limit", by.collect())
         },
+    },
+    Metric {
+        name: "weir_proxy_headers_refused_total",
+        help: "Client connections closed for a header of the PROXY protocol that was missing, wrong or slow",
+        value: |scrape| scrape.counter(|c| &c.proxy_headers_refused),
     },
     Metric {
         name: "weir_http2_connections_cut_total",
@@ -101,6 +127,11 @@ pub static METRICS: [Metric; 52] = [
         name: "weir_tls_handshakes_failed_total",
         help: "TLS handshakes with clients that did not finish",
         value: |scrape| scrape.counter(|c| &c.handshakes_failed),
+    },
+    Metric {
+        name: "weir_tls_certificate_expiry_timestamp_seconds",
+        help: "When the certificate of a Secret ends, in seconds since 1970; of the 100 that end first",
+        value: Scrape::expiries,
     },
     Metric {
         name: "weir_upstream_requests_in_flight",

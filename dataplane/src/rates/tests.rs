@@ -3,7 +3,7 @@ use crate::connection::Scheme;
 use crate::message::{BodyLength, Upgrade};
 use http::Method;
 use lb_core::addresses::IpRules;
-use lb_core::rate::{Algorithm, Limiter};
+use lb_core::rate::{Algorithm, Limiter, Scope};
 use std::sync::Arc;
 
 fn head(fields: &[(&'static str, &'static str)]) -> RequestHead {
@@ -28,6 +28,8 @@ fn peer(ip: &'static str) -> Peer {
         ip: HeaderValue::from_static(ip),
         limits: Arc::default(),
         secured: None,
+        from_port: 0,
+        to: ([0, 0, 0, 0], 0).into(),
     }
 }
 
@@ -39,6 +41,7 @@ fn policy(name: &str, key: RateKey, requests: u32) -> LimitPolicy {
         algorithm: Algorithm::TokenBucket { burst: requests },
         requests,
         period: Duration::from_secs(60),
+        scope: Scope::Local,
         keys_max: 100,
         told: Told::WhenRefused,
     }

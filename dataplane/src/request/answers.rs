@@ -12,11 +12,11 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use lb_core::route::{Answer, FallbackResponse, Filters};
 
-/// An answer of a filter's.
+/// An answer of ours, for a request that was not read yet.
 pub(super) struct Ours {
-    status: StatusCode,
-    headers: HeaderMap,
-    body: Bytes,
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
 }
 
 impl Ours {

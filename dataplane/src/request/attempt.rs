@@ -9,7 +9,7 @@ use crate::http2;
 use crate::http2::carried::Carried;
 use crate::message::{RequestBody, RequestHead, ResponseHead, ResponseSink, Upgrade};
 use crate::outcomes;
-use crate::pool::{Connection, Freshness, Opened, Stream};
+use crate::pool::{Connection, Freshness, Opened, Stream, To};
 use crate::retry::{Attempts, Failed, Harm};
 use crate::sessions::Seen;
 use crate::upstream::{self, Broken, Exchanged, Reach, Then, Verdict};
@@ -92,7 +92,7 @@ impl Attempt<'_, '_> {
                 // The backend's part is known already where its answer had begun, unless that broke off.
                 let was_stale = was_kept && broken.is_silent;
                 if was_stale {
-                    self.worker.pool.found_closed(&connection, target.slot.live(), &target.set.policy);
+                    self.worker.pool.found_closed(&connection, to(&target));
                 } else if let Some(kind) = outcomes::of_failure(broken.failure, sink.has_begun()) {
                     self.record(&target, begun, kind);
                 }
@@ -163,24 +163,24 @@ impl Attempt<'_, '_> {
     async fn connection(&self, target: &Target<'_>) -> Result<(Connection, bool), Failure> {
         let Self { worker, attempts, course, .. } = self;
         let freshness = if attempts.is_idempotent() { Freshness::Any } else { Freshness::Certain };
-        let (policy, live) = (&target.set.policy, target.slot.live());
+        let to = to(target);
+        let To { live, policy, .. } = to;
         let (mut step, mut waiting) = (None, None);
         // One of HTTP/2 that is over says so; it is new ones that all who were on it would open at once.
         let only_new = attempts.only_new && policy.protocol == UpstreamProtocol::Http1;
         let connected = loop {
-            if !only_new && let Some(kept) = worker.pool.take(live, policy, freshness) {
+            if !only_new && let Some(kept) = worker.pool.take(to, freshness) {
                 worker.counters.upstream_reuses.add(1);
                 return Ok((kept, true));
             }
             // Requests that come while a connection is opened that they can share wait for it.
-            let is_shared =
-                policy.protocol == UpstreamProtocol::Http2 && worker.pool.is_opening(live, policy);
+            let is_shared = policy.protocol == UpstreamProtocol::Http2 && worker.pool.is_opening(to);
             if !is_shared {
                 if let Some(connected) = live.try_connect(policy.connections.max) {
                     break connected;
                 }
                 // Some other worker may keep one that it does not need.
-                waiting.get_or_insert_with(|| worker.pool.wait(live, policy));
+                waiting.get_or_insert_with(|| worker.pool.wait(to));
             }
             let step = step.get_or_insert_with(|| course.step(policy.connect_timeout));
             if step.within(tokio::time::sleep(CONNECTION_WAIT)).await.is_none() {
@@ -189,16 +189,16 @@ impl Attempt<'_, '_> {
             }
         };
         drop(waiting);
-        let opening = worker.pool.open(live, policy);
+        let opening = worker.pool.open(to);
         let step = course.step(policy.connect_timeout);
-        let opened = warm::open(target.address, policy, connected, &step).await;
+        let opened = warm::open(target.address, to, connected, &step).await;
         drop(opening);
         match opened {
             Ok(opened) => {
                 worker.counters.upstream_connects.add(1);
                 let connection = match opened {
                     Opened::Http1(connection) => Connection::Http1(connection),
-                    Opened::Http2(connection) => worker.pool.share(live, policy, connection),
+                    Opened::Http2(connection) => worker.pool.share(to, connection),
                 };
                 Ok((connection, false))
             }
@@ -236,10 +236,9 @@ impl Attempt<'_, '_> {
         then: Then,
         carried: Option<Carried>,
     ) -> Option<Box<Tunnel>> {
-        let (live, policy) = (target.slot.live(), &target.set.policy);
         match (then, connection, carried) {
             (Then::Keep, connection, _) => {
-                self.worker.pool.keep(live, policy, connection);
+                self.worker.pool.keep(to(&target), connection);
                 None
             }
             (Then::Tunnel, Connection::Http1(connection), _) => Some(Box::new(Tunnel {
@@ -255,4 +254,9 @@ impl Attempt<'_, '_> {
             (Then::Tunnel | Then::Close, _, _) => None,
         }
     }
+}
+
+/// What connections to the target are kept by.
+fn to<'a>(target: &'a Target<'_>) -> To<'a> {
+    To { live: target.slot.live(), policy: &target.set.policy, client: target.client }
 }

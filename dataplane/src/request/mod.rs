@@ -6,6 +6,7 @@
 mod answers;
 mod asked;
 mod attempt;
+mod front;
 mod hedge;
 mod intake;
 mod mirror;
@@ -144,15 +145,15 @@ async fn forward(
     // 1. Configuration: one load, and everything below is of that version.
     let snapshot = worker.snapshot();
     let listener = snapshot.listeners.get(&peer.port).ok_or(Failure::NoRoute)?;
-    // 2. Route: host, path and what else is asked for say which backend sets may answer; the path in the form that the
-    // backend will read.
-    head.settle_target(listener.limits.uri_bytes_max, listener.paths)?;
+    // 2. Route: host, path and what else is asked for say which backend sets may answer, where the client came as it is to.
+    if let Some(answer) = front::meet(listener, peer, head, &mut sink.sink)? {
+        return answer.send(body, sink, &head.method, deadline).await;
+    }
     let Found { route, prefix_bytes } = find_route(listener, peer, head)?;
     if let Some(filters) = &route.filters {
         sink.follow(filters, &head.headers);
     }
-    // 3. Policy: the backend learns who asks, and the client's own claims end here. From here on the client is whom
-    // trusted proxies named, if there are any.
+    // 3. Policy: the backend learns who asks; the client's own claims end, and from here on it is whom trusted proxies name.
     let client = forwarding::describe_client(head, peer, listener.client_policy(&route.pool));
     let peer = client.as_ref().unwrap_or(peer);
     // 4. Guards: from where it comes, and how many came before.

@@ -63,7 +63,8 @@ fn head(fields: &[(&'static str, &str)]) -> RequestHead {
 
 fn peer(scheme: Scheme) -> Peer {
     let (address, ip) = ([192, 0, 2, 1].into(), HeaderValue::from_static("192.0.2.1"));
-    Peer { port: 80, scheme, address, ip, limits: Arc::default(), secured: None }
+    let to = ([0, 0, 0, 0], 0).into();
+    Peer { port: 80, scheme, address, from_port: 0, to, ip, limits: Arc::default(), secured: None }
 }
 
 /// One request of a client that keeps cookies: what it sends, where it goes, and what comes back.

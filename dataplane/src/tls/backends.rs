@@ -3,7 +3,7 @@
 //! There is no way not to verify. The certificate has to be signed by an authority of the set, and to have one of its
 //! names; which of the two failed is told in a word, for it is the first question of whoever sets this up.
 
-use super::{CertificateError, PROVIDER, ServerCertificate};
+use super::{CertificateError, Expiry, PROVIDER, ServerCertificate};
 use crate::course::Step;
 use crate::failure::Failure;
 use aws_lc_rs::digest::{SHA256, digest};
@@ -83,6 +83,8 @@ pub(crate) struct BackendTls {
     name: ServerName<'static>,
     /// `None`: nobody is trusted, and no connection is made.
     configs: Option<Configs>,
+    /// Of the certificate that is shown.
+    pub(crate) expiry: Option<Expiry>,
 }
 
 #[derive(Debug)]
@@ -114,7 +116,7 @@ impl BackendTls {
             return Err(BackendTlsError::TooMany("subjectAltNames", ALTERNATIVE_NAMES_MAX));
         }
         let roots = match (wire.authorities.is_empty(), wire.system_roots) {
-            (true, false) => return Ok(Self { name, configs: None }),
+            (true, false) => return Ok(Self { name, configs: None, expiry: None }),
             (true, true) => Arc::clone(&SYSTEM),
             (false, _) => Arc::new(roots(&wire.authorities)?),
         };
@@ -130,17 +132,18 @@ impl BackendTls {
             .expect("the provider has cipher suites for both versions")
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier));
-        let requests = match &wire.client_certificate {
+        let own = wire.client_certificate.as_ref().map(ServerCertificate::new).transpose()?;
+        let expiry = own.as_ref().map(|own| own.expiry.clone());
+        let requests = match own {
             None => config.with_no_client_auth(),
-            Some(own) => {
-                let own = ServerCertificate::new(own)?.key;
+            Some(ServerCertificate { key: own, .. }) => {
                 config.with_client_cert_resolver(Arc::new(SingleCertAndKey::from((*own).clone())))
             }
         };
         let mut checks = requests.clone();
         checks.resumption = Resumption::disabled();
         let configs = Configs { requests: Arc::new(requests), checks: Arc::new(checks) };
-        Ok(Self { name, configs: Some(configs) })
+        Ok(Self { name, configs: Some(configs), expiry })
     }
 
     /// What a health check makes its handshake with; `None` where nobody is trusted.

@@ -9,6 +9,7 @@ use std::process::{Command, Output};
 pub fn run<const N: usize>(tool: &str, arguments: [&str; N]) -> Output {
     let package = match tool {
         "curl" => "curl",
+        "h2load" | "nghttp" => "nghttp2-client",
         "ip" => "iproute2",
         "openssl" => "openssl",
         "wrk" => "wrk",

@@ -18,6 +18,7 @@ mod objects;
 mod poison;
 mod policy;
 mod protocols;
+mod proxied;
 mod quickstart;
 mod readiness;
 mod resilience;

@@ -9,5 +9,6 @@ mod pair;
 mod replicas;
 mod scripted;
 mod secure;
+mod shares;
 mod simulation;
 mod stuck;

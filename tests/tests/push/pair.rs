@@ -12,6 +12,7 @@ use weir_controller::store::{Completeness, Store};
 use weir_dial::{Credentials, Dialer, Target};
 use weir_proto::push::Backend;
 use weir_proxy::config::disk::{State, StateOptions};
+use weir_proxy::config::shares::Exchange;
 use weir_proxy::config::{Applier, Status, client};
 use weir_proxy::listener::{ListenerChange, Sockets};
 use weir_proxy::readiness::{Phase, Readiness};
@@ -67,6 +68,7 @@ impl Proxy {
             applier,
             kept,
             Arc::clone(&readiness),
+            Exchange::new().0,
             std::future::pending(),
         );
         let writing = writer.map(|writer| tokio::spawn(writer.run()));

@@ -226,7 +226,7 @@ impl Proxy {
                 Event::Removed { pool } => drop(self.serving.remove(&pool)),
                 Event::Synced => self.is_synced = true,
                 Event::Keys(_) => panic!("no keys were given to the store of a simulation"),
-                Event::Health(_) => {}
+                Event::Health(_) | Event::Shares(_) => {}
             }
         }
         replies

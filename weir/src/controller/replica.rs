@@ -8,11 +8,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use weir_controller::cluster::Cluster;
 use weir_controller::keys::{Keeper, Ring};
-use weir_controller::lease::{Candidate, Holder, Leadership, Timing};
+use weir_controller::lease::{Candidate, Holder, Leader, Leadership, Timing};
 use weir_controller::replicas::{Peers, Reporter};
-use weir_controller::store::Store;
+use weir_controller::store::{Store, random_epoch};
 
 /// How this replica stands to the others.
 #[derive(Debug, Clone, clap::Args)]
@@ -82,12 +83,29 @@ impl Replica {
                 reporter.run().await;
             }
         };
+        let sharing = share(self.leadership.leader(), &self.store);
         let others = async {
-            tokio::join!(self.keeper.run(std::future::pending()), hand_on(ring, &self.store), report);
+            let keys = self.keeper.run(std::future::pending());
+            tokio::join!(keys, hand_on(ring, &self.store), report, sharing);
         };
         tokio::select! {
             () = self.leadership.run(shutdown) => {}
             () = others => {}
+        }
+    }
+}
+
+/// Gives proxies their shares of limits while this replica holds the Lease.
+async fn share(mut leader: watch::Receiver<Leader>, store: &Store) {
+    loop {
+        if leader.borrow_and_update().is_me {
+            // Another tenure is another allocator: what proxies have is to be heard anew.
+            store.desk().give(random_epoch(), Instant::now().into_std());
+        } else {
+            store.desk().ask();
+        }
+        if leader.changed().await.is_err() {
+            return;
         }
     }
 }

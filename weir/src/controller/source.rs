@@ -5,13 +5,14 @@ use crate::follower::Follower;
 use crate::logging;
 use std::fmt;
 use std::sync::Arc;
+use tokio::time::Instant;
 use weir_controller::cluster::{self, Access, Cluster};
 use weir_controller::dns::{Client, Reach};
 use weir_controller::folder::FolderSource;
 use weir_controller::metrics::Metrics;
 use weir_controller::readiness::Readiness;
 use weir_controller::status::Board;
-use weir_controller::store::Store;
+use weir_controller::store::{Store, random_epoch};
 
 /// A source that can be reached as far as its description says.
 pub(super) enum Source {
@@ -76,6 +77,8 @@ impl Source {
                 cluster::follow(*cluster, store, board, readiness, metrics, names).await;
             }
             Self::Folder(source, _) => {
+                // There is no Lease: this is the only controller.
+                store.desk().give(random_epoch(), Instant::now().into_std());
                 Follower::new(store, board, format).run(*source, names, || readiness.ready()).await;
             }
         }

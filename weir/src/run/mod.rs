@@ -82,6 +82,8 @@ async fn serve(args: &Args) -> Result<ExitCode, Failure> {
     let source = FolderSource::open(&args.folder).map_err(|error| Failure::Usage(error.into()))?;
     let keys = args.keys.open(&args.folder)?;
     let store = Store::new(random_epoch());
+    // Limits of the cluster are this proxy's.
+    store.desk().stand_alone();
     let (service, channel) = push::in_process(Arc::clone(&store), std::future::pending());
     let board = Arc::new(Board::default());
     let (names, lookups) = args.dns.client(Reach::Machine, Meters::default());

@@ -4,6 +4,7 @@ use super::super::check::{Check, quoted};
 use ipnet::IpNet;
 use std::collections::BTreeSet;
 use weir_crds::pool as spec;
+use weir_proto::digest::shared_limit;
 use weir_proto::limits::RATE_PERIOD_MS;
 use weir_proto::push;
 use weir_proto::push::rate_limit::{Algorithm, Key};
@@ -109,6 +110,8 @@ fn rate_limit(
         period_ms: check.within(&format!("{field}.period"), limit.period, RATE_PERIOD_MS),
         keys_max: keys_max?,
         always_told: limit.response_headers == spec::RateLimitHeaders::Always,
+        // Its number comes when the rules are whole.
+        shared: u64::from(limit.scope == spec::RateLimitScope::Cluster),
     })
 }
 
@@ -171,6 +174,22 @@ pub(in super::super) fn check_keys(rules: &[push::Rule], check: &mut Check) {
     }
 }
 
+/// Gives the limits that proxies have together their numbers, and refuses more of them than one pool may have.
+pub(in super::super) fn number_shared(pool: &str, rules: &mut [push::Rule], check: &mut Check) {
+    let mut numbers = BTreeSet::new();
+    for limit in rules.iter_mut().flat_map(|rule| &mut rule.rate_limits).filter(|limit| limit.shared != 0) {
+        limit.shared = shared_limit(pool, limit);
+        numbers.insert(limit.shared);
+    }
+    if numbers.len() > spec::RATE_SHARED_OF_POOL_MAX {
+        let rule = format!(
+            "are too many for one pool: use at most {}, or scope Local",
+            spec::RATE_SHARED_OF_POOL_MAX
+        );
+        check.refuse("spec.rules", format!("{} limits of scope Cluster", numbers.len()), rule);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -217,5 +236,22 @@ mod tests {
         assert_eq!(refusals(|check| check_keys(&most, check)), [""; 0]);
         let more: Vec<_> = most.into_iter().chain([rule("e", 100)]).collect();
         assert!(refusals(|check| check_keys(&more, check))[0].contains("4000100 maxKeys"));
+    }
+
+    #[test]
+    fn limits_of_the_cluster_have_a_number_each_and_a_pool_has_so_many() {
+        let rule = |id: &str, shared| push::Rule {
+            rate_limits: vec![push::RateLimit { id: id.into(), shared, ..push::RateLimit::default() }],
+            ..push::Rule::default()
+        };
+        let mut rules = vec![rule("pool/a", 1), rule("pool/a", 1), rule("pool/b", 1), rule("pool/c", 0)];
+        assert_eq!(refusals(|check| number_shared("ns/p", &mut rules, check)), [""; 0]);
+        let [a, again, b, local] = [0, 1, 2, 3].map(|at: usize| rules[at].rate_limits[0].shared);
+        assert!(a == again && a != b && a > 1 && local == 0, "rules that share a limit count it together");
+        let many = |count: usize| (0..count).map(|n| rule(&n.to_string(), 1)).collect::<Vec<_>>();
+        let most = spec::RATE_SHARED_OF_POOL_MAX;
+        assert_eq!(refusals(|check| number_shared("ns/p", &mut many(most), check)), [""; 0]);
+        let refused = refusals(|check| number_shared("ns/p", &mut many(most + 1), check));
+        assert!(refused[0].contains("65 limits of scope Cluster"), "{refused:?}");
     }
 }

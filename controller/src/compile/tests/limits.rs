@@ -30,6 +30,7 @@ fn what_a_listener_says_goes_onto_the_wire_and_what_it_leaves_out_is_left_out() 
     let all = limits(
         "{uriBytes: 64, headBytes: 1024, headers: 8, streamsPerConnection: 1, resetsPerSecond: 2, \
          controlFramesPerSecond: 10, connections: 3, connectionsPerSource: 4, handshakesPerSourcePerSecond: 5, \
+         handshakesAtOnce: 7, handshakesAtOncePerSource: 8, \
          headTimeout: 1s, idleTimeout: 2s, minBodyBytesPerSecond: 6}",
     );
     let expected = push::ListenerLimits {
@@ -45,6 +46,8 @@ fn what_a_listener_says_goes_onto_the_wire_and_what_it_leaves_out_is_left_out() 
         head_timeout_ms: 1_000,
         idle_timeout_ms: 2_000,
         body_bytes_per_second_min: 6,
+        handshakes_at_once_max: 7,
+        handshakes_at_once_per_source_max: 8,
     };
     assert_eq!(all, expected);
     assert_eq!(limits("{minBodyBytesPerSecond: 0}").body_bytes_per_second_min, NO_BODY_PACE);
@@ -62,6 +65,8 @@ fn a_limit_out_of_its_range_is_refused_by_name() {
         ("connections", 1, 10_000_000),
         ("connectionsPerSource", 1, 10_000_000),
         ("handshakesPerSourcePerSecond", 1, 100_000),
+        ("handshakesAtOnce", 1, 1_000_000),
+        ("handshakesAtOncePerSource", 1, 1_000_000),
         ("minBodyBytesPerSecond", 0, 1_000_000),
     ] {
         for within in [least, most] {

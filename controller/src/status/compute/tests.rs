@@ -1,5 +1,5 @@
 use super::*;
-use crate::compile::ObjectKey;
+use crate::compile::{ObjectKey, Validity};
 use crate::status::health::tests::{found, served};
 use crate::status::reason::DEGRADED;
 use crate::store::{REFUSALS_MAX, Refusal};
@@ -65,17 +65,17 @@ fn of(verdict: &Verdict, summary: &PoolSummary) -> LoadBalancerPoolStatus {
 
 /// Status, reason and message of a condition.
 fn told<'a>(status: &'a LoadBalancerPoolStatus, kind: &str) -> (&'a str, &'a str, &'a str) {
-    let condition = condition(status, kind).expect("all five are there");
+    let condition = condition(status, kind).expect("all six are there");
     (&condition.status, &condition.reason, &condition.message)
 }
 
-/// `status/reason` of the five conditions, and the word of the column.
+/// `status/reason` of the first five conditions, and the word of the column.
 fn words(status: &LoadBalancerPoolStatus) -> [String; 6] {
     let word = |kind| {
         let (status, reason, _) = told(status, kind);
         format!("{status}/{reason}")
     };
-    let [a, b, c, d, e] = reason::TYPES.map(word);
+    let [a, b, c, d, e, _] = reason::TYPES.map(word);
     [a, b, c, d, e, status.summary.clone().and_then(|summary| summary.state).unwrap_or_default()]
 }
 
@@ -109,6 +109,34 @@ fn an_accepted_pool_that_every_proxy_runs_is_programmed() {
         counted.zones.iter().map(|zone| (&*zone.name, zone.ready)).collect::<Vec<_>>(),
         [("a", 25), ("b", 15)]
     );
+}
+
+/// Accepted, with a certificate of a year that ends in so many days.
+fn ending_in(days: i64) -> Verdict {
+    let ends_s = now().as_second() + days * 86_400;
+    let validity = Validity { begins_s: ends_s - 365 * 86_400, ends_s };
+    let mut verdict = accepted_with(endpoints(1, 0));
+    let serving = verdict.serving.as_mut().expect("accepted");
+    serving.validities = Arc::new(BTreeMap::from([("default/shop-tls".to_owned(), validity)]));
+    verdict
+}
+
+#[test]
+fn a_certificate_that_ends_is_said_a_month_before_and_degrades_its_pool_a_week_before() {
+    for (days, expected, degraded, word) in [
+        (31, "NoneExpiring", "AsSpecified", "Programmed"),
+        (30, "Within30Days", "AsSpecified", "Programmed"),
+        (8, "Within30Days", "AsSpecified", "Programmed"),
+        (7, "Within7Days", "CertificateExpiring", "CertificateExpiring"),
+        (-1, "Expired", "CertificateExpiring", "CertificateExpiring"),
+    ] {
+        let status = of(&ending_in(days), &fleet(1, 1));
+        let (is_so, reason, message) = told(&status, reason::CERTIFICATE_EXPIRING);
+        assert_eq!((reason, is_so == "True"), (expected, expected != "NoneExpiring"), "{days}");
+        assert_eq!(message.contains("Secret default/shop-tls"), days <= 30, "{days}: {message}");
+        assert_eq!(told(&status, DEGRADED).1, degraded, "{days}");
+        assert_eq!(status.summary.and_then(|summary| summary.state).as_deref(), Some(word), "{days}");
+    }
 }
 
 #[test]
@@ -436,6 +464,14 @@ fn every_reason_that_a_status_can_have_is_in_the_list() {
         for condition in of(&sick, &found(1, unhealthy)).conditions {
             seen.insert((condition.type_, condition.reason));
         }
+    }
+    for days in [1, 20] {
+        for condition in of(&ending_in(days), &fleet(1, 1)).conditions {
+            seen.insert((condition.type_, condition.reason));
+        }
+    }
+    for condition in of(&ending_in(-1), &fleet(1, 1)).conditions {
+        seen.insert((condition.type_, condition.reason));
     }
     for rejections in &rejections {
         for warnings in warnings.iter().chain([&Vec::new()]) {

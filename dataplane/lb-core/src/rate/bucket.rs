@@ -101,6 +101,15 @@ impl Rate {
         }
     }
 
+    /// Requests that a window counts now, rounded up; 0 for tokens.
+    pub(super) fn used(&self, state: u64, now_ns: u64) -> u64 {
+        let Self::Window { period_ns, .. } = *self else { return 0 };
+        let counts = Counts::of(state, now_ns, period_ns);
+        part(counts.before, period_ns - counts.elapsed_ns, period_ns)
+            + u64::from(counts.before > 0)
+            + counts.now
+    }
+
     /// Whether forgetting the bucket changes nothing.
     pub(super) fn is_full(&self, state: u64, now_ns: u64) -> bool {
         match *self {
@@ -134,6 +143,11 @@ fn tokens(step_ns: u64, bucket_ns: u64, state: u64, now_ns: u64) -> (Option<u64>
 }
 
 fn window(period_ns: u64, requests: u64, state: u64, now_ns: u64) -> (Option<u64>, Verdict) {
+    if requests == 0 {
+        // A share that is less than a request. When it grows, nobody knows.
+        let period = Duration::from_nanos(period_ns);
+        return (None, Verdict { remaining: 0, reset: period, retry_after: Some(period) });
+    }
     let counts = Counts::of(state, now_ns, period_ns);
     let left_ns = period_ns - counts.elapsed_ns;
     // Rounded down, or a client that stays just below a small limit would be refused at every other turn.

@@ -1,3 +1,5 @@
+mod shares;
+
 use super::*;
 use crate::balance::Rng;
 use std::collections::BTreeMap;
@@ -12,6 +14,7 @@ fn policy(algorithm: Algorithm, requests: u32, period: Duration, key: RateKey) -
         algorithm,
         requests,
         period,
+        scope: Scope::Local,
         keys_max: 1000,
         told: Told::WhenRefused,
     }

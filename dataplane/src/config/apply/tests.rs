@@ -523,6 +523,7 @@ fn a_limit_keeps_its_counts_while_it_is_the_same_and_rules_that_take_the_pools_s
         period_ms: 1_000,
         keys_max: 0,
         always_told: false,
+        shared: 0,
     };
     let (mut fixture, port) = (Fixture::new(), free_port());
     let mut pool = config(

@@ -5,6 +5,7 @@ use super::{Follower, RETRY_MAX};
 use crate::config::apply::{Applier, PORT_LINGER};
 use crate::config::disk::State;
 use crate::config::replica::Replica;
+use crate::config::shares;
 use crate::readiness::Readiness;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,6 +23,10 @@ impl Follower {
             status,
             exchange,
             shares_health: false,
+            // With nobody who hears, this proxy has no shares.
+            shares: shares::Exchange::new().0,
+            given: None,
+            gives_shares: None,
             begins_sharing: false,
             gives_back_together: false,
             received: None,
@@ -43,6 +48,12 @@ impl Follower {
         follower
     }
 
+    /// Words on shares of limits go to and from here.
+    #[must_use]
+    pub fn sharing(self, shares: Arc<shares::Exchange>) -> Self {
+        Self { shares, ..self }
+    }
+
     /// The proxy's copy of its pools.
     #[must_use]
     pub fn replica(&self) -> &Replica {
@@ -55,6 +66,7 @@ impl Follower {
         (self.shares_health, self.begins_sharing) = (false, false);
         self.heard.clear();
         (self.gives_back_together, self.received) = (false, None);
+        (self.given, self.gives_shares) = (None, None);
         self.replica.begin_stream(proxy_id)
     }
 

@@ -4,72 +4,65 @@ use super::{Rejection, duration, within};
 use crate::snapshot::ListenerLimits;
 use lb_core::path::{DotSegments, DoubleSlashes, EncodedSlashes, PathPolicy};
 use std::fmt::Display;
+use std::time::Duration;
 use weir_proto::limits as bounds;
 use weir_proto::push;
 
 /// A field that is 0 has its default.
 pub(super) fn read(field: &str, wire: &push::ListenerLimits) -> Result<ListenerLimits, Rejection> {
     let default = ListenerLimits::default();
+    let number = |default: u32, rest, value, range| or(default, field, rest, value, range);
+    let size = |default: usize, rest, value, range| or(default, field, rest, value, range);
+    let time = |default: Duration, rest, ms| match ms {
+        0 => Ok(default),
+        ms => duration(field, rest, ms, bounds::LISTENER_TIMEOUT_MS),
+    };
+    let (connections, handshakes) = (bounds::CONNECTIONS, bounds::HANDSHAKES_AT_ONCE);
+    let (of_source, at_once) = (wire.connections_per_source_max, wire.handshakes_at_once_per_source_max);
     Ok(ListenerLimits {
-        uri_bytes_max: or(default.uri_bytes_max, field, ".uriBytes", wire.uri_bytes_max, bounds::URI_BYTES)?,
-        head_bytes_max: or(
-            default.head_bytes_max,
-            field,
-            ".headBytes",
-            wire.head_bytes_max,
-            bounds::HEAD_BYTES,
-        )?,
-        headers_max: or(default.headers_max, field, ".headers", wire.headers_max, bounds::HEADERS)?,
-        streams_max: or(
-            default.streams_max,
-            field,
-            ".streamsPerConnection",
-            wire.streams_max,
-            bounds::STREAMS,
-        )?,
-        resets_per_second_max: or(
+        uri_bytes_max: size(default.uri_bytes_max, ".uriBytes", wire.uri_bytes_max, bounds::URI_BYTES)?,
+        head_bytes_max: size(default.head_bytes_max, ".headBytes", wire.head_bytes_max, bounds::HEAD_BYTES)?,
+        headers_max: size(default.headers_max, ".headers", wire.headers_max, bounds::HEADERS)?,
+        streams_max: number(default.streams_max, ".streamsPerConnection", wire.streams_max, bounds::STREAMS)?,
+        resets_per_second_max: number(
             default.resets_per_second_max,
-            field,
             ".resetsPerSecond",
             wire.resets_per_second_max,
             bounds::RESETS_PER_SECOND,
         )?,
-        control_frames_per_second_max: or(
+        control_frames_per_second_max: number(
             default.control_frames_per_second_max,
-            field,
             ".controlFramesPerSecond",
             wire.control_frames_per_second_max,
             bounds::CONTROL_FRAMES_PER_SECOND,
         )?,
-        connections_max: or(
-            default.connections_max,
-            field,
-            ".connections",
-            wire.connections_max,
-            bounds::CONNECTIONS,
-        )?,
-        connections_per_source_max: or(
+        connections_max: number(default.connections_max, ".connections", wire.connections_max, connections)?,
+        connections_per_source_max: number(
             default.connections_per_source_max,
-            field,
             ".connectionsPerSource",
-            wire.connections_per_source_max,
-            bounds::CONNECTIONS,
+            of_source,
+            connections,
         )?,
-        handshakes_per_source_max: or(
+        handshakes_per_source_max: number(
             default.handshakes_per_source_max,
-            field,
             ".handshakesPerSourcePerSecond",
             wire.handshakes_per_source_max,
             bounds::HANDSHAKES_PER_SECOND,
         )?,
-        head_timeout: match wire.head_timeout_ms {
-            0 => default.head_timeout,
-            ms => duration(field, ".headTimeout", ms, bounds::LISTENER_TIMEOUT_MS)?,
-        },
-        idle_timeout: match wire.idle_timeout_ms {
-            0 => default.idle_timeout,
-            ms => duration(field, ".idleTimeout", ms, bounds::LISTENER_TIMEOUT_MS)?,
-        },
+        handshakes_at_once_max: number(
+            default.handshakes_at_once_max,
+            ".handshakesAtOnce",
+            wire.handshakes_at_once_max,
+            handshakes,
+        )?,
+        handshakes_at_once_per_source_max: number(
+            default.handshakes_at_once_per_source_max,
+            ".handshakesAtOncePerSource",
+            at_once,
+            handshakes,
+        )?,
+        head_timeout: time(default.head_timeout, ".headTimeout", wire.head_timeout_ms)?,
+        idle_timeout: time(default.idle_timeout, ".idleTimeout", wire.idle_timeout_ms)?,
         body_bytes_per_second_min: match wire.body_bytes_per_second_min {
             0 => default.body_bytes_per_second_min,
             bounds::NO_BODY_PACE => 0,

@@ -2,8 +2,8 @@
 
 use super::{Rejection, resilience};
 use lb_core::backend::{
-    Algorithm, ConnectionLimits, Eligibility, KeySource, Locality, SetPolicy, SlowStart, Smoothing,
-    TlsProfile,
+    Algorithm, ConnectionLimits, Eligibility, KeySource, Locality, ProxyHeaderVersion, SetPolicy, SlowStart,
+    Smoothing, TlsProfile,
 };
 use lb_core::health::{
     ActiveSettings, GraySettings, HttpCheck, HttpVersion, Initial, Kind, PassiveSettings, SetPlan,
@@ -32,11 +32,13 @@ pub(super) fn read(
         let reason = "a connect timeout of 0 would fail every request: set one of 1 ms or more";
         return Err(refuse(".timeouts.connect", reason.to_owned()));
     }
+    let proxy_header = proxy_header(set).map_err(|reason| refuse(".proxyProtocol", reason))?;
     let policy = SetPolicy {
         algorithm,
         eligibility,
         key,
         tls,
+        proxy_header,
         is_judged: set.passive_check.is_some(),
         connect_timeout: Duration::from_millis(set.connect_timeout_ms),
         connections: ConnectionLimits {
@@ -47,7 +49,7 @@ pub(super) fn read(
         ..SetPolicy::new(algorithm)
     };
     let policy = resilience::read(set, policy)?;
-    let active = set.active_check.as_ref().map(|wire| active(wire, policy.tls.as_ref())).transpose();
+    let active = set.active_check.as_ref().map(|wire| active(wire, &policy)).transpose();
     let passive =
         set.passive_check.as_ref().map(|wire| passive(wire).map_err(|error| error.to_string())).transpose();
     let plan = SetPlan {
@@ -132,7 +134,22 @@ fn eligibility(set: &push::BackendSet) -> Result<Eligibility, String> {
     Ok(Eligibility { locality, panic_below_percent, slow_start, ..Eligibility::default() })
 }
 
-fn active(wire: &push::ActiveCheck, tls: Option<&TlsProfile>) -> Result<Valid<ActiveSettings>, String> {
+fn proxy_header(set: &push::BackendSet) -> Result<Option<ProxyHeaderVersion>, String> {
+    match push::ProxyProtocolVersion::try_from(set.proxy_protocol) {
+        Ok(push::ProxyProtocolVersion::Unspecified) => Ok(None),
+        Ok(push::ProxyProtocolVersion::ProxyProtocolVersion1) => Ok(Some(ProxyHeaderVersion::V1)),
+        Ok(push::ProxyProtocolVersion::ProxyProtocolVersion2) => Ok(Some(ProxyHeaderVersion::V2)),
+        Err(_) => {
+            let number = set.proxy_protocol;
+            Err(format!(
+                "version {number} is not known to this proxy: upgrade the proxies, or choose another"
+            ))
+        }
+    }
+}
+
+/// Those of a set of this policy.
+fn active(wire: &push::ActiveCheck, policy: &SetPolicy) -> Result<Valid<ActiveSettings>, String> {
     use push::active_check::Kind as Wire;
     let kind = match &wire.kind {
         Some(Wire::Http(http)) => Kind::Http(self::http(http)?),
@@ -153,10 +170,11 @@ fn active(wire: &push::ActiveCheck, tls: Option<&TlsProfile>) -> Result<Valid<Ac
         }
     };
     // What asks whether a port is open asks no more, whatever is spoken there.
-    let tls_profile = if kind == Kind::Tcp { None } else { tls.cloned() };
+    let tls_profile = if kind == Kind::Tcp { None } else { policy.tls.clone() };
     let settings = ActiveSettings {
         kind,
         tls_profile,
+        proxy_header: policy.proxy_header,
         port,
         interval: Duration::from_millis(wire.interval_ms),
         timeout: Duration::from_millis(wire.timeout_ms),

@@ -3,7 +3,7 @@
 use super::{Rejection, duration, token, within};
 use ipnet::IpNet;
 use lb_core::addresses::{Claims, ClientPolicy, HOPS_MAX, IpRules, IpTable, TrustedProxies};
-use lb_core::rate::{Algorithm, LIMITS_MAX, LimitPolicy, RateKey, Told};
+use lb_core::rate::{Algorithm, LIMITS_MAX, LimitPolicy, RateKey, Scope, Told};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use weir_proto::limits::RATE_PERIOD_MS;
@@ -117,6 +117,10 @@ fn limit(field: &str, wire: &push::RateLimit) -> Result<LimitPolicy, Rejection> 
         algorithm,
         requests: within(field, ".requests", wire.requests, REQUESTS)?,
         period: duration(field, ".period", wire.period_ms, RATE_PERIOD_MS)?,
+        scope: match wire.shared {
+            0 => Scope::Local,
+            number => Scope::Cluster(number),
+        },
         keys_max,
         told: if wire.always_told { Told::Always } else { Told::WhenRefused },
     })
@@ -137,6 +141,7 @@ mod tests {
             period_ms: 60_000,
             keys_max: 100,
             always_told: true,
+            shared: 42,
         }
     }
 
@@ -150,6 +155,7 @@ mod tests {
             algorithm: Algorithm::TokenBucket { burst: 7 },
             requests: 5,
             period: Duration::from_secs(60),
+            scope: Scope::Cluster(42),
             keys_max: 100,
             told: Told::Always,
         };

@@ -139,17 +139,46 @@ fn pools_that_a_stream_does_not_mention_are_forgotten_when_it_is_in_step() {
     replica.begin_stream("id");
     let confirm = BackendDelta { pool: "p".into(), version: version(8), ..BackendDelta::default() };
     replica.on_message(message(FromController::BackendDelta(confirm))).expect("no breach");
-    let synced = || message(FromController::Synced(Synced { pools: 1, keep_unmentioned: false }));
-    assert_eq!(replica.on_message(synced()), Ok(vec![Event::Synced]));
+    let synced = |pools| message(FromController::Synced(Synced { pools, keep_unmentioned: false }));
+    assert_eq!(replica.on_message(synced(1)), Ok(vec![Event::Synced]));
     assert_eq!(replica.state("p").and_then(|(version, _)| version), version(8));
     replica.begin_stream("id");
     let part = message(FromController::Synced(Synced { pools: 0, keep_unmentioned: true }));
     assert_eq!(replica.on_message(part), Ok(vec![Event::Synced]), "it may not be gone");
     replica.begin_stream("id");
-    let events = replica.on_message(synced()).expect("no breach");
+    assert_eq!(replica.on_message(synced(1)), Ok(vec![Event::Synced]), "what was said of one was lost");
+    replica.begin_stream("id");
+    let events = replica.on_message(synced(0)).expect("no breach");
     assert_eq!(events, [Event::Removed { pool: "p".into() }, Event::Synced]);
     let gone = message(FromController::PoolRemoved(PoolRemoved { pool: "p".into(), version: None }));
     assert_eq!(replica.on_message(gone), Ok(Vec::new()));
+}
+
+#[test]
+fn a_pool_that_waits_to_be_sent_whole_is_reported_without_a_version() {
+    let mut replica = settled();
+    let version_told = |replica: &Replica| replica.digest_report("p").map(|report| report.version);
+    assert_eq!(version_told(&replica), Some(version(2)));
+    replica.on_message(delta(5, 6, "b", &["a", "b"])).expect("no breach");
+    assert_eq!(version_told(&replica), Some(None), "its removal may be what was lost");
+    replica.on_message(chunk("p", 7, 0, false, vec![1])).expect("no breach");
+    assert_eq!(version_told(&replica), Some(None));
+    assert_eq!(version_told(&Replica::default()), None);
+}
+
+#[test]
+fn a_removal_that_comes_behind_the_pool_sent_after_it_removes_nothing() {
+    let removal = |version| message(FromController::PoolRemoved(PoolRemoved { pool: "p".into(), version }));
+    let of_another_process = Some(Version { epoch: 2, sequence: 1 });
+    for (last, is_gone) in
+        [(version(1), false), (version(2), true), (version(3), true), (of_another_process, true)]
+    {
+        let mut replica = settled();
+        let gone = Event::Removed { pool: "p".into() };
+        let events: Vec<Event> = is_gone.then_some(gone).into_iter().collect();
+        assert_eq!(replica.on_message(removal(last)), Ok(events), "{last:?}");
+        assert_eq!(replica.pools().count(), usize::from(!is_gone), "{last:?}");
+    }
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod policy;
 mod propagation;
 pub(crate) mod replicas;
 mod resilience;
+mod shares;
 pub(crate) mod site;
 mod slices;
 mod source;

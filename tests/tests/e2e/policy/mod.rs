@@ -3,6 +3,7 @@
 mod clients;
 mod documents;
 mod limits;
+pub(crate) mod shares;
 
 use weir_tests::harness::client::{Answer, Connection};
 use weir_tests::harness::folder::Folder;

@@ -37,7 +37,7 @@ const GRPC_CASES: [&str; 16] = [
 ];
 
 /// Where a judge is. The first call builds what is missing.
-fn judge(name: &str) -> Command {
+pub(crate) fn judge(name: &str) -> Command {
     static FOUND: OnceLock<BTreeMap<String, PathBuf>> = OnceLock::new();
     let found = FOUND.get_or_init(|| {
         let build = binaries::workspace().join("tests/judges/build");

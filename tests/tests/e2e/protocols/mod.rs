@@ -4,7 +4,7 @@ mod alpn;
 mod backpressure;
 mod calls;
 mod interim;
-mod judges;
+pub(crate) mod judges;
 mod streams;
 mod websocket;
 

@@ -219,6 +219,55 @@ fn health_checks_verify_as_requests_do() {
     }
 }
 
+/// A server of gRPC's health service, in plaintext; `shop` is told to serve or not.
+fn health_service() -> (u16, tonic_health::server::HealthReporter, tokio::runtime::Runtime) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let runtime = runtime.expect("a runtime");
+    let (reporter, service) = tonic_health::server::health_reporter();
+    let port = runtime.block_on(async {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("bound").port();
+        let server = tonic::transport::Server::builder().add_service(service);
+        let incoming = tonic::transport::server::TcpIncoming::from(listener);
+        tokio::spawn(server.serve_with_incoming(incoming));
+        port
+    });
+    (port, reporter, runtime)
+}
+
+#[test]
+fn health_checks_of_grpc_go_over_tls_and_verify() {
+    use tonic_health::ServingStatus::{NotServing, Serving};
+    let (ca, other) = (Authority::new(), Authority::new());
+    let (port, reporter, runtime) = health_service();
+    let tell = |status| runtime.block_on(reporter.set_service_status("shop", status));
+    tell(Serving);
+    // TLS is ended before it, and HTTP/2 agreed on.
+    let mut inner = PoolText::new("inner", ports::free(), &[(port, 1)]);
+    inner.set = vec!["protocol: HTTP2".to_owned()];
+    let listener = "protocol: HTTPS\n      tls: { certificateRefs: [{ name: own }] }\n";
+    let folder = Folder::new();
+    folder.write("pool.yaml", &inner.yaml().replace("protocol: HTTP\n", listener));
+    folder.write("own.yaml", &pair("own", &ca.issue("web", &[NAME])));
+    let _inner = Service::standalone(folder.path(), &[]);
+    let tls = format!("{{ hostname: {NAME}, caCertificateRefs: [{{ name: ca }}] }}");
+    let mut outer = pool(inner.port, &tls);
+    outer.set.push("protocol: HTTP2".to_owned());
+    outer.health_check = Some(
+        "{ active: { grpc: { service: shop }, interval: 100ms, healthyThreshold: 1, unhealthyThreshold: 1, initial: Down } }"
+            .to_owned(),
+    );
+    let site = Site::of(&outer, &[authority("ca", &ca.certificate())]);
+    let is_up = || site.weir.backends()[&inner.port].is_available == Some(true);
+    is_so("the check passes", is_up);
+    tell(NotServing);
+    is_so("it is told not to serve", || !is_up());
+    tell(Serving);
+    is_so("it serves again", is_up);
+    site.folder.write("secrets.yaml", &authority("ca", &other.certificate()));
+    is_so("its certificate is not trusted any more", || !is_up());
+}
+
 #[test]
 fn a_missing_authority_closes_its_set_alone_and_a_broken_one_leaves_what_was_good() {
     let ca = Authority::new();

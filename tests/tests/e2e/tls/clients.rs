@@ -27,6 +27,11 @@ struct Site {
 
 impl Site {
     fn new(validation: &str) -> Self {
+        Self::trusting(validation, "")
+    }
+
+    /// With this `clientAddress` of both listeners.
+    fn trusting(validation: &str, client_address: &str) -> Self {
         let backend = Scripted::start(|_, exchange| {
             while let Some(head) = exchange.read_head() {
                 exchange.write(&format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{head}", head.len()));
@@ -36,7 +41,8 @@ impl Site {
         let pool = |host: &str, more: &str| {
             let name = host.split('.').next().expect("a label");
             let tls = format!("tls: {{ certificateRefs: [{{ name: {name} }}]{more} }}");
-            let listener = format!("protocol: HTTPS\n      hostnames: [{host}]\n      {tls}\n");
+            let listener =
+                format!("protocol: HTTPS\n      hostnames: [{host}]\n      {tls}\n{client_address}");
             PoolText::new(name, port, &[(backend.port, 1)]).yaml().replace("protocol: HTTP\n", &listener)
         };
         let validation =
@@ -109,6 +115,18 @@ fn backends_learn_who_the_client_is_from_the_handshake_alone() {
     let open = site.talk(OPEN, None, &[], &request(OPEN, FORGED)).to_ascii_lowercase();
     assert!(is_served(&open.to_ascii_uppercase()), "{open}");
     assert!(!open.contains("\nclient-cert") && !open.contains("forged"), "{open}");
+}
+
+#[test]
+fn what_a_trusted_proxy_says_of_certificates_is_dropped_too() {
+    let trusting = "      clientAddress: { trustedCIDRs: [127.0.0.0/8] }\n";
+    let site = Site::trusting("forward: Both", trusting);
+    let fields = format!("X-Forwarded-For: 198.51.100.7\r\n{FORGED}");
+    for (host, shows) in [(OPEN, None), (STRICT, Some(&site.client))] {
+        let talk = site.talk(host, shows, &[], &request(host, &fields)).to_ascii_lowercase();
+        assert!(talk.contains("\nx-forwarded-for: 198.51.100.7, 127.0.0.1\r"), "it is believed: {talk}");
+        assert!(!talk.contains("forged") && !talk.contains("zm9yz2vk"), "{talk}");
+    }
 }
 
 #[test]

@@ -2,6 +2,10 @@
 
 mod backends;
 mod clients;
+mod front;
+mod handshakes;
+mod resumption;
+mod rotation;
 mod versions;
 
 use std::fmt::Write as _;
@@ -27,6 +31,6 @@ fn pair(name: &str, pair: &KeyPairText) -> String {
 }
 
 /// With `ca.crt`.
-fn authority(name: &str, pem: &str) -> String {
+pub(crate) fn authority(name: &str, pem: &str) -> String {
     secret(name, "Opaque", &[("ca.crt", pem)])
 }

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::Range;
 use std::sync::Arc;
 use weir_controller::cluster::{Item, Kind};
 use weir_controller::compile::ObjectKey;
@@ -95,6 +96,12 @@ impl Api {
     pub(super) fn list(&self, kind: Kind) -> (Vec<Item>, usize) {
         let of_kind = self.objects.iter().filter(|((of, _), _)| *of == kind);
         (of_kind.map(|(_, item)| item.clone()).collect(), self.log.len())
+    }
+
+    /// Whether one of these changes took an object of a kind away that is still gone.
+    pub(super) fn has_lost(&self, kind: Kind, changes: Range<usize>) -> bool {
+        let mut lost = self.log[changes].iter().filter(|change| change.kind == kind && change.item.is_none());
+        lost.any(|change| !self.objects.contains_key(&(kind, change.key.clone())))
     }
 
     /// Members of a set as they should be served, with whether they are ready.

@@ -4,7 +4,7 @@ use super::api::{Pool, Service, State};
 use super::controller::{Controller, holder};
 use super::proxy::CONTESTED_PORT;
 use super::simulation::{Event, Simulation};
-use super::{CONTROLLERS, MILLISECOND, PROXIES, RELIST_GUARD, SECOND};
+use super::{CONTROLLERS, MILLISECOND, PROXIES, SECOND};
 use std::net::Ipv4Addr;
 
 /// A pool and a Service that always have a ready backend.
@@ -21,6 +21,9 @@ const PORTS: [u16; 3] = [21_001, 21_002, 21_003];
 
 const EDIT_EVERY: u64 = 250 * MILLISECOND;
 const DISTURB_EVERY: u64 = 900 * MILLISECOND;
+
+/// For how long others wait for a holder that is silent ([`weir_controller::lease::LEASE_DURATION`]).
+const LEASE: u64 = 15 * SECOND;
 
 /// What there is before anything runs.
 pub(super) fn found(sim: &mut Simulation) {
@@ -115,6 +118,10 @@ fn change(sim: &mut Simulation, name: &str, edit: impl FnOnce(&mut Pool)) {
 /// A Service goes, or comes back; its slices stay.
 fn edit_service(sim: &mut Simulation) {
     let name = one_of(sim, &SERVICES);
+    turn_service(sim, name);
+}
+
+pub(super) fn turn_service(sim: &mut Simulation, name: &str) {
     let service = sim.api.services.get_mut(name).expect("made at the begin");
     service.is_there = !service.is_there;
     let is_there = service.is_there;
@@ -246,13 +253,13 @@ pub(super) fn disturb(sim: &mut Simulation) {
         (3..5, Some(stream)) => sim.stall(stream, until),
         (5, Some(stream)) => sim.end(stream),
         (6..8, _) => pause_watch(sim, controller, until),
-        (8, _) => break_watch(sim, controller, until),
+        (8, _) => {
+            let (watch, lists_again) = (sim.random.index(4), sim.random.one_in(2));
+            break_watch(sim, controller, Break { watch, until, lists_again });
+        }
         (9, _) => {
             let until = if sim.random.one_in(4) { until + 12 * SECOND } else { until };
-            let controller = &mut sim.controllers[controller];
-            controller.frozen_until = controller.frozen_until.max(until);
-            controller.troubled_until = controller.troubled_until.max(until);
-            sim.note(format_args!("a controller freezes until {until}"));
+            freeze(sim, controller, until);
         }
         (10, _) => crash(sim, controller, until),
         (11, _) => {
@@ -261,13 +268,7 @@ pub(super) fn disturb(sim: &mut Simulation) {
             sim.note(format_args!("proxy {proxy} freezes until {until}"));
         }
         (12, _) => restart_proxy(sim, proxy, until),
-        (13, _) => {
-            sim.api.away_until = until;
-            for controller in &mut sim.controllers {
-                controller.troubled_until = controller.troubled_until.max(until);
-            }
-            sim.note(format_args!("the API server is away until {until}"));
-        }
+        (13, _) => leave(sim, until),
         (14, _) => {
             let is_taken = sim.random.one_in(2);
             sim.proxies[proxy].contest(is_taken);
@@ -275,6 +276,31 @@ pub(super) fn disturb(sim: &mut Simulation) {
         }
         _ => sim.proxies[proxy].keep(),
     }
+}
+
+/// Once in every run, whatever else goes wrong: the holder of the Lease ends, or does not run for longer than others wait
+/// for it and believes to hold it until it runs again.
+pub(super) fn depose(sim: &mut Simulation) {
+    if sim.is_calm() {
+        return;
+    }
+    let now = sim.now();
+    let Some(holder) = sim.controllers.iter().position(|controller| controller.leads(now)) else {
+        return sim.after(SECOND, Event::Depose);
+    };
+    let until = sim.time + 50 * MILLISECOND + sim.random.below(4 * SECOND);
+    if sim.random.one_in(2) {
+        crash(sim, holder, until);
+    } else {
+        freeze(sim, holder, until + LEASE);
+    }
+}
+
+fn freeze(sim: &mut Simulation, index: usize, until: u64) {
+    let controller = &mut sim.controllers[index];
+    controller.frozen_until = controller.frozen_until.max(until);
+    controller.troubled_until = controller.troubled_until.max(until);
+    sim.note(format_args!("controller-{index} freezes until {until}"));
 }
 
 fn pause_watch(sim: &mut Simulation, index: usize, until: u64) {
@@ -286,16 +312,33 @@ fn pause_watch(sim: &mut Simulation, index: usize, until: u64) {
     sim.note(format_args!("controller-{index}: watch {watch} pauses until {until}"));
 }
 
-/// It goes on where it was, or lists again.
-fn break_watch(sim: &mut Simulation, index: usize, until: u64) {
-    let (watch, lists_again) = (sim.random.index(4), sim.random.one_in(2));
-    let now = sim.now();
+/// The API server is not there.
+pub(super) fn leave(sim: &mut Simulation, until: u64) {
+    sim.api.away_until = until;
+    for controller in &mut sim.controllers {
+        controller.troubled_until = controller.troubled_until.max(until);
+    }
+    sim.note(format_args!("the API server is away until {until}"));
+}
+
+/// What becomes of a watch that ends with an error.
+pub(super) struct Break {
+    pub(super) watch: usize,
+    /// Hears nothing before.
+    pub(super) until: u64,
+    /// Does not go on where it was.
+    pub(super) lists_again: bool,
+}
+
+/// For how long the replica may keep what a list misses is known when that list has been read
+/// ([`Controller::read`]), and not yet: the API server may be away before, or the watch break again.
+pub(super) fn break_watch(sim: &mut Simulation, index: usize, what: Break) {
+    let (Break { watch, until, lists_again }, now) = (what, sim.now());
     let controller = &mut sim.controllers[index];
     if controller.is_down(sim.time) {
         return;
     }
-    let trouble = until + if lists_again { RELIST_GUARD } else { 0 };
-    controller.troubled_until = controller.troubled_until.max(trouble);
+    controller.troubled_until = controller.troubled_until.max(until);
     let broken = &mut controller.watches[watch];
     broken.paused_until = broken.paused_until.max(until);
     broken.restart(lists_again);

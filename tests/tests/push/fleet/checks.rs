@@ -27,9 +27,15 @@ impl Simulation {
         let nth = self.random.index(self.api.pools.len());
         let (name, pool) = self.api.pools.iter().nth(nth).expect("below the length");
         let nth = self.random.index(pool.sets.len());
-        let (set, service) = pool.sets.iter().nth(nth).expect("below the length");
-        let (name, set, service) = (name.clone(), set.clone(), service.clone());
-        let (port, host) = (pool.port, pool.host.clone());
+        let set = pool.sets.keys().nth(nth).expect("below the length");
+        let (name, set) = (name.clone(), set.clone());
+        self.ask(index, &name, &set);
+    }
+
+    /// One request at this proxy for this set of a pool.
+    pub(super) fn ask(&mut self, index: usize, name: &str, set: &str) {
+        let pool = &self.api.pools[name];
+        let (port, host, service) = (pool.port, pool.host.clone(), pool.sets[set].clone());
         if self.time < self.proxies[index].frozen_until {
             return;
         }
@@ -37,12 +43,12 @@ impl Simulation {
         self.check_core(index);
         self.check_gone(index);
         let seed = self.random.below(u64::MAX);
-        let route = self.proxies[index].route(port, &host, &set);
-        let route = route.filter(|route| *route.pool == *key(&name).to_string());
+        let route = self.proxies[index].route(port, &host, set);
+        let route = route.filter(|route| *route.pool == *key(name).to_string());
         let picked = route.as_ref().and_then(|route| self.proxies[index].pick(route, seed));
         let Some(works_since) = self.works_since(index) else { return };
         // A replica that begins while such a pool is refused knows nothing of it: proxies keep what they have.
-        if ODD.contains(&&*name) {
+        if ODD.contains(&name) {
             return;
         }
         if let Some(backend) = picked
@@ -54,7 +60,7 @@ impl Simulation {
                 "proxy {index} sends a request of {name}/{set} to {backend}, which was removed at {removed}"
             );
         }
-        let changed = self.api.pools[&name].changed_at.max(self.api.services[&service].changed_at);
+        let changed = self.api.pools[name].changed_at.max(self.api.services[&service].changed_at);
         let is_due = self.time > works_since.max(changed) + BOUND;
         if !is_due || name == CONTESTED {
             return;
@@ -67,6 +73,13 @@ impl Simulation {
             self.api.members(&service),
             "proxy {index}: {name}/{set} since {changed}"
         );
+    }
+
+    /// Whether nobody is served by this set of a pool at this proxy.
+    pub(super) fn is_empty(&self, index: usize, name: &str, set: &str) -> bool {
+        let pool = &self.api.pools[name];
+        let route = self.proxies[index].route(pool.port, &pool.host, set);
+        route.is_none_or(|route| Proxy::members(&route).is_empty())
     }
 
     /// Nobody is served by a pool that was deleted.

@@ -1,6 +1,7 @@
 //! A replica of the controller: what it watches, compiles and serves is production code; its process and its network
 //! are simulated.
 
+use super::RELIST_GUARD;
 use super::api::Api;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,6 +30,8 @@ pub(super) struct Watch {
     pub(super) is_scheduled: bool,
     /// `None` before the list begins.
     position: Option<usize>,
+    /// Up to where everything was told; `None` before the first list.
+    told: Option<usize>,
     /// What is left of the list.
     listing: Option<Vec<Item>>,
 }
@@ -56,7 +59,8 @@ pub(super) struct Controller {
     pub(super) board: Arc<Board>,
     pub(super) relay: Arc<Relay>,
     follower: Follower,
-    pub(super) is_loaded: bool,
+    /// When it had listed everything; `None` before.
+    pub(super) loaded_at: Option<Instant>,
     pub(super) watches: Vec<Watch>,
     pub(super) elector: Elector,
     /// Of the elector, to tell an answer from one that was given up.
@@ -74,7 +78,7 @@ pub(super) fn holder(index: usize) -> Holder {
 
 impl Watch {
     fn new(kind: Kind) -> Self {
-        Self { kind, paused_until: 0, is_scheduled: false, position: None, listing: None }
+        Self { kind, paused_until: 0, is_scheduled: false, position: None, told: None, listing: None }
     }
 
     /// Goes on where it was (or lists again), after an end.
@@ -90,6 +94,13 @@ impl Watch {
         self.listing.is_some() || self.position.is_none_or(|position| position < api.log.len())
     }
 
+    /// Whether something went that no event of this watch will tell, since its list is of a later moment: what a replica
+    /// keeps for a while. As the API server knows it, whatever the replica makes of it.
+    fn passes_over(&self, api: &Api) -> bool {
+        let (Some(told), Some(position)) = (self.told, self.position) else { return false };
+        self.listing.is_some() && api.has_lost(self.kind, told..position)
+    }
+
     /// What comes next.
     fn read(&mut self, api: &Api) -> Vec<Event> {
         let Some(position) = self.position else {
@@ -102,6 +113,7 @@ impl Watch {
                 listing.drain(..listing.len().min(CHANGES_AT_ONCE)).map(Event::InitApply).collect();
             if page.is_empty() {
                 self.listing = None;
+                self.told = self.position;
                 return vec![Event::InitDone];
             }
             return page;
@@ -120,7 +132,7 @@ impl Watch {
                 });
             }
         }
-        self.position = Some(next);
+        (self.position, self.told) = (Some(next), Some(next));
         events
     }
 }
@@ -142,7 +154,7 @@ impl Controller {
             board,
             relay: Arc::default(),
             follower,
-            is_loaded: false,
+            loaded_at: None,
             watches: Kind::NAMESPACED.map(Watch::new).into(),
             elector: Elector::new(holder(index).to_string().into(), Timing::default()),
             step: 0,
@@ -161,7 +173,10 @@ impl Controller {
     }
 
     /// Takes in what one watch has to say. True when proxies may have something to hear.
-    pub(super) fn read(&mut self, watch: usize, api: &Api, now: Instant) -> bool {
+    pub(super) fn read(&mut self, watch: usize, api: &Api, now: Instant, time: u64) -> bool {
+        if self.watches[watch].passes_over(api) {
+            self.troubled_until = self.troubled_until.max(time + RELIST_GUARD);
+        }
         let events = self.watches[watch].read(api);
         self.follow(watch, events, now)
     }

@@ -151,7 +151,7 @@ impl Simulation {
         }
         self.after(STATUS_EVERY, event);
         let controller = &self.controllers[index];
-        if !controller.leads(now) || !controller.is_loaded || self.time < self.api.away_until {
+        if !controller.leads(now) || controller.loaded_at.is_none() || self.time < self.api.away_until {
             return;
         }
         let mut written = Vec::new();

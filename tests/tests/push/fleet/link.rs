@@ -1,5 +1,7 @@
-//! One direction of a stream, as TCP and gRPC give it: ordered and whole, late at random, and at most a window ahead.
+//! One direction of a stream, as TCP and gRPC give it: ordered and whole, late at random, and at most a window ahead. And
+//! as they never give it: with a message that comes before others.
 
+use crate::fixtures::Random;
 use std::collections::VecDeque;
 
 /// What is on its way.
@@ -30,6 +32,21 @@ impl<T: prost::Message> Pipe<T> {
         self.bytes_sent += bytes;
         self.queue.push_back((arrival, bytes, message));
         arrival
+    }
+
+    /// The message that was sent last comes before others on their way, at random, of those that may be passed. Gives how
+    /// many it passed.
+    pub(super) fn overtake(&mut self, may_be_passed: impl Fn(&T) -> bool, random: &mut Random) -> usize {
+        let Some(last) = self.queue.pop_back() else { return 0 };
+        let ahead = self.queue.iter().rev().take_while(|(.., message)| may_be_passed(message)).count();
+        let passed = random.index(ahead + 1);
+        let mut next = last.0;
+        self.queue.insert(self.queue.len() - passed, last);
+        // What it passed is later by one place; when something arrives stays.
+        for (arrival, ..) in self.queue.iter_mut().rev().take(passed + 1) {
+            std::mem::swap(arrival, &mut next);
+        }
+        passed
     }
 
     /// The next message that has arrived.

@@ -12,12 +12,12 @@
 //!
 //! * **Bound.** A proxy *works* from the latest of these moments on: its stream was opened by a replica that has listed
 //!   everything; the stream's last stall ended; the replica's last freeze ended, and the last pause, break or absence of
-//!   each of its watches and of the API server (and [`RELIST_GUARD`] after a watch listed again); the proxy's own last
-//!   freeze ended; where messages vanish, [`HEALED`] after the last one on this stream. While it has no open stream, or
-//!   a broken one that nobody has noticed, it does not work. [`BOUND`] after it works and after the last change of a
-//!   pool and of the Service behind a set, the set's members at this proxy are those of the API server; and no request
-//!   goes to a backend that left the API server longer ago than that. A pool that was deleted serves nobody
-//!   [`REMOVAL_BOUND`] later.
+//!   each of its watches and of the API server; [`FIRST_LISTS_GUARD`] after its first lists, and [`RELIST_GUARD`] after a
+//!   later one from which something is missing that no event has ended; the proxy's own last freeze ended; where messages
+//!   vanish or overtake others, [`HEALED`] after the last one on this stream. While it has no open stream, or a broken one
+//!   that nobody has noticed, it does not work. [`BOUND`] after it works and after the last change of a pool and of the
+//!   Service behind a set, the set's members at this proxy are those of the API server; and no request goes to a backend
+//!   that left the API server longer ago than that. A pool that was deleted serves nobody [`REMOVAL_BOUND`] later.
 //! * **Emptiness.** A set that always had a ready backend at the API server never loses its last at a proxy that had one:
 //!   not by a replica that begins, nor by a list that is read in pieces.
 //! * **Independence.** A pool that some proxies refuse (its port is taken there), and pools that the compile step refuses,
@@ -25,8 +25,8 @@
 //! * **One holder.** Of all replicas at most one believes to hold the Lease, the frozen ones too; it alone writes status.
 //! * **Order.** Versions on one stream never go back.
 //! * **Flow.** Chunks without a receipt, and bytes on their way, stay within their limits.
-//! * **No false alarm.** Where no message vanishes inside a stream, no proxy is ever out of step, and no stream breaches
-//!   the protocol or gets stuck.
+//! * **No false alarm.** Where no message vanishes inside a stream or overtakes another, no proxy is ever out of step, and
+//!   no stream breaches the protocol or gets stuck.
 //!
 //! # What holds in calm
 //!
@@ -45,12 +45,14 @@ mod simulation;
 mod streams;
 mod trace;
 
+use chaos::Break;
 use simulation::{Counts, Simulation};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use trace::Trace;
+use weir_controller::cluster::Kind;
 
 const CONTROLLERS: usize = 3;
 const PROXIES: usize = 12;
@@ -70,8 +72,12 @@ const BOUND: u64 = 2 * SECOND;
 /// ([`weir_controller::push::REMOVAL_WAIT_MAX`]), and whose port serves on for a moment.
 const REMOVAL_BOUND: u64 = BOUND + 6 * SECOND;
 
-/// For how long a replica may keep what is missing in a list that was read again.
+/// For how long a replica may keep what is missing in a list that was read again, from the end of that list on.
 const RELIST_GUARD: u64 = 2 * SECOND;
+
+/// For how long a replica that has just read its first lists may leave to a proxy what they do not have
+/// ([`weir_controller::push::FIRST_SYNC_GUARD`]).
+const FIRST_LISTS_GUARD: u64 = 2 * SECOND;
 
 /// Within which a message that vanished is missed: a stream that is stuck, and what comes then.
 const HEALED: u64 = 45 * SECOND;
@@ -131,9 +137,9 @@ fn seeds() -> std::ops::Range<u64> {
 fn run(seeds: impl Iterator<Item = u64>) {
     for seed in seeds {
         let (counts, _) = simulate(seed, CHAOS);
-        let Counts { requests, exact, streams, .. } = counts;
+        let Counts { requests, exact, streams, tenures, .. } = counts;
         assert!(
-            requests > 1_000 && exact * 10 > requests && streams > 24,
+            requests > 1_000 && exact * 10 > requests && streams > 24 && tenures > 1,
             "seed {seed} shows little: {counts:?}"
         );
     }
@@ -148,6 +154,37 @@ fn every_proxy_serves_what_is_true_whatever_happens_on_the_way() {
 #[test]
 fn every_proxy_serves_what_is_true_also_where_messages_vanish() {
     run(seeds().filter(|seed| seed % 2 == 1));
+}
+
+/// The list begins long after its watch broke, for the API server is away by then; only its end says how long what it
+/// misses is kept.
+#[test]
+fn what_a_late_list_misses_serves_until_its_guard_ends_and_no_longer() {
+    let (gone_at, listed_from) = (10 * SECOND, 15 * SECOND);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    runtime.expect("a runtime").block_on(async {
+        let mut simulation = Simulation::new(1, 0, Rc::default());
+        simulation.run_to(gone_at).await;
+        let watch = Kind::NAMESPACED.iter().position(|kind| *kind == Kind::Service).expect("one of them");
+        for controller in 0..CONTROLLERS {
+            let until = gone_at + SECOND;
+            chaos::break_watch(&mut simulation, controller, Break { watch, until, lists_again: true });
+        }
+        chaos::turn_service(&mut simulation, "s3");
+        simulation.announce();
+        chaos::leave(&mut simulation, listed_from);
+        let mut emptied_at = BTreeSet::new();
+        let mut serving: BTreeSet<usize> = (0..PROXIES).collect();
+        for passed in 0..(listed_from - gone_at + RELIST_GUARD + BOUND) / MILLISECOND {
+            let time = gone_at + passed * MILLISECOND;
+            simulation.run_to(time).await;
+            (0..PROXIES).for_each(|proxy| simulation.ask(proxy, "plain-3", "web"));
+            let emptied = serving.extract_if(.., |proxy| simulation.is_empty(*proxy, "plain-3", "web"));
+            emptied_at.extend(emptied.map(|_| time));
+        }
+        assert!(serving.is_empty(), "{serving:?} serve it still");
+        assert!(emptied_at.first() > Some(&(listed_from + RELIST_GUARD)), "{emptied_at:?}");
+    });
 }
 
 #[test]

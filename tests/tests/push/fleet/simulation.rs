@@ -6,7 +6,7 @@ use super::holder::{Mail, STATUS_EVERY};
 use super::proxy::{Addresses, Proxy};
 use super::streams::Stream;
 use super::trace::Trace;
-use super::{CALM_LATENCY, CONTROLLERS, MILLISECOND, PROXIES, RELIST_GUARD, SECOND, chaos};
+use super::{CALM_LATENCY, CONTROLLERS, FIRST_LISTS_GUARD, MILLISECOND, PROXIES, SECOND, chaos};
 use crate::fixtures::Random;
 use futures_util::FutureExt as _;
 use std::cell::RefCell;
@@ -34,6 +34,8 @@ pub(super) enum Event {
     EditFat,
     /// Something goes wrong.
     Disturb,
+    /// Whoever holds the Lease goes.
+    Depose,
     /// A watch has something to say.
     Watch {
         controller: usize,
@@ -93,7 +95,7 @@ pub(super) enum Event {
 /// What this seed is about.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Mode {
-    /// Single messages vanish inside a stream.
+    /// Single messages vanish inside a stream, or come before others.
     pub(super) drops: bool,
     /// A pool whose backends take several chunks.
     pub(super) is_fat: bool,
@@ -109,6 +111,7 @@ pub(super) struct Counts {
     pub(super) crashes: u64,
     pub(super) refusals: u64,
     pub(super) dropped: u64,
+    pub(super) overtook: u64,
     pub(super) resends: u64,
     pub(super) tenures: u64,
     pub(super) bytes_down: u64,
@@ -175,6 +178,8 @@ impl Simulation {
         for event in [Event::Edit, Event::Disturb, Event::Request] {
             simulation.after(SECOND, event);
         }
+        let deposed = simulation.random.below(1 + chaos_us / 3);
+        simulation.after(deposed, Event::Depose);
         simulation
     }
 
@@ -238,6 +243,7 @@ impl Simulation {
             Event::Edit => chaos::edit(self),
             Event::EditFat => chaos::edit_fat_slightly(self),
             Event::Disturb => chaos::disturb(self),
+            Event::Depose => chaos::depose(self),
             Event::Watch { controller, life, watch } => self.on_watch(controller, life, watch),
             Event::Start { controller, life } => {
                 if self.controllers[controller].life == life {
@@ -353,16 +359,19 @@ impl Simulation {
         let controller = &mut self.controllers[index];
         controller.watches[watch].is_scheduled = false;
         let now = self.begin + Duration::from_micros(self.time);
-        let is_news = controller.read(watch, &self.api, now);
+        let is_news = controller.read(watch, &self.api, now, self.time);
         self.wake_watch(index, watch);
         self.wake_for_lapse(index);
         if !is_news {
             return;
         }
         let controller = &mut self.controllers[index];
-        if !controller.is_loaded && controller.store.loaded().now_or_never().is_some() {
-            controller.is_loaded = true;
-            controller.troubled_until = controller.troubled_until.max(self.time + RELIST_GUARD);
+        if controller.loaded_at.is_none()
+            && let Some(loaded_at) = controller.store.loaded().now_or_never()
+        {
+            assert_eq!(loaded_at, now, "the store has the time of the simulation");
+            controller.loaded_at = Some(loaded_at);
+            controller.troubled_until = controller.troubled_until.max(self.time + FIRST_LISTS_GUARD);
             self.note(format_args!("controller-{index} has listed everything"));
         }
         self.pump_all(index);

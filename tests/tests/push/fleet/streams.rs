@@ -5,9 +5,10 @@ use super::chaos::CONTESTED;
 use super::link::Pipe;
 use super::simulation::{Event, Simulation};
 use super::{CONTROLLERS, HEALED, MILLISECOND, SECOND};
+use crate::fixtures::Random;
 use std::collections::{BTreeMap, VecDeque};
 use weir_controller::identity::Identity;
-use weir_controller::push::{Conversation, Security, Session};
+use weir_controller::push::{Conversation, FIRST_SYNC_GUARD, Security, Session};
 use weir_proto::limits::{CHUNK_BYTES_IN_FLIGHT_MAX, CHUNKS_IN_FLIGHT_MAX, MESSAGE_BYTES_MAX};
 use weir_proto::push::controller_message::Body as ToProxy;
 use weir_proto::push::proxy_message::Body as FromProxy;
@@ -19,6 +20,9 @@ const DIGESTS_EVERY: u64 = 5 * SECOND;
 /// One in so many messages vanishes, in the mode where they do; of removals of pools, which are rare, one in fewer.
 const DROPPED_ONE_IN: u64 = 400;
 const REMOVALS_DROPPED_ONE_IN: u64 = 4;
+
+/// One in so many comes before others that were sent before it, in the same mode.
+const OVERTAKES_ONE_IN: u64 = 200;
 
 /// One stream between a proxy and a replica.
 pub(super) struct Stream {
@@ -105,6 +109,12 @@ fn is_after(version: Version, before: Version) -> bool {
     (version.epoch == before.epoch || before == Version::default()) && version.sequence > before.sequence
 }
 
+/// Not of the begin of a stream, without which there is none.
+fn tells_of_pool(message: &ControllerMessage) -> bool {
+    let body = &message.body;
+    matches!(body, Some(ToProxy::BackendDelta(_) | ToProxy::ConfigChunk(_) | ToProxy::PoolRemoved(_)))
+}
+
 impl Simulation {
     pub(super) fn pump_all(&mut self, index: usize) {
         let of_it = self.streams.iter().filter(|(_, stream)| stream.controller == index);
@@ -156,12 +166,16 @@ impl Simulation {
         let now = self.now();
         let Some(stream) = self.streams.get_mut(&id) else { return };
         let controller = &self.controllers[stream.controller];
-        if !controller.is_loaded || !matches!(stream.state, StreamState::Waiting(_)) {
+        let Some(loaded_at) =
+            controller.loaded_at.filter(|_| matches!(stream.state, StreamState::Waiting(_)))
+        else {
             return;
-        }
-        let StreamState::Waiting(session) = std::mem::replace(&mut stream.state, StreamState::Dialled) else {
+        };
+        let StreamState::Waiting(mut session) = std::mem::replace(&mut stream.state, StreamState::Dialled)
+        else {
             unreachable!("matched above")
         };
+        session.guard_until(loaded_at + FIRST_SYNC_GUARD);
         let (store, relay) = (&controller.store, &controller.relay);
         let (identity, security) = (Identity::Trusted, Security::plaintext());
         let conversation = Conversation::begin(*session, store, relay, identity, &security, now);
@@ -342,6 +356,7 @@ impl Simulation {
             return;
         }
         self.counts.bytes_down += prost::Message::encoded_len(&message) as u64;
+        let is_of_pool = tells_of_pool(&message);
         let arrival = stream.down.send(now, latency, message);
         assert!(
             stream.down.bytes <= stream.window + MESSAGE_BYTES_MAX,
@@ -351,6 +366,9 @@ impl Simulation {
         if !stream.is_cut {
             self.at(arrival, Event::Down(id));
         }
+        if is_of_pool {
+            self.overtakes(id, |stream, random| stream.down.overtake(tells_of_pool, random));
+        }
     }
 
     fn send_up(&mut self, id: u64, body: FromProxy) {
@@ -359,13 +377,36 @@ impl Simulation {
             assert_eq!(nack.pool, format!("{NAMESPACE}/{CONTESTED}"), "nothing stands in its way");
             self.counts.refusals += 1;
         }
+        if let FromProxy::SnapshotRequest(request) = &body {
+            self.note(format_args!("stream {id}: {} is asked for, {}", request.pool, request.reason));
+        }
         let is_dropped = !matches!(body, FromProxy::Hello(_)) && self.drops(id, DROPPED_ONE_IN);
         let now = self.time;
         let Some(stream) = self.streams.get_mut(&id).filter(|stream| !stream.is_cut && !is_dropped) else {
             return;
         };
+        let is_hello = matches!(body, FromProxy::Hello(_));
         let arrival = stream.up.send(now, latency, ProxyMessage { body: Some(body) });
         self.at(arrival, Event::Up(id));
+        if !is_hello {
+            let is_no_hello = |message: &ProxyMessage| !matches!(message.body, Some(FromProxy::Hello(_)));
+            self.overtakes(id, |stream, random| stream.up.overtake(is_no_hello, random));
+        }
+    }
+
+    /// A message comes before others that were sent before it, at times. What it passed is late, and its pool may be
+    /// stale until somebody notices.
+    fn overtakes(&mut self, id: u64, overtake: impl FnOnce(&mut Stream, &mut Random) -> usize) {
+        if !self.mode.drops || self.is_calm() || !self.random.one_in(OVERTAKES_ONE_IN) {
+            return;
+        }
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        let passed = overtake(stream, &mut self.random);
+        if passed > 0 {
+            stream.troubled_until = stream.troubled_until.max(self.time + HEALED);
+            self.counts.overtook += 1;
+            self.note(format_args!("a message of stream {id} comes before {passed} others"));
+        }
     }
 
     /// Whether a message vanishes. Nobody can know before it is missed: its pool may be stale until then.

@@ -1,7 +1,7 @@
 //! Settings of active checks.
 
 use super::{SettingsError, Valid, length, mix, number, text};
-use crate::backend::TlsProfile;
+use crate::backend::{ProxyHeaderVersion, TlsProfile};
 use std::net::Ipv6Addr;
 use std::num::NonZeroU16;
 use std::sync::Arc;
@@ -38,6 +38,9 @@ pub struct ActiveSettings {
     /// How the connections of probes are secured; `None` is no TLS, save for [`Kind::Tls`], which takes any certificate
     /// then.
     pub tls_profile: Option<TlsProfile>,
+    /// Probes begin with a header of the PROXY protocol, which names nobody: backends that wait for one would refuse them
+    /// otherwise.
+    pub proxy_header: Option<ProxyHeaderVersion>,
     /// From the begin of a probe to the begin of the next.
     ///
     /// A probe that takes longer is not overlapped: the next begins when it ended. So a time-out above the interval is
@@ -180,6 +183,7 @@ impl Default for ActiveSettings {
             kind: Kind::Tcp,
             port: None,
             tls_profile: None,
+            proxy_header: None,
             interval: Duration::from_secs(1),
             recheck_interval: None,
             jitter_permille: 100,
@@ -290,6 +294,12 @@ impl Valid<ActiveSettings> {
         put(&self.healthy_threshold.to_le_bytes());
         put(&self.unhealthy_threshold.to_le_bytes());
         put(&[u8::from(self.initial == Initial::Up)]);
+        // Last, and nothing where there is none: an older proxy knows the same target by the same name.
+        match self.proxy_header {
+            None => {}
+            Some(ProxyHeaderVersion::V1) => put(b"proxy1"),
+            Some(ProxyHeaderVersion::V2) => put(b"proxy2"),
+        }
     }
 }
 
