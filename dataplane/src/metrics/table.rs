@@ -8,7 +8,7 @@ use lb_core::sessions::SessionTable;
 use std::time::UNIX_EPOCH;
 
 /// Every metric, in the order in which they are exposed.
-pub static METRICS: [Metric; 57] = [
+pub static METRICS: [Metric; 58] = [
     Metric {
         name: "http_request_duration_seconds",
         help: "Time from the end of a request's head to the end of its response",
