@@ -8,11 +8,13 @@ mod client_address;
 mod connections;
 mod data_plane;
 mod endpoint_selector;
+mod filters;
 mod health_check;
 mod https_only;
 mod limits;
 mod listener_tls;
 mod load_balancing;
+mod matches;
 mod proxy_protocol;
 mod rate_limit;
 mod resilience;
@@ -41,6 +43,11 @@ pub use endpoint_selector::{
     SELECTOR_EXPRESSIONS_MAX, SELECTOR_LABELS_MAX, SELECTOR_VALUES_MAX,
 };
 
+pub use filters::{
+    CORS_ENTRIES_MAX, Cors, DirectResponse, FILTER_VALUE_BYTES_MAX, FILTERS_MAX, FilterType, Fraction,
+    HeaderField, HeaderModifier, MIRROR_DENOMINATOR_MAX, PathModifier, PathModifierType, REDIRECT_CODES,
+    RedirectScheme, RequestMirror, RequestRedirect, RequestValidation, RuleFilter, UrlRewrite,
+};
 pub use health_check::{
     AVAILABLE_MIN_MAX, ActiveCheck, BODY_BYTES_MAX, CHECK_HEADERS_MAX, CheckHeader, GrpcCheck,
     HEADER_VALUE_BYTES_MAX, HealthCheck, HttpCheck, HttpVersion, InitialState, OUTCOMES_MAX, PassiveCheck,
@@ -60,6 +67,10 @@ pub use load_balancing::{
     LoadBalancing, Locality, PRIORITY_MAX, SLOW_START_MAX_S, SlowStart,
 };
 
+pub use matches::{
+    FieldMatch, FieldMatchType, MATCH_FIELDS_MAX, MATCH_SOURCES_MAX, METHOD_BYTES_MAX, PathMatch,
+    PathMatchType, RouteMatch,
+};
 pub use proxy_protocol::{ProxyProtocol, ProxyProtocolVersion};
 pub use rate_limit::{
     IP_NETWORKS_MAX, IpRules, NETWORK_BYTES_MAX, RATE_KEYS_DEFAULT, RATE_KEYS_OF_POOL_MAX, RATE_KEYS_RANGE,
@@ -71,7 +82,7 @@ pub use resilience::{
     FallbackResponse, HALF_OPEN_REQUESTS_MAX, RESPONSE_BODY_BYTES_MAX, RETRY_ATTEMPTS_MAX, RETRY_CODES_MAX,
     Retry, RetryBudget,
 };
-pub use rule::{PathMatch, PathMatchType, RouteMatch, Rule};
+pub use rule::Rule;
 pub use sessions::{
     COOKIE_NAME, COOKIE_NAME_BYTES_MAX, COOKIE_PATH_BYTES_MAX, CookieConfig, CookieLifetime, CookieSecurity,
     SESSION_NAME_BYTES_MAX, SESSIONS_RANGE, SameSite, SessionPersistence, SessionType,
@@ -117,8 +128,10 @@ pub const TLS_URI_BYTES_MAX: usize = 253;
 pub const TLS_URI_PATTERN: &str = "^[a-zA-Z][a-zA-Z0-9+.-]*:[!-~]+$";
 /// A name in DNS, lower case, without a wildcard and without a dot at its end; no address.
 pub const DNS_NAME_PATTERN: &str = "^([a-z0-9]([-a-z0-9]*[a-z0-9])?[.])*[a-z]([-a-z0-9]*[a-z0-9])?$";
-/// Bytes of a path.
+/// Bytes of a path, of a value that a match asks for, and of an expression for one.
 pub const PATH_BYTES_MAX: usize = 1024;
+/// Bytes of the name of a header, parameter or cookie.
+pub const FIELD_BYTES_MAX: usize = 256;
 /// Weight of a static backend.
 pub const BACKEND_WEIGHT_MAX: i32 = 65_535;
 
@@ -132,8 +145,8 @@ pub const DNS_HOSTNAME_PATTERN: &str =
 pub const NAME_PATTERN: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
 /// Names of other Kubernetes objects: a DNS subdomain.
 pub const OBJECT_NAME_PATTERN: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
-/// Path of the Gateway API: starts with a slash, percent-encoded where needed.
-pub const PATH_PATTERN: &str = r"^/(?:[-A-Za-z0-9/._~!$&'()*+,;=:@]|%[0-9a-fA-F]{2})*$";
+/// Names of headers, parameters and cookies: tokens of HTTP.
+pub const FIELD_NAME_PATTERN: &str = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$";
 
 /// Listeners, the rules that say which request goes where, and the backend sets that answer.
 #[derive(CustomResource, Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -193,7 +206,7 @@ pub const PATH_PATTERN: &str = r"^/(?:[-A-Za-z0-9/._~!$&'()*+,;=:@]|%[0-9a-fA-F]
 // bounds what a rule may cost.
 #[schemars(extend("x-kubernetes-validations" = [
     {
-        "rule": "!has(self.rules) || [self.backendSets.map(s, s.name)].all(names, self.rules.all(r, sets.contains(names, r.backendSets.map(b, b.name))))",
+        "rule": "!has(self.rules) || [self.backendSets.map(s, s.name)].all(names, self.rules.all(r, !has(r.backendSets) || sets.contains(names, r.backendSets.map(b, b.name))))",
         "message": "every name in spec.rules[].backendSets must be a name in spec.backendSets",
         "reason": "FieldValueInvalid",
     },
@@ -222,7 +235,8 @@ pub struct LoadBalancerPoolSpec {
     pub listeners: Vec<Listener>,
 
     /// Which request goes to which backend sets; at most 256. An exact hostname goes before a wildcard, an exact
-    /// path before the longest prefix, then the first rule wins. Without a rule every request is answered 404.
+    /// path before an expression and the longest prefix; then what has a method, most headers, most queryParams, most
+    /// cookies, sourceIPs; then the first rule wins. Without a rule every request is answered 404.
     /// Listeners, hostnames and matches together make at most 100,000 routes: one for each listener and match, and for
     /// each hostname that both the listener and the rule take.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -294,6 +294,11 @@ impl Turns {
         lb_core::resilience::backoff(base, nth, &mut self.rng.borrow_mut())
     }
 
+    /// Whether this is one of so many in so many; `of` is not 0.
+    pub(crate) fn chance(&self, numerator: u32, of: u32) -> bool {
+        numerator >= of || self.rng.borrow_mut().below(of as usize) < numerator as usize
+    }
+
     /// Forgets routes and sets that are gone.
     pub(crate) fn sweep(&self) {
         self.splits.borrow_mut().retain(|_, (route, _)| route.strong_count() > 0);

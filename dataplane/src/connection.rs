@@ -45,7 +45,7 @@ pub const LINGER_BYTES_MAX: usize = 256 << 10;
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Who asks: what is known of a client's connection, or what trusted proxies said of the client of one request.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Peer {
     /// Port of the listener that it came to.
     pub(crate) port: u16,

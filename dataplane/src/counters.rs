@@ -78,6 +78,10 @@ pub struct Counters {
     pub retries_refused: Count,
     /// Second attempts beside a first one that took long.
     pub hedges: Count,
+    /// Copies of requests that were sent.
+    pub mirrors: Count,
+    /// Copies that were not made: too large a body, or too many at a time.
+    pub mirrors_left_out: Count,
     /// Requests that an open circuit refused.
     pub circuits_refused: Count,
     /// Requests that went to a fallback in place of their set.

@@ -34,6 +34,10 @@ pub(crate) enum Failure {
     CodingUnsupported,
     #[error("CONNECT is not served here; ask for a resource by its path.")]
     MethodRefused,
+    #[error("The route takes other methods, which Allow names.")]
+    MethodNotAllowed,
+    #[error("The route takes bodies of other types; see Content-Type.")]
+    ContentTypeRefused,
     #[error("The only :protocol that CONNECT may name here is websocket.")]
     ProtocolUnsupported,
     #[error("The only expectation that is known is 100-continue; leave the Expect header out.")]
@@ -112,6 +116,8 @@ impl Failure {
             Self::VersionUnsupported => (StatusCode::HTTP_VERSION_NOT_SUPPORTED, "version_unsupported"),
             Self::CodingUnsupported => (StatusCode::NOT_IMPLEMENTED, "coding_unsupported"),
             Self::MethodRefused => (StatusCode::METHOD_NOT_ALLOWED, "method_refused"),
+            Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
+            Self::ContentTypeRefused => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_type_refused"),
             Self::ProtocolUnsupported => (StatusCode::NOT_IMPLEMENTED, "protocol_unsupported"),
             Self::ExpectationFailed => (StatusCode::EXPECTATION_FAILED, "expectation_failed"),
             Self::RequestSlow => (StatusCode::REQUEST_TIMEOUT, "request_slow"),
@@ -212,6 +218,8 @@ mod tests {
             Failure::VersionUnsupported,
             Failure::CodingUnsupported,
             Failure::MethodRefused,
+            Failure::MethodNotAllowed,
+            Failure::ContentTypeRefused,
             Failure::ProtocolUnsupported,
             Failure::ExpectationFailed,
             Failure::RequestSlow,

@@ -68,6 +68,11 @@ pub(crate) fn describe_client(
     Some(client)
 }
 
+/// The client's address alone, before the request was described: as [`describe_client`] would find it.
+pub(crate) fn client_address(head: &RequestHead, peer: &Peer, policy: Option<&ClientPolicy>) -> IpAddr {
+    policy.map_or(peer.address, |policy| claims::read(&head.headers, peer.address, policy).chain.client())
+}
+
 /// How the client asked, as far as trusted proxies told.
 pub(crate) fn scheme(head: &RequestHead, peer: &Peer, policy: Option<&ClientPolicy>) -> Scheme {
     let told = policy.and_then(|policy| claims::read(&head.headers, peer.address, policy).scheme);

@@ -23,6 +23,7 @@ mod balance;
 mod cookie;
 mod course;
 mod failure;
+mod filters;
 mod forwarding;
 mod grpc;
 mod link;

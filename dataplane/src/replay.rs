@@ -2,7 +2,7 @@
 
 use crate::course::Course;
 use crate::failure::Failure;
-use crate::message::{Frame, RequestBody};
+use crate::message::{BodyLength, Frame, RequestBody};
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use std::cell::Cell;
@@ -121,10 +121,21 @@ impl<B: RequestBody> RequestBody for Replay<'_, B> {
 }
 
 /// A whole body that was read before.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Copy {
     data: Option<Bytes>,
     trailers: Option<HeaderMap>,
+}
+
+impl Copy {
+    /// What is said of its length, where this was said of the body's that it is a copy of.
+    pub(crate) fn length(&self, said: BodyLength) -> BodyLength {
+        match (said, &self.data, &self.trailers) {
+            (BodyLength::Unknown, None, None) => BodyLength::Known(0),
+            (BodyLength::Unknown, Some(data), None) => BodyLength::Known(data.len() as u64),
+            (said, ..) => said,
+        }
+    }
 }
 
 impl RequestBody for Copy {

@@ -27,7 +27,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd as _;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::net::{TcpListener, TcpStream};
@@ -96,6 +96,10 @@ pub(crate) struct Worker {
     held: RefCell<Held>,
     connections: Cell<usize>,
     ended: Notify,
+    /// For tasks that outlive the request that began them.
+    pub(crate) me: Weak<Worker>,
+    /// Copies of requests that are under way.
+    pub(crate) mirrors_in_flight: Cell<usize>,
 }
 
 impl Worker {
@@ -213,7 +217,7 @@ async fn run(seat: Seat) {
         alive,
     } = seat;
     let held = RefCell::new(Rc::new(current.load_full()));
-    let worker = Rc::new(Worker {
+    let worker = Rc::new_cyclic(|me| Worker {
         counters,
         timers: Rc::default(),
         turns: Turns::new(index as u64),
@@ -225,6 +229,8 @@ async fn run(seat: Seat) {
         held,
         connections: Cell::new(0),
         ended: Notify::new(),
+        me: Weak::clone(me),
+        mirrors_in_flight: Cell::new(0),
     });
     let upkeep = spawn_local(upkeep(Rc::clone(&worker)));
     let merging = Rc::clone(&worker);

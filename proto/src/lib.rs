@@ -3,11 +3,13 @@
 //! `weir/push/v1alpha1/push.proto` is the source; [`push`] is generated from it and checked in, so that a
 //! build needs neither `protoc` nor a build script; `cargo run -p weir-proto-generator` writes it, and a test there
 //! fails when the two differ. Beside the messages stand the things that both ends must agree on to the bit: [`limits`],
-//! [`digest`], [`hosts`] and [`renewal`].
+//! [`digest`], [`headers`], [`hosts`], [`pattern`] and [`renewal`].
 
 pub mod digest;
+pub mod headers;
 pub mod hosts;
 pub mod limits;
+pub mod pattern;
 mod redact;
 pub mod renewal;
 

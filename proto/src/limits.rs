@@ -173,6 +173,30 @@ pub const QUEUE_WAIT_MS: (u64, u64) = (1, 300_000);
 /// Time over which a rate limit counts.
 pub const RATE_PERIOD_MS: (u64, u64) = (1_000, 86_400_000);
 
+/// Expressions in the matches of one pool.
+pub const PATTERNS_PER_POOL_MAX: usize = 100;
+/// Bytes of one, as it is written.
+pub const PATTERN_BYTES_MAX: usize = 1_024;
+/// Bytes of the table that one is compiled to: it lies in every proxy.
+pub const PATTERN_TABLE_BYTES_MAX: usize = 256 << 10;
+
+/// Headers, parameters or cookies that one match asks for, each.
+pub const MATCH_FIELDS_MAX: usize = 16;
+/// Networks that one match names.
+pub const MATCH_SOURCES_MAX: usize = 64;
+/// Header fields that one filter sets, adds or removes, each.
+pub const FILTER_HEADERS_MAX: usize = 16;
+/// Origins, and headers of each kind, of one CORS filter.
+pub const CORS_ENTRIES_MAX: usize = 64;
+/// Methods, and types of content, that one filter lists.
+pub const FILTER_METHODS_MAX: usize = 16;
+/// Mirrors of one rule.
+pub const MIRRORS_MAX: usize = 4;
+/// Of so many requests at most a mirror copies some.
+pub const MIRROR_DENOMINATOR_MAX: u32 = 1_000_000;
+/// Seconds for which browsers keep the answer to a preflight.
+pub const CORS_MAX_AGE_S: (u32, u32) = (1, 86_400);
+
 /// How many routes listeners, each with its hostnames, make with rules, each with its hostnames and the number of its
 /// matches: one for each listener, rule, pair of hostnames of which one is or covers the other, and match. No hostnames
 /// stand for every host, and no match for one that takes every path.

@@ -143,14 +143,21 @@ impl Check {
         let mut seen = BTreeSet::new();
         for (index, hostname) in hostnames.iter().enumerate() {
             let field = format!("{field}[{index}]");
-            if !is_hostname(hostname) {
-                let rule = "is not a hostname: use lower-case labels of a-z, 0-9 and - joined by dots, with or \
-                            without a leading \"*.\", and no port";
-                self.refuse(field, quoted(hostname), rule);
-            } else {
+            if self.hostname(&field, hostname) {
                 self.unique(&mut seen, hostname.as_str(), field, quoted(hostname));
             }
         }
+    }
+
+    /// A lower-case hostname, `*.` in front allowed.
+    pub(super) fn hostname(&mut self, field: &str, hostname: &str) -> bool {
+        let is_right = is_hostname(hostname);
+        if !is_right {
+            let rule = "is not a hostname: use lower-case labels of a-z, 0-9 and - joined by dots, with or \
+                        without a leading \"*.\", and no port";
+            self.refuse(field, quoted(hostname), rule);
+        }
+        is_right
     }
 
     /// A TCP port.

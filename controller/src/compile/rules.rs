@@ -1,7 +1,9 @@
 //! Rules: which requests, to which sets, for how long, and what is done again.
 
 use super::check::{Check, quoted};
+use super::filters::{self, filters};
 use super::limits;
+use super::matches::Matches;
 use super::policy;
 use std::collections::BTreeSet;
 use weir_crds::pool as spec;
@@ -51,7 +53,7 @@ pub(super) fn rules(spec: &LoadBalancerPoolSpec, check: &mut Check) -> Vec<push:
     let body_bytes_max = limits::body_bytes("spec.limits", spec.limits.as_ref(), check);
     let ip_rules = spec.ip_rules.as_ref().map(|own| policy::ip_rules("spec.ipRules", own, check));
     let rate_limits = policy::rate_limits("spec.rateLimits", "pool", &spec.rate_limits, check);
-    let mut compiled = Vec::new();
+    let (mut matches, mut compiled) = (Matches::default(), Vec::new());
     for (index, rule) in spec.rules.iter().enumerate() {
         let field = format!("spec.rules[{index}]");
         if let Some(name) = &rule.name {
@@ -61,7 +63,7 @@ pub(super) fn rules(spec: &LoadBalancerPoolSpec, check: &mut Check) -> Vec<push:
         let timeouts = timeouts.of_rule(&field, rule, check);
         compiled.push(push::Rule {
             hostnames: rule.hostnames.clone(),
-            paths: paths(&format!("{field}.matches"), rule, check),
+            paths: matches.of_rule(&format!("{field}.matches"), rule, check),
             backend_sets: weighted_sets(&format!("{field}.backendSets"), rule, &known, check),
             request_timeout_ms: timeouts.request.as_millis(),
             attempt_timeout_ms: timeouts.attempt.as_millis(),
@@ -95,9 +97,11 @@ pub(super) fn rules(spec: &LoadBalancerPoolSpec, check: &mut Check) -> Vec<push:
                 ),
                 None => rate_limits.clone(),
             },
+            filters: filters(&field, rule, &known, check),
         });
     }
     policy::check_keys(&compiled, check);
+    matches.check_patterns(check);
     compiled
 }
 
@@ -131,26 +135,18 @@ pub(super) fn check_routes(spec: &LoadBalancerPoolSpec, check: &mut Check) {
     }
 }
 
-fn paths(field: &str, rule: &spec::Rule, check: &mut Check) -> Vec<push::PathMatch> {
-    check.count(field, &rule.matches, (0, spec::MATCHES_MAX));
-    let mut compiled = Vec::new();
-    for (index, spec::RouteMatch { path }) in rule.matches.iter().enumerate() {
-        check.path(&format!("{field}[{index}].path.value"), &path.value);
-        let kind = match path.kind {
-            spec::PathMatchType::PathPrefix => push::PathMatchKind::Prefix,
-            spec::PathMatchType::Exact => push::PathMatchKind::Exact,
-        };
-        compiled.push(push::PathMatch { kind: kind.into(), value: path.value.clone() });
-    }
-    compiled
-}
-
 fn weighted_sets(
     field: &str,
     rule: &spec::Rule,
     known: &BTreeSet<&str>,
     check: &mut Check,
 ) -> Vec<push::WeightedSet> {
+    if filters::answer(rule) {
+        if !rule.backend_sets.is_empty() {
+            check.refuse(field, "", "is not for a rule whose filter answers: remove it, or the filter");
+        }
+        return Vec::new();
+    }
     check.count(field, &rule.backend_sets, (1, spec::RULE_BACKEND_SETS_MAX));
     if !rule.backend_sets.is_empty() && rule.backend_sets.iter().all(|set| set.weight == 0) {
         check.refuse(field, "", "has no weight above 0: give at least one set a weight");

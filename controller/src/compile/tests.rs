@@ -12,6 +12,7 @@ mod pods;
 mod policy;
 mod references;
 mod remotes;
+mod routing;
 mod rules;
 mod secured;
 mod slices;

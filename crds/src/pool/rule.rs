@@ -1,9 +1,9 @@
 //! Rules: which requests go to which backend sets, and how.
 
 use super::{
-    HOSTNAME_BYTES_MAX, HOSTNAME_PATTERN, HOSTNAMES_MAX, IpRules, MATCHES_MAX, NAME_BYTES_MAX, NAME_PATTERN,
-    PATH_BYTES_MAX, PATH_PATTERN, RATE_LIMITS_MAX, RULE_BACKEND_SETS_MAX, RateLimit, RequestLimits, Retry,
-    RuleTimeouts, SessionPersistence, WeightedBackendSet,
+    FILTERS_MAX, HOSTNAME_BYTES_MAX, HOSTNAME_PATTERN, HOSTNAMES_MAX, IpRules, MATCHES_MAX, NAME_BYTES_MAX,
+    NAME_PATTERN, RATE_LIMITS_MAX, RULE_BACKEND_SETS_MAX, RateLimit, RequestLimits, Retry, RouteMatch,
+    RuleFilter, RuleTimeouts, SessionPersistence, WeightedBackendSet,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -11,6 +11,25 @@ use serde::{Deserialize, Serialize};
 /// Requests that match go to these backend sets.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [
+    {
+        "rule": "has(self.backendSets) != (has(self.filters) && self.filters.exists(f, f.type == 'RequestRedirect' || f.type == 'DirectResponse'))",
+        "message": "a rule must have backendSets, or a filter RequestRedirect or DirectResponse that answers, and not both",
+        "reason": "FieldValueInvalid",
+    },
+    {
+        "rule": "!has(self.filters) || self.filters.all(f, f.type == 'RequestMirror' || self.filters.exists_one(g, g.type == f.type))",
+        "message": "a rule must not have two filters of one type, but for RequestMirror",
+        "reason": "FieldValueInvalid",
+        "fieldPath": ".filters",
+    },
+    {
+        "rule": "!has(self.filters) || self.filters.filter(f, f.type in ['RequestRedirect', 'URLRewrite', 'DirectResponse']).size() <= 1",
+        "message": "a rule must have at most one of the filters RequestRedirect, URLRewrite and DirectResponse",
+        "reason": "FieldValueInvalid",
+        "fieldPath": ".filters",
+    },
+]))]
 pub struct Rule {
     /// Name of the rule, for messages: a DNS label of 1 to 63 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -32,7 +51,14 @@ pub struct Rule {
     #[schemars(length(max = MATCHES_MAX), extend("x-kubernetes-list-type" = "atomic"))]
     pub matches: Vec<RouteMatch>,
 
-    /// Backend sets that share the rule's requests by weight: 1 to 8, at least one with a weight above 0.
+    /// What is done to its requests and their responses, at most 16.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = FILTERS_MAX), extend("x-kubernetes-list-type" = "atomic"))]
+    pub filters: Vec<RuleFilter>,
+
+    /// Backend sets that share the rule's requests by weight: 1 to 8, at least one with a weight above 0. Only where a filter
+    /// RequestRedirect or DirectResponse answers there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         length(min = 1, max = RULE_BACKEND_SETS_MAX),
         extend(
@@ -76,52 +102,4 @@ pub struct Rule {
         extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])
     )]
     pub rate_limits: Option<Vec<RateLimit>>,
-}
-
-/// One kind of request.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct RouteMatch {
-    /// The path of the request.
-    pub path: PathMatch,
-}
-
-/// Compares the path of a request, as the listener's paths makes it, byte by byte and without the query.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct PathMatch {
-    /// PathPrefix compares whole segments: /a matches /a and /a/b, not /ab. Exact compares the whole path.
-    #[serde(rename = "type", default)]
-    pub kind: PathMatchType,
-
-    /// Path to compare with, up to 1024 characters: starts with a slash; no empty, `.` or `..` segment, no `%2F`.
-    #[schemars(
-        length(min = 1, max = PATH_BYTES_MAX),
-        regex(pattern = PATH_PATTERN),
-        extend("x-kubernetes-validations" = [
-            {
-                "rule": "!self.contains('//')",
-                "message": "a path must not contain an empty segment (//)",
-            },
-            {
-                "rule": "!self.contains('/./') && !self.contains('/../') && !self.endsWith('/.') && !self.endsWith('/..')",
-                "message": "a path must not contain a segment . or ..",
-            },
-            {
-                "rule": "!self.contains('%2f') && !self.contains('%2F')",
-                "message": "a path must not contain an encoded slash (%2F)",
-            },
-        ])
-    )]
-    pub value: String,
-}
-
-/// How a path is compared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[schemars(inline)]
-#[allow(missing_docs, reason = "a doc comment on a variant would turn the schema's enum into oneOf")]
-pub enum PathMatchType {
-    #[default]
-    PathPrefix,
-    Exact,
 }

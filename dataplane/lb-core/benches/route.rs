@@ -6,9 +6,13 @@
 #![allow(clippy::disallowed_methods, reason = "a bench measures time")]
 #![allow(clippy::print_stdout, reason = "figures are what it is for")]
 
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use lb_core::balance::Rng;
-use lb_core::route::{PathMatch, Route, RouteParts};
+use lb_core::route::{
+    Conditions, FieldMatch, PathAlone, PathMatch, Request, Route, RouteMatch, RouteParts, ValueMatch,
+};
 use std::hint::black_box;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -22,7 +26,7 @@ fn main() {
         let mut parts = RouteParts::default();
         let host = |at: usize| format!("host-{at}.example.com");
         for at in 0..count {
-            parts.put(&pool(at), [(Some(&*host(at)), PathMatch::Prefix("/"), &route(at))]);
+            parts.put(&pool(at), [(Some(&*host(at)), &prefix("/"), &route(at))]);
         }
         let asked: Vec<_> = (0..count).map(|at| (host(at), "/orders/17".to_owned())).collect();
         println!("figure route.find.hosts.{count} {:.1} ns", find(&parts, &asked));
@@ -30,7 +34,7 @@ fn main() {
         let edit = |at: usize, parts: &mut RouteParts| {
             let (host, route) = (host(at), route(at));
             let begun = Instant::now();
-            parts.put(&pool(at), [(Some(&*host), PathMatch::Prefix("/"), &route)]);
+            parts.put(&pool(at), [(Some(&*host), &prefix("/"), &route)]);
             // As a snapshot does, so that the next edit has to copy what it changes.
             let table = parts.table().clone();
             (begun.elapsed().as_secs_f64() * 1e6, table)
@@ -47,11 +51,105 @@ fn main() {
 
         let mut parts = RouteParts::default();
         let path = |at: usize| format!("/area/{at}");
-        let routes: Vec<_> = (0..count).map(|at| (path(at), route(at))).collect();
-        let entries = routes.iter().map(|(path, route)| (Some("shop.org"), PathMatch::Prefix(path), route));
-        parts.put("ns/pool", entries);
+        let routes: Vec<_> = (0..count).map(|at| (prefix(&path(at)), route(at))).collect();
+        parts.put("ns/pool", routes.iter().map(|(path, route)| (Some("shop.org"), path, route)));
         let asked: Vec<_> = (0..count).map(|at| ("shop.org".to_owned(), path(at) + "/item")).collect();
         println!("figure route.find.paths.{count} {:.1} ns", find(&parts, &asked));
+        conditions(count);
+    }
+}
+
+/// Routes of one host and path that are told apart by a header, by a parameter, or by methods of a path each, and the time
+/// to find one. The request has some other headers too.
+fn conditions(count: usize) {
+    let exact = |name: &str, at: usize| FieldMatch { name: name.into(), value: ValueMatch::Exact(value(at)) };
+    let none = Conditions::default;
+    let by_header = |at| {
+        let FieldMatch { value, .. } = exact("", at);
+        let headers = vec![FieldMatch { name: TENANT, value }];
+        RouteMatch { path: path_of("/"), conditions: Some(Arc::new(Conditions { headers, ..none() })) }
+    };
+    let by_query = |at| {
+        let query = vec![exact("tenant", at)];
+        RouteMatch { path: path_of("/"), conditions: Some(Arc::new(Conditions { query, ..none() })) }
+    };
+    let by_method = |at: usize| {
+        let method = Some(if at.is_multiple_of(2) { Method::GET } else { Method::POST });
+        let conditions = Some(Arc::new(Conditions { method, ..none() }));
+        RouteMatch { path: path_of(&format!("/area/{}", at / 2)), conditions }
+    };
+    let kinds: [(&str, &dyn Fn(usize) -> RouteMatch); 3] =
+        [("headers", &by_header), ("query", &by_query), ("methods", &by_method)];
+    for (name, wanted) in kinds {
+        let routes: Vec<_> = (0..count).map(|at| (wanted(at), route(at))).collect();
+        let mut parts = RouteParts::default();
+        parts.put("ns/pool", routes.iter().map(|(wanted, route)| (Some("shop.org"), wanted, route)));
+        let asked: Vec<_> = (0..count).map(Asked::new).collect();
+        let time = median_of(|at| {
+            let asked = &asked[at % count];
+            black_box(parts.table().find("shop.org", &asked.path, asked)).is_some()
+        });
+        println!("figure route.find.{name}.{count} {time:.1} ns");
+    }
+}
+
+const TENANT: HeaderName = HeaderName::from_static("x-tenant");
+
+fn value(at: usize) -> Arc<str> {
+    format!("tenant-{at}").into()
+}
+
+fn path_of(path: &str) -> PathMatch {
+    PathMatch::Prefix(path.into())
+}
+
+fn prefix(path: &str) -> RouteMatch {
+    RouteMatch::by_path(path_of(path))
+}
+
+/// A request with everything that some route asks for.
+struct Asked {
+    method: Method,
+    path: String,
+    query: String,
+    headers: HeaderMap,
+}
+
+impl Asked {
+    fn new(at: usize) -> Self {
+        let mut headers = HeaderMap::new();
+        for name in ["user-agent", "accept", "accept-encoding", "accept-language", "cookie", "referer"] {
+            headers.insert(name, HeaderValue::from_static("something of a usual length, as they are"));
+        }
+        headers.insert(TENANT, HeaderValue::from_str(&value(at)).expect("text"));
+        Self {
+            method: if at.is_multiple_of(2) { Method::GET } else { Method::POST },
+            path: format!("/area/{}", at / 2),
+            query: format!("page=17&tenant=tenant-{at}"),
+            headers,
+        }
+    }
+}
+
+impl Request for Asked {
+    fn method(&self) -> &Method {
+        &self.method
+    }
+
+    fn headers(&self) -> &HeaderMap {
+        &self.headers
+    }
+
+    fn query(&self) -> Option<&str> {
+        Some(&self.query)
+    }
+
+    fn cookie(&self, _name: &str) -> Option<&[u8]> {
+        None
+    }
+
+    fn source(&self, _pool: &Arc<str>) -> IpAddr {
+        Ipv4Addr::LOCALHOST.into()
     }
 }
 
@@ -65,13 +163,21 @@ fn route(at: usize) -> Arc<Route> {
 
 /// Nanoseconds for each find.
 fn find(parts: &RouteParts, asked: &[(String, String)]) -> f64 {
+    let request = PathAlone::default();
+    median_of(|at| {
+        let (host, path) = &asked[at % asked.len()];
+        black_box(parts.table().find(host, path, &request)).is_some()
+    })
+}
+
+/// Nanoseconds for each of many, in no order.
+fn median_of(found: impl Fn(usize) -> bool) -> f64 {
     let mut random = Rng::new(1);
-    let order: Vec<_> = (0..FINDS).map(|_| random.below(asked.len())).collect();
+    let order: Vec<_> = (0..FINDS).map(|_| random.below(FINDS)).collect();
     let round = |_| {
         let begun = Instant::now();
         for &at in &order {
-            let (host, path) = &asked[at];
-            assert!(black_box(parts.table().find(host, path)).is_some());
+            assert!(found(at));
         }
         begun.elapsed().as_secs_f64() * 1e9 / FINDS as f64
     };

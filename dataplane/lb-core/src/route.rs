@@ -1,20 +1,30 @@
 //! Routes: host and path of a request to the backend sets that may answer it.
 //!
-//! Precedence is the Gateway API's: hosts as [`crate::host`] orders them; within a host an exact path before the longest
-//! prefix; then whoever was added first. A host whose routes do not match the path does not hide the routes of a less
-//! specific host.
+//! Precedence is the Gateway API's (HTTPRouteRule, matches): hosts as [`crate::host`] orders them; within a host an exact
+//! path, then expressions with the longest first, then the longest prefix; then what has a method, the most headers, the
+//! most query parameters; beyond the Gateway API the most cookies, and a source; then whoever was added first. What does
+//! not hold for a request hides nothing behind it: the next match is tried, a shorter prefix, a less specific host.
 
+mod choices;
+mod conditions;
+mod filters;
 mod parts;
+mod pattern;
+mod table;
 
+pub use conditions::{Conditions, FieldMatch, PathAlone, Request, ValueMatch, parameter};
+pub use filters::{
+    Answer, Cors, Filters, HeaderChanges, Listed, Mirror, Origin, PathChange, Redirect, Rewrite, Validation,
+};
 pub use parts::{Entry, RouteParts};
+pub use pattern::Pattern;
+pub use table::{Found, PathMatch, RouteMatch, RouteTable};
 
 use crate::addresses::IpRules;
 use crate::backend::BackendSet;
-use crate::host::HostMap;
 use crate::rate::Limiter;
 use crate::resilience::RetryPolicy;
 use crate::sessions::{SessionPolicy, SessionTable};
-use foldhash::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,7 +37,7 @@ pub struct Route {
     pub pool: Arc<str>,
     /// Position in the pool's `spec.rules`.
     pub rule: usize,
-    /// At least one; the share of each is its weight over the sum.
+    /// At least one, unless a filter answers; the share of each is its weight over the sum.
     pub sets: Vec<WeightedSet>,
     /// Sets that only fallbacks name, each once, of weight 0: what stands in for them in turn.
     pub fallbacks: Vec<WeightedSet>,
@@ -43,6 +53,8 @@ pub struct Route {
     pub ip_rules: Option<Arc<IpRules>>,
     /// How many there may be, asked in this order.
     pub limits: Vec<Arc<Limiter>>,
+    /// What is done to requests and responses; `None`: nothing.
+    pub filters: Option<Arc<Filters>>,
 }
 
 impl Route {
@@ -62,6 +74,7 @@ impl Route {
             body_bytes_max: None,
             ip_rules: None,
             limits: Vec::new(),
+            filters: None,
         }
     }
 
@@ -161,191 +174,5 @@ pub struct FallbackResponse {
     pub body: Arc<[u8]>,
 }
 
-/// How a path is matched. Paths are compared as they came, byte by byte.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum PathMatch<'a> {
-    /// The whole path.
-    Exact(&'a str),
-    /// Whole segments: `/a` matches `/a` and `/a/b`, not `/ab`. A trailing slash does not count.
-    Prefix(&'a str),
-}
-
-/// Every route of one listener. Clones share what neither of them changes.
-#[derive(Debug, Default, Clone)]
-pub struct RouteTable {
-    hosts: HostMap<Paths>,
-}
-
-/// Small, since a change of one host copies a few of its neighbours. A request goes to `others` only for a path that may
-/// be there: with many hosts that is a wait for memory.
-#[derive(Debug, Default, Clone)]
-struct Paths {
-    /// Of the prefix `/`: for most hosts the only one, found without a look at the path.
-    root: Option<Arc<Route>>,
-    others: Option<Arc<OtherPaths>>,
-    has_exact: bool,
-    /// Longest key of the prefixes, in bytes: what a long path of slashes may cost at most.
-    longest: usize,
-}
-
-#[derive(Debug, Default, Clone)]
-struct OtherPaths {
-    exact: HashMap<Box<str>, Arc<Route>>,
-    /// Keys have no trailing slash, and are not empty.
-    prefixes: HashMap<Box<str>, Arc<Route>>,
-}
-
-impl RouteTable {
-    /// Adds a route for one host (`None` for every host) and one path. Where the same host and path is there
-    /// already, the earlier one stays and `false` comes back.
-    pub fn insert(&mut self, hostname: Option<&str>, path: PathMatch<'_>, route: &Arc<Route>) -> bool {
-        self.hosts.ensure(hostname, Paths::default).insert(path, route)
-    }
-
-    /// The route for a request. `host` is lower case and without port; `path` is without query.
-    #[must_use]
-    pub fn find(&self, host: &str, path: &str) -> Option<&Arc<Route>> {
-        self.hosts.matching(host).find_map(|paths| paths.find(path))
-    }
-}
-
-impl Paths {
-    fn insert(&mut self, path: PathMatch<'_>, route: &Arc<Route>) -> bool {
-        let (map, key) = match path {
-            PathMatch::Exact(path) => {
-                self.has_exact = true;
-                (&mut Arc::make_mut(self.others.get_or_insert_default()).exact, path)
-            }
-            PathMatch::Prefix(path) => match path.trim_end_matches('/') {
-                "" => {
-                    let free = self.root.is_none();
-                    self.root.get_or_insert_with(|| Arc::clone(route));
-                    return free;
-                }
-                key => {
-                    self.longest = self.longest.max(key.len());
-                    (&mut Arc::make_mut(self.others.get_or_insert_default()).prefixes, key)
-                }
-            },
-        };
-        let free = !map.contains_key(key);
-        if free {
-            map.insert(key.into(), Arc::clone(route));
-        }
-        free
-    }
-
-    fn find(&self, path: &str) -> Option<&Arc<Route>> {
-        let bytes = path.as_bytes();
-        if let Some(others) = &self.others {
-            if self.has_exact
-                && let Some(route) = others.exact.get(path)
-            {
-                return Some(route);
-            }
-            // Candidates end where a segment ends: before a slash or at the end of the path.
-            let mut end = bytes.len().min(self.longest);
-            while end > 0 {
-                if bytes.get(end).is_none_or(|&next| next == b'/')
-                    && let Some(route) = path.get(..end).and_then(|prefix| others.prefixes.get(prefix))
-                {
-                    return Some(route);
-                }
-                end = bytes[..end].iter().rposition(|&b| b == b'/')?;
-            }
-        }
-        self.root.as_ref().filter(|_| bytes.first().is_none_or(|&first| first == b'/'))
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::backend::{Algorithm, Membership, SetPolicy};
-    use PathMatch::{Exact, Prefix};
-
-    fn table(routes: &[(Option<&str>, PathMatch<'_>)]) -> RouteTable {
-        let mut table = RouteTable::default();
-        for (rule, (host, path)) in routes.iter().enumerate() {
-            let id = rule as u64;
-            table.insert(*host, *path, &Arc::new(Route::new(id, "ns/pool".into(), rule, Vec::new())));
-        }
-        table
-    }
-
-    #[test]
-    fn the_most_specific_host_then_path_wins() {
-        let table = table(&[
-            (None, Prefix("/")),
-            (Some("*.example.com"), Prefix("/")),
-            (Some("*.deep.example.com"), Prefix("/")),
-            (Some("shop.example.com"), Prefix("/api")),
-            (Some("shop.example.com"), Prefix("/api/v2/")),
-            (Some("shop.example.com"), Exact("/api/v2/ping")),
-        ]);
-        let cases = [
-            ("other.org", "/x", Some(0)),
-            ("example.com", "/", Some(0)),
-            ("a.example.com", "/", Some(1)),
-            ("a.b.example.com", "/", Some(1)),
-            ("a.deep.example.com", "/", Some(2)),
-            ("shop.example.com", "/api", Some(3)),
-            ("shop.example.com", "/api/", Some(3)),
-            ("shop.example.com", "/api/v1", Some(3)),
-            ("shop.example.com", "/api/v2", Some(4)),
-            ("shop.example.com", "/api/v2/ping", Some(5)),
-            ("shop.example.com", "/api/v2/ping/", Some(4)),
-            ("shop.example.com", "/api/v2/pinger", Some(4)),
-            ("shop.example.com", "/apis", Some(1)),
-            ("", "/", Some(0)),
-            (".", "/", Some(0)),
-        ];
-        for (host, path, want) in cases {
-            assert_eq!(table.find(host, path).map(|r| r.rule), want, "{host}{path}");
-        }
-    }
-
-    #[test]
-    fn what_stands_in_for_a_set_is_found_for_those_that_stand_in_too() {
-        let set = |id: u64| {
-            let members = Arc::new(Membership::new(id, Vec::new()));
-            let policy = SetPolicy::new(Algorithm::RoundRobin);
-            Arc::new(BackendSet::new(id, format!("ns/pool/{id}").into(), policy, members))
-        };
-        let [first, second, third] = [1, 2, 3].map(set);
-        let with = |set: &Arc<BackendSet>, fallback: Option<&Arc<BackendSet>>| WeightedSet {
-            fallback: fallback.map(|set| Fallback::Set(Arc::clone(set))),
-            ..WeightedSet::new(Arc::clone(set), 0)
-        };
-        let mut route = Route::new(1, "ns/pool".into(), 0, vec![with(&first, Some(&second))]);
-        route.fallbacks = vec![with(&second, Some(&third)), with(&third, None)];
-        let after = |set: &BackendSet| match route.fallback_of(set) {
-            Some(Fallback::Set(next)) => Some(next.id),
-            _ => None,
-        };
-        assert_eq!([&first, &second, &third].map(|set| after(set)), [Some(2), Some(3), None]);
-        assert!(route.fallback_of(&set(4)).is_none(), "a set of another route");
-    }
-
-    #[test]
-    fn nothing_matches_nothing() {
-        assert!(table(&[]).find("a", "/").is_none());
-        assert!(table(&[(Some("b"), Prefix("/"))]).find("a", "/").is_none());
-        assert!(table(&[(None, Exact("/only"))]).find("a", "/").is_none());
-        assert!(table(&[(None, Prefix("/a"))]).find("a", "*").is_none());
-    }
-
-    #[test]
-    fn the_first_of_two_equal_matches_stays() {
-        let table = table(&[(None, Prefix("/a")), (None, Prefix("/a/"))]);
-        assert_eq!(table.find("h", "/a/b").map(|r| r.rule), Some(0));
-    }
-
-    #[test]
-    fn paths_that_are_not_ascii_or_all_slashes_are_matched_without_a_panic() {
-        let table = table(&[(None, Prefix("/ab")), (None, Prefix("/"))]);
-        for path in ["/\u{e9}\u{e9}\u{e9}", "/a\u{e9}", &"/".repeat(9000), ""] {
-            assert_eq!(table.find("h", path).map(|r| r.rule), Some(1), "{path}");
-        }
-    }
-}
+mod tests;

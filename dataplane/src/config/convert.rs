@@ -4,8 +4,10 @@
 //! proxy are of different versions, or because of what only the proxy can see. The answer is a Nack that names
 //! the field in the `LoadBalancerPool`.
 
+mod filters;
 mod front;
 mod limits;
+mod matches;
 mod policy;
 mod resilience;
 mod rules;
@@ -13,8 +15,9 @@ mod sessions;
 mod tls;
 mod traffic;
 
+pub(super) use filters::TargetSpec;
 pub(super) use resilience::FallbackSpec;
-pub(super) use rules::{PathSpec, RuleSpec};
+pub(super) use rules::RuleSpec;
 pub(super) use tls::Certificates;
 
 use crate::proxied::Proxies;
@@ -32,7 +35,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tls::Reader;
-use traffic::IpRulesRead;
 use weir_proto::limits::{ROUTES_PER_POOL_MAX, routes};
 use weir_proto::push;
 
@@ -139,9 +141,9 @@ pub(super) fn pool(
         listeners.push(listener);
     }
     let pool: Arc<str> = config.pool.as_str().into();
-    let mut ip_rules = IpRulesRead::default();
+    let mut shared = rules::Shared::default();
     let rules = config.rules.iter().enumerate();
-    let rules = rules.map(|(index, wire)| rules::rule(index, wire, &sets, &pool, &mut ip_rules));
+    let rules = rules.map(|(index, wire)| rules::rule(index, wire, &sets, &pool, &mut shared));
     let rules = rules.collect::<Result<Vec<_>, _>>()?;
     check_routes(&listeners, &rules)?;
     let fallbacks = resilience::fallbacks(&config.backend_sets, &sets)?;
@@ -151,7 +153,7 @@ pub(super) fn pool(
 /// Counted before any is made.
 fn check_routes(listeners: &[ListenerSpec], rules: &[RuleSpec]) -> Result<(), Rejection> {
     let listeners: Vec<_> = listeners.iter().map(|listener| listener.hostnames.as_slice()).collect();
-    let rules: Vec<_> = rules.iter().map(|rule| (rule.hostnames.as_slice(), rule.paths.len())).collect();
+    let rules: Vec<_> = rules.iter().map(|rule| (rule.hostnames.as_slice(), rule.matches.len())).collect();
     match routes(&listeners, &rules) {
         0..=ROUTES_PER_POOL_MAX => Ok(()),
         count => {

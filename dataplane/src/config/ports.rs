@@ -1,6 +1,6 @@
 //! What a port serves, kept by the pools that share it, so that a pool changes its part and no other is looked at.
 
-use super::convert::{ListenerProtocol, ListenerSpec, PathSpec, PoolSpec};
+use super::convert::{ListenerProtocol, ListenerSpec, PoolSpec};
 use super::{hosts, routes};
 use crate::proxied::Proxies;
 use crate::snapshot::{Clients, Front, Fronts, ListenerLimits};
@@ -9,7 +9,7 @@ use lb_core::addresses::ClientPolicy;
 use lb_core::backend::BackendSet;
 use lb_core::host::HostMap;
 use lb_core::path::PathPolicy;
-use lb_core::route::{Entry, PathMatch, Route, RouteParts, RouteTable};
+use lb_core::route::{Entry, Route, RouteParts, RouteTable};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -277,15 +277,7 @@ fn entries<'a>(
 ) -> impl Iterator<Item = Entry<'a>> {
     spec.rules.iter().zip(of_rules).flat_map(move |(rule, route)| {
         let hosts = hosts::common(&listener.hostnames, &rule.hostnames);
-        hosts.into_iter().flat_map(move |host| {
-            rule.paths.iter().map(move |path| {
-                let path = match path {
-                    PathSpec::Exact(path) => PathMatch::Exact(path),
-                    PathSpec::Prefix(path) => PathMatch::Prefix(path),
-                };
-                (host, path, route)
-            })
-        })
+        hosts.into_iter().flat_map(move |host| rule.matches.iter().map(move |wanted| (host, wanted, route)))
     })
 }
 

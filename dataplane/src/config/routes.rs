@@ -1,14 +1,18 @@
 //! A pool's routes, from its checked rules and its sets.
 
-use super::convert::{FallbackSpec, PoolSpec, RuleSpec};
+use super::convert::{FallbackSpec, PoolSpec, RuleSpec, TargetSpec};
 use crate::health::Ids;
 use lb_core::backend::BackendSet;
 use lb_core::rate::{LimitPolicy, Limiter};
-use lb_core::route::{Fallback, Route, Sessions, WeightedSet};
+use lb_core::resilience::RetryPolicy;
+use lb_core::route::{Answer, Fallback, Filters, Mirror, Route, Sessions, Timeouts, WeightedSet};
 use lb_core::sessions::{SessionPolicy, SessionSource, SessionTable};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
+
+/// Longest life of a mirrored request whose rule has no limit.
+const MIRROR_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Sessions of a pool that this proxy remembers, and what the table was made for.
 #[derive(Debug, Clone)]
@@ -118,8 +122,48 @@ impl Parts<'_> {
             body_bytes_max: rule.body_bytes_max,
             ip_rules: rule.ip_rules.clone(),
             limits: self.limits.of_rule(rule),
+            filters: self.filters(&pool, index, rule, spec),
             ..Route::new(self.ids.next(), pool, index, weighted.collect())
         }
+    }
+
+    fn filters(
+        &self,
+        pool: &Arc<str>,
+        index: usize,
+        rule: &RuleSpec,
+        spec: &PoolSpec,
+    ) -> Option<Arc<Filters>> {
+        let own = rule.filters.as_ref()?;
+        let mirrors = own.mirrors.iter().map(|mirror| {
+            let set = vec![self.weighted(&mirror.set, 1, spec)];
+            // A copy is tried once, and does not outlast what it is a copy of by much.
+            let route = Route {
+                timeouts: Timeouts {
+                    total: rule.timeouts.request.or(Some(MIRROR_TIMEOUT)),
+                    ..rule.timeouts.clone()
+                },
+                retry: RetryPolicy { retries_max: 0, hedge_after: None, ..rule.retry.clone() },
+                ..Route::new(self.ids.next(), Arc::clone(pool), index, set)
+            };
+            let (numerator, denominator) = (mirror.numerator, mirror.denominator);
+            Mirror { route: Arc::new(route), numerator, denominator }
+        });
+        let (answer, rewrite) = match own.target.clone() {
+            None => (None, None),
+            Some(TargetSpec::Rewrite(rewrite)) => (None, Some(rewrite)),
+            Some(TargetSpec::Redirect(redirect)) => (Some(Answer::Redirect(redirect)), None),
+            Some(TargetSpec::Response(response)) => (Some(Answer::Response(response)), None),
+        };
+        Some(Arc::new(Filters {
+            validation: own.validation.clone(),
+            cors: own.cors.clone(),
+            answer,
+            rewrite,
+            request_headers: own.request_headers.clone(),
+            mirrors: mirrors.collect(),
+            response_headers: own.response_headers.clone(),
+        }))
     }
 
     /// The sets that only fallbacks of this rule name, one by one through their own fallbacks.
@@ -152,6 +196,8 @@ impl Parts<'_> {
 
 /// Every set that these routes send to, also in place of another, each once.
 pub(super) fn sets_of<'a>(routes: impl Iterator<Item = &'a Arc<Route>>) -> Vec<Arc<BackendSet>> {
+    let mirrors = |route: &'a Arc<Route>| route.filters.iter().flat_map(|filters| &filters.mirrors);
+    let routes = routes.flat_map(|route| mirrors(route).map(|mirror| &mirror.route).chain([route]));
     let named = routes.flat_map(|route| route.sets.iter().chain(&route.fallbacks));
     once(named.map(|weighted| &weighted.set))
 }

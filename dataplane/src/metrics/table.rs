@@ -8,7 +8,7 @@ use lb_core::sessions::SessionTable;
 use std::time::UNIX_EPOCH;
 
 /// Every metric, in the order in which they are exposed.
-pub static METRICS: [Metric; 56] = [
+pub static METRICS: [Metric; 58] = [
     Metric {
         name: "http_request_duration_seconds",
         help: "Time from the end of a request's head to the end of its response",
@@ -177,6 +177,16 @@ pub static METRICS: [Metric; 56] = [
         name: "weir_hedges_total",
         help: "Second attempts beside a first one that took long",
         value: |scrape| scrape.counter(|c| &c.hedges),
+    },
+    Metric {
+        name: "weir_mirrors_total",
+        help: "Copies of requests that were sent to mirrors",
+        value: |scrape| scrape.counter(|c| &c.mirrors),
+    },
+    Metric {
+        name: "weir_mirrors_left_out_total",
+        help: "Copies that were not sent: the body was too large or broke off, or too many were under way",
+        value: |scrape| scrape.counter(|c| &c.mirrors_left_out),
     },
     Metric {
         name: "weir_circuits",

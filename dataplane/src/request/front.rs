@@ -1,13 +1,12 @@
 //! Clients that are to come by HTTPS: sent there, and told to stay.
 
-use super::{Done, skip_what_came, write};
+use super::answers::Ours;
 use crate::connection::{Peer, Scheme};
 use crate::failure::{Failure, REASON_HEADER};
 use crate::forwarding;
-use crate::message::{BodyLength, RequestBody, RequestHead, ResponseHead, ResponseSink};
+use crate::message::RequestHead;
 use crate::rates::Telling;
 use crate::snapshot::{HttpsRedirect, Listener};
-use crate::timer::Deadline;
 use bytes::Bytes;
 use http::header::LOCATION;
 use http::uri::Authority;
@@ -17,16 +16,14 @@ use std::sync::Arc;
 /// The port that is not written.
 const HTTPS_PORT: u16 = 443;
 
-/// Has the answer tell what the listener says of HTTPS for the request's host, brings the path into its one form, and answers
-/// where the client is to go elsewhere. What a trusted proxy in front took over HTTPS has come by it.
-pub(super) async fn meet(
+/// Has the answer tell what the listener says of HTTPS for the request's host, and brings the path into its one form. Where
+/// the client is to go elsewhere, what it is answered. What a trusted proxy in front took over HTTPS has come by it.
+pub(super) fn meet<S>(
     listener: &Listener,
     peer: &Peer,
     head: &mut RequestHead,
-    body: &mut impl RequestBody,
-    sink: &mut Telling<'_, impl ResponseSink>,
-    deadline: &Deadline,
-) -> Result<Option<Done>, Failure> {
+    sink: &mut Telling<'_, S>,
+) -> Result<Option<Ours>, Failure> {
     sink.front = listener.front(&head.host()).map(Arc::clone);
     head.settle_target(listener.limits.uri_bytes_max, listener.paths)?;
     let Some(front) = &sink.front else { return Ok(None) };
@@ -35,15 +32,9 @@ pub(super) async fn meet(
         return Ok(None);
     }
     let location = location(head, redirect)?;
-    skip_what_came(body).await;
-    if !body.has_ended() {
-        sink.close_after();
-    }
     let reason = HeaderValue::from_static("https_redirect");
     let headers = HeaderMap::from_iter([(LOCATION, location), (REASON_HEADER, reason)]);
-    let answer = ResponseHead { status: redirect.status, headers, body: BodyLength::Known(0) };
-    write(sink, answer, Bytes::new(), deadline).await?;
-    Ok(Some((redirect.status, None)))
+    Ok(Some(Ours { status: redirect.status, headers, body: Bytes::new() }))
 }
 
 /// The same host and path, over HTTPS.

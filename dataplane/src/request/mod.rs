@@ -3,15 +3,19 @@
 //! This is the one place that knows the stages and their order; no stage knows another. Here is the way of a request as a
 //! whole; [`attempt`] is what is done again where a backend fails.
 
+mod answers;
+mod asked;
 mod attempt;
 mod front;
 mod hedge;
 mod intake;
+mod mirror;
 mod waits;
 
 use crate::connection::Peer;
 use crate::course::Course;
-use crate::failure::{self, Asked, Failure};
+use crate::failure::{self, Failure};
+use crate::filters::Edited;
 use crate::forwarding;
 use crate::grpc;
 use crate::message::{Frame, RequestBody, RequestHead, ResponseHead, ResponseSink};
@@ -22,14 +26,15 @@ use crate::snapshot::{Listener, Protocol};
 use crate::timer::Deadline;
 use crate::wire::poll_once;
 use crate::worker::Worker;
+use asked::Asked;
 use attempt::Attempt;
 pub(crate) use attempt::{Tunnel, TunnelTo};
 use bytes::Bytes;
 use hedge::Hedge;
-use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::StatusCode;
 use intake::Intake;
-use lb_core::route::{FallbackResponse, Route};
+use lb_core::route::{Found, Route};
+use mirror::Mirrored;
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -65,7 +70,7 @@ pub(crate) async fn serve(
     deadline: &Deadline,
 ) -> Outcome {
     let began = Instant::now();
-    let sink = &mut Telling::new(sink);
+    let sink = &mut Edited::new(Telling::new(sink));
     let (status, outcome) = match forward(worker, peer, &mut head, body, sink, deadline).await {
         Ok((status, None)) => (status, Outcome::Answered),
         Ok((status, Some(tunnel))) => (status, Outcome::Upgraded(tunnel)),
@@ -78,7 +83,7 @@ pub(crate) async fn serve(
             if !body.has_ended() || failure == Failure::Misdirected {
                 sink.close_after();
             }
-            match answer(sink, failure, &Asked::new(&head.method, &head.headers), deadline).await {
+            match answer(sink, failure, &failure::Asked::new(&head.method, &head.headers), deadline).await {
                 Ok(()) => (failure.answer().0, Outcome::Answered),
                 Err(gone) => (gone.answer().0, Outcome::Aborted),
             }
@@ -105,7 +110,7 @@ async fn skip_what_came(body: &mut impl RequestBody) {
 pub(crate) async fn answer(
     sink: &mut impl ResponseSink,
     failure: Failure,
-    asked: &Asked,
+    asked: &failure::Asked,
     deadline: &Deadline,
 ) -> Result<(), Failure> {
     let (head, body) = failure.response(asked);
@@ -134,23 +139,45 @@ async fn forward(
     peer: &Peer,
     head: &mut RequestHead,
     body: &mut impl RequestBody,
-    sink: &mut Telling<'_, impl ResponseSink>,
+    sink: &mut Edited<Telling<'_, impl ResponseSink>>,
     deadline: &Deadline,
 ) -> Result<Done, Failure> {
     // 1. Configuration: one load, and everything below is of that version.
     let snapshot = worker.snapshot();
     let listener = snapshot.listeners.get(&peer.port).ok_or(Failure::NoRoute)?;
-    // 2. Route: host and path say which backend sets may answer, where the client came as it is to.
-    if let Some(done) = front::meet(listener, peer, head, body, sink, deadline).await? {
-        return Ok(done);
+    // 2. Route: host, path and what else is asked for say which backend sets may answer, where the client came as it is to.
+    if let Some(answer) = front::meet(listener, peer, head, &mut sink.sink)? {
+        return answer.send(body, sink, &head.method, deadline).await;
     }
-    let route = find_route(listener, peer, head)?;
+    let Found { route, prefix_bytes } = find_route(listener, peer, head)?;
+    if let Some(filters) = &route.filters {
+        sink.follow(filters, &head.headers);
+    }
     // 3. Policy: the backend learns who asks; the client's own claims end, and from here on it is whom trusted proxies name.
     let client = forwarding::describe_client(head, peer, listener.client_policy(&route.pool));
     let peer = client.as_ref().unwrap_or(peer);
     // 4. Guards: from where it comes, and how many came before.
-    worker.admit(route, head, peer, sink)?;
-    // 5. Session: what the request says of where it is at home. A backend does not see our cookie.
+    worker.admit(route, head, peer, &mut sink.sink)?;
+    // 5. Filters: what is not taken, what is answered here, and what the backend is asked in place of what came.
+    if let Some(filters) = &route.filters
+        && let Some(answer) = answers::filtered(filters, head, peer, prefix_bytes, sink)?
+    {
+        return answer.send(body, sink, &head.method, deadline).await;
+    }
+    let limits = intake::Limits::of(listener, route);
+    exchange(worker, route, (head, peer), (body, limits), sink, deadline).await
+}
+
+/// The stages of a request that goes to a backend.
+async fn exchange(
+    worker: &Worker,
+    route: &Arc<Route>,
+    (head, peer): (&mut RequestHead, &Peer),
+    (body, limits): (&mut impl RequestBody, intake::Limits),
+    sink: &mut impl ResponseSink,
+    deadline: &Deadline,
+) -> Result<Done, Failure> {
+    // 6. Session: what the request says of where it is at home. A backend does not see our cookie.
     let mut session = route.sessions.as_ref().map(|sessions| worker.session(sessions, head, peer));
     if let Some(session) = &mut session {
         session.recall().await;
@@ -158,7 +185,7 @@ async fn forward(
     let session = RefCell::new(session);
     let course = Course::new(deadline, &route.timeouts, grpc::timeout(&head.headers));
     let is_kept = Cell::new(true);
-    let mut body = Intake::new(body, worker, &course, head, intake::Limits::of(listener, route))?;
+    let mut body = Intake::new(body, worker, &course, head, limits)?;
     let mut body = Replay::new(forwarding::Disclaimed(&mut body), &course, &is_kept);
     let mut attempts = Attempts::new(&route.retry, head);
     let hedge_after = hedge::after(route, head, &attempts);
@@ -167,15 +194,16 @@ async fn forward(
         course.begin_sending();
         course.while_client(body.read_ahead()).await?;
     }
+    let mirrored = Mirrored::of(route.filters.as_deref(), worker, head, peer);
     loop {
         course.begin_wait();
-        // 6. Balance: the set by match, session or share, the backend by the set's algorithm, a free slot on it.
+        // 7. Balance: the set by match, session or share, the backend by the set's algorithm, a free slot on it.
         let waits = Waits { worker, course: &course };
         let target = match waits.place(route, (head, peer), &session, &attempts.tried, sink).await? {
             Placed::Backend(target) => target,
-            Placed::Response(response) => return say(sink, response, &head.method, &course).await,
+            Placed::Response(response) => return answers::say(sink, response, &head.method, &course).await,
         };
-        // 7. One attempt: a connection, the exchange over it, and what came of it.
+        // 8. One attempt: a connection, the exchange over it, and what came of it.
         course.begin_attempt();
         let attempt =
             Attempt { worker, course: &course, attempts: &attempts, is_kept: &is_kept, session: &session };
@@ -187,10 +215,13 @@ async fn forward(
             }
         };
         let (failed, target) = match ended {
-            Ok(done) => return Ok(done),
+            Ok(done) => {
+                mirrored.send(worker, head, peer, || body.copy());
+                return Ok(done);
+            }
             Err(failed) => *failed,
         };
-        // 8. Retry: what does no harm twice, while there is time, and budget for it.
+        // 9. Retry: what does no harm twice, while there is time, and budget for it.
         if course.is_over() {
             return Err(failed.failure);
         }
@@ -202,34 +233,13 @@ async fn forward(
 
 /// A connection proves what the policy of its SNI asks for: what another host asks for, a certificate say, nobody has
 /// proven on it (RFC 9110, section 7.4). Of that host's policy as it is now, so that what was lax once is not for ever.
-fn find_route<'l>(
-    listener: &'l Listener,
-    peer: &Peer,
-    head: &RequestHead,
-) -> Result<&'l Arc<Route>, Failure> {
+fn find_route<'l>(listener: &'l Listener, peer: &Peer, head: &RequestHead) -> Result<Found<'l>, Failure> {
     let host = head.host();
     if let (Protocol::Https(termination), Some(secured)) = (&listener.protocol, &peer.secured)
         && !termination.admits(secured.policy, &host)
     {
         return Err(Failure::Misdirected);
     }
-    listener.routes.find(&host, head.path()).ok_or(Failure::NoRoute)
-}
-
-/// Says what was configured in place of a backend's answer.
-async fn say(
-    sink: &mut impl ResponseSink,
-    response: &FallbackResponse,
-    method: &Method,
-    course: &Course<'_>,
-) -> Result<Done, Failure> {
-    let status = StatusCode::from_u16(response.status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
-    let kind = HeaderValue::from_str(&response.content_type);
-    let mut headers = HeaderMap::new();
-    headers.insert(failure::REASON_HEADER, HeaderValue::from_static("fallback"));
-    headers.extend(kind.ok().map(|kind| (CONTENT_TYPE, kind)));
-    let body = Bytes::copy_from_slice(&response.body);
-    let (head, body) = ResponseHead::of_ours(status, headers, body, method);
-    write(sink, head, body, course.deadline()).await?;
-    Ok((status, None))
+    let asked = Asked { head, peer, listener };
+    listener.routes.find(&host, head.path(), &asked).ok_or(Failure::NoRoute)
 }

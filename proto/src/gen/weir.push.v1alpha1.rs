@@ -799,7 +799,7 @@ pub struct Rule {
     /// Any of them; empty: every path.
     #[prost(message, repeated, tag = "2")]
     pub paths: ::prost::alloc::vec::Vec<PathMatch>,
-    /// At least one.
+    /// At least one, but where a filter answers.
     #[prost(message, repeated, tag = "3")]
     pub backend_sets: ::prost::alloc::vec::Vec<WeightedSet>,
     /// Until the response's head, from when the request last moved; 0 for none.
@@ -830,6 +830,140 @@ pub struct Rule {
     /// Asked in this order, at most 8, each name once.
     #[prost(message, repeated, tag = "71")]
     pub rate_limits: ::prost::alloc::vec::Vec<RateLimit>,
+    /// Unset: none.
+    #[prost(message, optional, tag = "100")]
+    pub filters: ::core::option::Option<Filters>,
+}
+/// Filters change requests and responses, or answer in a backend's place.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Filters {
+    #[prost(message, optional, tag = "1")]
+    pub request_headers: ::core::option::Option<HeaderChanges>,
+    #[prost(message, optional, tag = "2")]
+    pub response_headers: ::core::option::Option<HeaderChanges>,
+    #[prost(message, optional, tag = "6")]
+    pub cors: ::core::option::Option<Cors>,
+    #[prost(message, optional, tag = "7")]
+    pub validation: ::core::option::Option<Validation>,
+    /// At most 4.
+    #[prost(message, repeated, tag = "8")]
+    pub mirrors: ::prost::alloc::vec::Vec<Mirror>,
+    /// The rule needs no backend set where a redirect or a response answers.
+    #[prost(oneof = "filters::Target", tags = "3, 4, 5")]
+    pub target: ::core::option::Option<filters::Target>,
+}
+/// Nested message and enum types in `Filters`.
+pub mod filters {
+    /// The rule needs no backend set where a redirect or a response answers.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Target {
+        #[prost(message, tag = "3")]
+        Rewrite(super::Rewrite),
+        #[prost(message, tag = "4")]
+        Redirect(super::Redirect),
+        #[prost(message, tag = "5")]
+        Response(super::FallbackResponse),
+    }
+}
+/// HeaderChanges are made in this order; each at most 16, each name once in all.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HeaderChanges {
+    #[prost(message, repeated, tag = "1")]
+    pub set: ::prost::alloc::vec::Vec<HeaderField>,
+    #[prost(message, repeated, tag = "2")]
+    pub add: ::prost::alloc::vec::Vec<HeaderField>,
+    #[prost(string, repeated, tag = "3")]
+    pub remove: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// Rewrite changes what backends are asked.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Rewrite {
+    /// Empty: as it came.
+    #[prost(string, tag = "1")]
+    pub hostname: ::prost::alloc::string::String,
+    /// Unset: as it came.
+    #[prost(message, optional, tag = "2")]
+    pub path: ::core::option::Option<PathChange>,
+}
+/// Redirect sends clients elsewhere. What is empty is as the client asked it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Redirect {
+    /// "http" or "https".
+    #[prost(string, tag = "1")]
+    pub scheme: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub hostname: ::prost::alloc::string::String,
+    /// 0: that of the scheme where one is said, else that of the listener.
+    #[prost(uint32, tag = "3")]
+    pub port: u32,
+    #[prost(message, optional, tag = "4")]
+    pub path: ::core::option::Option<PathChange>,
+    /// 301, 302, 303, 307 or 308.
+    #[prost(uint32, tag = "5")]
+    pub status: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PathChange {
+    #[prost(oneof = "path_change::Change", tags = "1, 2")]
+    pub change: ::core::option::Option<path_change::Change>,
+}
+/// Nested message and enum types in `PathChange`.
+pub mod path_change {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Change {
+        /// In place of the whole path.
+        #[prost(string, tag = "1")]
+        Full(::prost::alloc::string::String),
+        /// In place of the prefix that matched; only where all matches of the rule are
+        /// prefixes.
+        #[prost(string, tag = "2")]
+        Prefix(::prost::alloc::string::String),
+    }
+}
+/// Cors answers preflights, and tells browsers which origins may read.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Cors {
+    /// "*", "<https://a.example",> "<https://*.example",> with or without a port; at most
+    /// 64. "*" stands for all.
+    #[prost(string, repeated, tag = "1")]
+    pub allow_origins: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// At most 16, "*" for all.
+    #[prost(string, repeated, tag = "2")]
+    pub allow_methods: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Lower case, at most 64, "*" for all.
+    #[prost(string, repeated, tag = "3")]
+    pub allow_headers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// At most 64, "*" for all.
+    #[prost(string, repeated, tag = "4")]
+    pub expose_headers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(bool, tag = "5")]
+    pub allow_credentials: bool,
+    /// 1 to 86,400 seconds.
+    #[prost(uint32, tag = "6")]
+    pub max_age_s: u32,
+}
+/// Validation says which requests the rule takes.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Validation {
+    /// At most 16; 405 for others. Empty: all.
+    #[prost(string, repeated, tag = "1")]
+    pub methods: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// "type/subtype" or "type/*", lower case, at most 16; 415 for bodies of others.
+    /// Empty: all.
+    #[prost(string, repeated, tag = "2")]
+    pub content_types: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// Mirror sends copies of requests to a set, and drops what it answers.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Mirror {
+    #[prost(string, tag = "1")]
+    pub set: ::prost::alloc::string::String,
+    /// Of so many requests, 1 to 1,000,000,
+    #[prost(uint32, tag = "2")]
+    pub denominator: u32,
+    /// so many are copied, at most `denominator`.
+    #[prost(uint32, tag = "3")]
+    pub numerator: u32,
 }
 /// IpRules says from where requests may come: the longest prefix decides, denied
 /// before allowed; what none covers may come where none is allowed.
@@ -980,13 +1114,54 @@ pub struct SealedCookie {
     #[prost(bool, tag = "7")]
     pub permanent: bool,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+/// PathMatch is one kind of request: by its path, and by what else it has.
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PathMatch {
     #[prost(enumeration = "PathMatchKind", tag = "1")]
     pub kind: i32,
-    /// Starts with "/".
+    /// Starts with "/"; an expression for whole paths where `kind` is REGEX.
     #[prost(string, tag = "2")]
     pub value: ::prost::alloc::string::String,
+    /// Unset: none.
+    #[prost(message, optional, tag = "100")]
+    pub conditions: ::core::option::Option<Conditions>,
+}
+/// Conditions all have to hold.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Conditions {
+    /// Empty: any.
+    #[prost(string, tag = "1")]
+    pub method: ::prost::alloc::string::String,
+    /// Names in lower case, each once, at most 16; any field of the name may do.
+    #[prost(message, repeated, tag = "2")]
+    pub headers: ::prost::alloc::vec::Vec<FieldMatch>,
+    /// Each name once, at most 16; the first parameter of the name counts.
+    #[prost(message, repeated, tag = "3")]
+    pub query: ::prost::alloc::vec::Vec<FieldMatch>,
+    /// The same for cookies.
+    #[prost(message, repeated, tag = "4")]
+    pub cookies: ::prost::alloc::vec::Vec<FieldMatch>,
+    /// The client's address is in one of them ("10.0.0.0/8"), at most 64. Empty: any.
+    #[prost(string, repeated, tag = "5")]
+    pub source_networks: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FieldMatch {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(oneof = "field_match::Value", tags = "2, 3")]
+    pub value: ::core::option::Option<field_match::Value>,
+}
+/// Nested message and enum types in `FieldMatch`.
+pub mod field_match {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Value {
+        #[prost(string, tag = "2")]
+        Exact(::prost::alloc::string::String),
+        /// An expression for the whole value.
+        #[prost(string, tag = "3")]
+        Regex(::prost::alloc::string::String),
+    }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct WeightedSet {
@@ -1773,6 +1948,9 @@ pub enum PathMatchKind {
     /// Whole segments: "/a" matches "/a" and "/a/b", not "/ab".
     Prefix = 1,
     Exact = 2,
+    /// As the regex crate of Rust reads it, without Unicode; in limits of
+    /// proto/src/limits.rs.
+    Regex = 3,
 }
 impl PathMatchKind {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -1784,6 +1962,7 @@ impl PathMatchKind {
             Self::Unspecified => "PATH_MATCH_KIND_UNSPECIFIED",
             Self::Prefix => "PATH_MATCH_KIND_PREFIX",
             Self::Exact => "PATH_MATCH_KIND_EXACT",
+            Self::Regex => "PATH_MATCH_KIND_REGEX",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1792,6 +1971,7 @@ impl PathMatchKind {
             "PATH_MATCH_KIND_UNSPECIFIED" => Some(Self::Unspecified),
             "PATH_MATCH_KIND_PREFIX" => Some(Self::Prefix),
             "PATH_MATCH_KIND_EXACT" => Some(Self::Exact),
+            "PATH_MATCH_KIND_REGEX" => Some(Self::Regex),
             _ => None,
         }
     }

@@ -22,6 +22,7 @@ mod proxied;
 mod quickstart;
 mod readiness;
 mod resilience;
+mod routing;
 mod secured_stream;
 mod separate_processes;
 mod sessions;

@@ -78,7 +78,11 @@ impl Pool {
                 ..Listener::default()
             }],
             rules: vec![Rule {
-                paths: vec![PathMatch { kind: PathMatchKind::Prefix.into(), value: self.path.clone() }],
+                paths: vec![PathMatch {
+                    kind: PathMatchKind::Prefix.into(),
+                    value: self.path.clone(),
+                    ..PathMatch::default()
+                }],
                 backend_sets: self.sets.keys().map(weighted).collect(),
                 ..Rule::default()
             }],

@@ -93,7 +93,12 @@ impl Proxy {
     /// Ids of the backends behind a path, as a request would find them.
     pub(crate) fn backends(&self, port: u16, path: &str) -> Option<Vec<String>> {
         let snapshot = self.current.load();
-        let route = snapshot.listeners.get(&port)?.routes.find("example.org", path)?;
+        let route = snapshot
+            .listeners
+            .get(&port)?
+            .routes
+            .find("example.org", path, &lb_core::route::PathAlone::default())?
+            .route;
         let members = route.sets[0].set.members();
         Some(members.eligible().map(|backend| backend.id.to_string()).collect())
     }
@@ -326,7 +331,11 @@ async fn live_counts_of_a_backend_outlive_a_change_of_configuration() {
     proxy.ready().await;
     let request = {
         let snapshot = proxy.current.load();
-        let route = snapshot.listeners[&port].routes.find("h", "/").expect("a route");
+        let route = snapshot.listeners[&port]
+            .routes
+            .find("h", "/", &lb_core::route::PathAlone::default())
+            .expect("a route")
+            .route;
         route.sets[0].set.members().backends()[0].live.enter()
     };
     pool.path = "/other".into();

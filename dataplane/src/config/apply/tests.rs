@@ -2,7 +2,7 @@ use super::*;
 use crate::listener::ListenerChange;
 use crate::tls::Termination;
 use crate::tls::tests::certificate;
-use lb_core::route::{Fallback, Route};
+use lb_core::route::{Fallback, PathAlone, Route};
 use std::net::TcpListener;
 use tokio::sync::mpsc;
 
@@ -39,7 +39,7 @@ impl Fixture {
 
     fn rule(&self, port: u16, host: &str, path: &str) -> Option<(String, usize)> {
         let snapshot = self.current.load();
-        let route = snapshot.listeners.get(&port)?.routes.find(host, path)?;
+        let route = snapshot.listeners.get(&port)?.routes.find(host, path, &PathAlone::default())?.route;
         Some((route.pool.to_string(), route.rule))
     }
 }
@@ -74,7 +74,11 @@ fn listener(port: u16, hostnames: &[&str], certificates: Vec<push::Certificate>)
 fn rule(hostnames: &[&str], path: &str) -> push::Rule {
     push::Rule {
         hostnames: hostnames.iter().map(|host| (*host).to_owned()).collect(),
-        paths: vec![push::PathMatch { kind: push::PathMatchKind::Prefix.into(), value: path.into() }],
+        paths: vec![push::PathMatch {
+            kind: push::PathMatchKind::Prefix.into(),
+            value: path.into(),
+            ..push::PathMatch::default()
+        }],
         backend_sets: vec![push::WeightedSet {
             set: "web".into(),
             weight: 1,
@@ -336,7 +340,9 @@ fn breaker(fallback: &str) -> Option<push::CircuitBreaker> {
 impl Fixture {
     fn route(&self, port: u16, path: &str) -> Arc<Route> {
         let snapshot = self.current.load();
-        Arc::clone(snapshot.listeners[&port].routes.find("h", path).expect("a route"))
+        Arc::clone(
+            snapshot.listeners[&port].routes.find("h", path, &PathAlone::default()).expect("a route").route,
+        )
     }
 
     fn set(&self, name: &str) -> Arc<BackendSet> {
@@ -483,10 +489,13 @@ fn an_edit_of_one_pool_makes_its_own_routes_again_and_the_rest_stays_where_it_is
     let now = fixture.current.load_full();
     let (then, listener) = (&before.listeners[&port], &now.listeners[&port]);
     for (at, host) in hosts.iter().enumerate() {
-        let (was, is) = (then.routes.find(host, "/x"), listener.routes.find(host, "/x"));
+        let find = |listener: &Listener, path| {
+            listener.routes.find(host, path, &PathAlone::default()).map(|found| Arc::clone(found.route))
+        };
+        let (was, is) = (find(then, "/x"), find(listener, "/x"));
         match (at, was, is) {
-            (7, Some(_), None) => assert!(listener.routes.find(host, "/edited/x").is_some()),
-            (_, Some(was), Some(is)) => assert!(Arc::ptr_eq(was, is), "{host}"),
+            (7, Some(_), None) => assert!(find(listener, "/edited/x").is_some()),
+            (_, Some(was), Some(is)) => assert!(Arc::ptr_eq(&was, &is), "{host}"),
             other => panic!("{other:?}"),
         }
     }

@@ -1,14 +1,14 @@
 //! Rules, from the wire: which requests, to which sets, and for how long.
 
+use super::filters::{FiltersSpec, filters};
+use super::matches::MatchesRead;
 use super::traffic::{self, IpRulesRead};
 use super::{Rejection, SetSpec, check_hostname, duration, header_text, sessions, token, within};
 use lb_core::addresses::IpRules;
-use lb_core::path::{self, DoubleSlashes, EncodedSlashes, PathPolicy};
 use lb_core::rate::LimitPolicy;
 use lb_core::resilience::{RETRIES_MAX, RetryPolicy};
-use lb_core::route::{SplitMatch, SplitSource, Timeouts};
+use lb_core::route::{RouteMatch, SplitMatch, SplitSource, Timeouts};
 use lb_core::sessions::SessionPolicy;
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,8 +27,8 @@ pub(in super::super) struct RuleSpec {
     /// Empty: every host of the listener.
     pub(in super::super) hostnames: Vec<String>,
     /// At least one.
-    pub(in super::super) paths: Vec<PathSpec>,
-    /// At least one.
+    pub(in super::super) matches: Vec<RouteMatch>,
+    /// At least one, unless a filter answers.
     pub(in super::super) sets: Vec<WeightedSpec>,
     pub(in super::super) timeouts: Timeouts,
     pub(in super::super) retry: RetryPolicy,
@@ -38,6 +38,8 @@ pub(in super::super) struct RuleSpec {
     pub(in super::super) ip_rules: Option<Arc<IpRules>>,
     /// At most [`lb_core::rate::LIMITS_MAX`].
     pub(in super::super) limits: Vec<LimitPolicy>,
+    /// `None`: nothing is done.
+    pub(in super::super) filters: Option<FiltersSpec>,
 }
 
 /// A set of a rule.
@@ -49,10 +51,11 @@ pub(in super::super) struct WeightedSpec {
     pub(in super::super) matches: Vec<SplitMatch>,
 }
 
-#[derive(Debug, Clone)]
-pub(in super::super) enum PathSpec {
-    Exact(String),
-    Prefix(String),
+/// What several rules of a pool share, each read once.
+#[derive(Debug, Default)]
+pub(super) struct Shared<'a> {
+    ip_rules: IpRulesRead<'a>,
+    matches: MatchesRead<'a>,
 }
 
 /// Checks a rule; its sets have to be among those of the pool.
@@ -61,19 +64,22 @@ pub(super) fn rule<'a>(
     wire: &'a push::Rule,
     sets: &BTreeMap<String, SetSpec>,
     pool: &Arc<str>,
-    ip_rules: &mut IpRulesRead<'a>,
+    shared: &mut Shared<'a>,
 ) -> Result<RuleSpec, Rejection> {
     let at = format!("spec.rules[{index}]");
     let field = |rest: &str| format!("{at}.{rest}");
     for hostname in &wire.hostnames {
         check_hostname(hostname).map_err(|reason| Rejection::new(field("hostnames"), reason))?;
     }
-    if wire.backend_sets.is_empty() {
+    let matches = shared.matches.read(&at, &wire.paths)?;
+    let read = |wire| filters(&at, wire, &matches, |name| sets.contains_key(name));
+    let filters = wire.filters.as_ref().map(read).transpose()?;
+    if wire.backend_sets.is_empty() && !filters.as_ref().is_some_and(FiltersSpec::answer) {
         return Err(Rejection::new(field("backendSets"), "the rule names no backend set: name at least one"));
     }
     Ok(RuleSpec {
         hostnames: wire.hostnames.clone(),
-        paths: paths(&at, &wire.paths)?,
+        matches,
         sets: weighted(&at, &wire.backend_sets, sets)?,
         timeouts: timeouts(wire),
         retry: match &wire.retry {
@@ -86,48 +92,12 @@ pub(super) fn rule<'a>(
         },
         body_bytes_max: (wire.request_body_bytes_max > 0).then_some(wire.request_body_bytes_max),
         ip_rules: match &wire.ip_rules {
-            Some(wire) => Some(ip_rules.read(&field("ipRules"), wire)?),
+            Some(wire) => Some(shared.ip_rules.read(&field("ipRules"), wire)?),
             None => None,
         },
         limits: traffic::limits(&field("rateLimits"), &wire.rate_limits)?,
+        filters,
     })
-}
-
-/// Without any, those of every path.
-fn paths(field: &str, wire: &[push::PathMatch]) -> Result<Vec<PathSpec>, Rejection> {
-    let mut paths = Vec::new();
-    for (nth, path) in wire.iter().enumerate() {
-        let at = || format!("{field}.matches[{nth}].path");
-        if !path.value.starts_with('/') {
-            let reason =
-                format!("path {:?} does not begin with a slash: write it as clients send it", path.value);
-            return Err(Rejection::new(at() + ".value", reason));
-        }
-        let value = in_one_form(&path.value);
-        paths.push(match path.kind() {
-            push::PathMatchKind::Prefix => PathSpec::Prefix(value),
-            push::PathMatchKind::Exact => PathSpec::Exact(value),
-            push::PathMatchKind::Unspecified => {
-                let reason =
-                    format!("path match {} is not known to this proxy: upgrade the proxies", path.kind);
-                return Err(Rejection::new(at() + ".type", reason));
-            }
-        });
-    }
-    if paths.is_empty() {
-        paths.push(PathSpec::Prefix("/".into()));
-    }
-    Ok(paths)
-}
-
-/// As paths of requests are written when they are compared with it. What no request can have stays as it is.
-fn in_one_form(path: &str) -> String {
-    let policy = PathPolicy {
-        double_slashes: DoubleSlashes::Keep,
-        encoded_slashes: EncodedSlashes::Keep,
-        ..PathPolicy::default()
-    };
-    path::normalize(path, policy).map_or_else(|_| path.to_owned(), Cow::into_owned)
 }
 
 fn weighted(

@@ -423,7 +423,11 @@ fn multiplied(listeners: u32, [rules, hosts, paths]: [usize; 3], more: usize) ->
         ..push::Listener::default()
     };
     let rule = |hostnames, paths| {
-        let path = push::PathMatch { kind: push::PathMatchKind::Exact.into(), value: "/".into() };
+        let path = push::PathMatch {
+            kind: push::PathMatchKind::Exact.into(),
+            value: "/".into(),
+            ..push::PathMatch::default()
+        };
         push::Rule { hostnames, paths: vec![path; paths], ..config.rules[0].clone() }
     };
     let hosts = (0..hosts).map(|nth| format!("{nth}.a.org")).collect();

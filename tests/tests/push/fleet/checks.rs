@@ -7,6 +7,7 @@ use super::proxy::Proxy;
 use super::simulation::Simulation;
 use super::streams::StreamState;
 use super::{BOUND, PROXIES, REMOVAL_BOUND, SECOND};
+use lb_core::route::PathAlone;
 use std::collections::BTreeMap;
 use weir_proto::push::SetDigest;
 
@@ -87,7 +88,9 @@ impl Simulation {
         let snapshot = self.proxies[index].current.load();
         for (name, gone_at) in &self.api.gone_at {
             let host = format!("{name}.example");
-            let is_served = snapshot.listeners.values().any(|port| port.routes.find(&host, "/web").is_some());
+            let request = PathAlone::default();
+            let mut ports = snapshot.listeners.values();
+            let is_served = ports.any(|port| port.routes.find(&host, "/web", &request).is_some());
             let is_due = self.time > works_since.max(*gone_at) + REMOVAL_BOUND;
             assert!(!is_served || !is_due, "proxy {index} serves {name}, which was deleted at {gone_at}");
         }
@@ -97,9 +100,10 @@ impl Simulation {
     fn check_core(&mut self, index: usize) {
         let proxy = &mut self.proxies[index];
         let snapshot = proxy.current.load_full();
-        let mut routes =
-            snapshot.listeners.values().filter_map(|port| port.routes.find("core.example", "/web"));
-        let has_backend = routes.any(|route| route.sets[0].set.members().eligible().len() > 0);
+        let request = PathAlone::default();
+        let ports = snapshot.listeners.values();
+        let mut routes = ports.filter_map(|port| port.routes.find("core.example", "/web", &request));
+        let has_backend = routes.any(|found| found.route.sets[0].set.members().eligible().len() > 0);
         assert!(has_backend || !proxy.has_core, "proxy {index} has emptied a set that never was empty");
         proxy.has_core = has_backend;
     }

@@ -2,7 +2,7 @@
 
 use lb_core::backend::BackendState;
 use lb_core::balance::{PickRequest, Picker, Rng};
-use lb_core::route::Route;
+use lb_core::route::{PathAlone, Route};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -139,7 +139,12 @@ impl Proxy {
     /// The route that a request takes.
     pub(super) fn route(&self, port: u16, host: &str, set: &str) -> Option<Arc<Route>> {
         let snapshot = self.current.load();
-        snapshot.listeners.get(&port)?.routes.find(host, &format!("/{set}")).cloned()
+        snapshot
+            .listeners
+            .get(&port)?
+            .routes
+            .find(host, &format!("/{set}"), &PathAlone::default())
+            .map(|found| Arc::clone(found.route))
     }
 
     /// Members of a route's set, with whether they are ready.
