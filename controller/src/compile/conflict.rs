@@ -5,13 +5,15 @@
 //! below it do not overlap: the exact host goes first, as among the rules of one pool. One port cannot speak two
 //! protocols, whatever the hosts.
 //!
+//! Hosts that do not overlap share a port, and what it says as a whole ([`PortSetting`]): the first pool that says it is heard.
+//!
 //! Pools that no proxy can serve both ([`DataPlane::may_share_a_proxy`]) have nothing to fight for.
 //!
 //! Claims are kept by class, port and host, so that a pool finds who is in its way, and for whom it makes way, at the
 //! cost of those alone.
 
-use super::pool::Claim;
-use super::{DataPlane, ObjectKey, Reason, Rejection};
+use super::pool::{Claim, PortSetting};
+use super::{DataPlane, ObjectKey, Reason, Rejection, Warning};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
@@ -39,6 +41,7 @@ struct Port {
     by_protocol: BTreeMap<Protocol, Claimants>,
     by_host: BTreeMap<String, Claimants>,
     of_every_host: Claimants,
+    by_setting: BTreeMap<PortSetting, Claimants>,
 }
 
 /// Who claims something, the first one first.
@@ -82,6 +85,9 @@ impl Claims {
                 Some(host) => put(port.by_host.entry(host.clone()).or_default()),
                 None => put(&mut port.of_every_host),
             }
+            for setting in &claim.settings {
+                put(port.by_setting.entry(*setting).or_default());
+            }
         }
     }
 
@@ -96,6 +102,9 @@ impl Claims {
                     port.of_every_host.remove(of.turn);
                 }
             }
+            for setting in &claim.settings {
+                take(&mut port.by_setting, setting, of.turn);
+            }
             if port.by_protocol.is_empty() {
                 ports.remove(&claim.port);
             }
@@ -103,6 +112,27 @@ impl Claims {
         if ports.is_empty() {
             self.by_class.remove(&of.data_plane.class);
         }
+    }
+
+    /// What the listeners of granted claims say in vain: another pool says it before, for all that share the port.
+    pub(super) fn overruled(&self, of: Claimant<'_>, claims: &[Claim]) -> Vec<Warning> {
+        let of_claim = |claim: &Claim| -> Vec<Warning> {
+            let Some(port) = self.port(of, claim) else { return Vec::new() };
+            let overruled = |setting: &PortSetting| {
+                let winner = first_before(port.by_setting.get(setting)?, of)?;
+                let rule = format!(
+                    "does not hold: pools share port {}, and what LoadBalancerPool {winner} says of it, which is older or has the smaller name, holds for all",
+                    claim.port
+                );
+                let field = format!("{}.{}", claim.listener, setting.field());
+                let pool = of.turn.pool.clone();
+                Some(Warning { pool, field, value: String::new(), rule, reason: Reason::Overruled })
+            };
+            claim.settings.iter().filter_map(overruled).collect()
+        };
+        // What a listener says is in each of its claims.
+        let overruled: BTreeSet<_> = claims.iter().flat_map(of_claim).collect();
+        overruled.into_iter().collect()
     }
 
     /// Adds the turns after this one for which it makes a difference whether these claims are granted to it.
@@ -116,6 +146,7 @@ impl Claims {
             let Some(port) = self.port(of, claim) else { continue };
             port.other_speakers(claim).for_each(&mut add);
             port.of_host(claim).into_iter().for_each(&mut add);
+            claim.settings.iter().filter_map(|setting| port.by_setting.get(setting)).for_each(&mut add);
         }
     }
 
@@ -125,11 +156,7 @@ impl Claims {
 
     fn conflict(&self, of: Claimant<'_>, claim: &Claim) -> Option<Rejection> {
         let port = self.port(of, claim)?;
-        let rival = |claimants: &Claimants| {
-            let mut before = claimants.range::<Turn, _>(..&**of.turn);
-            let rival = before.find(|(_, theirs)| theirs.may_share_a_proxy(of.data_plane));
-            rival.map(|(turn, _)| turn.pool.clone())
-        };
+        let rival = |claimants: &Claimants| first_before(claimants, of);
         let rejection = |field: String, value: String, rule: String| Rejection {
             pool: of.turn.pool.clone(),
             field,
@@ -169,6 +196,13 @@ impl Port {
             None => Some(&self.of_every_host),
         }
     }
+}
+
+/// The first of those whose turn is before, and which a proxy could serve too.
+fn first_before(claimants: &Claimants, of: Claimant<'_>) -> Option<ObjectKey> {
+    let mut before = claimants.range::<Turn, _>(..&**of.turn);
+    let rival = before.find(|(_, theirs)| theirs.may_share_a_proxy(of.data_plane));
+    rival.map(|(turn, _)| turn.pool.clone())
 }
 
 fn take<K: Ord>(of: &mut BTreeMap<K, Claimants>, key: &K, turn: &Arc<Turn>) {

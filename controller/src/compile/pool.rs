@@ -46,6 +46,40 @@ pub struct Claim {
     pub protocol: push::Protocol,
     /// `None` for every host.
     pub hostname: Option<String>,
+    /// What the listener says for all that share the port.
+    pub settings: Vec<PortSetting>,
+}
+
+/// What holds for a port as a whole: where pools share one, the first of them that says it is heard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PortSetting {
+    /// `limits`
+    Limits,
+    /// `paths`
+    Paths,
+    /// `proxyProtocol`
+    ProxyProtocol,
+}
+
+impl PortSetting {
+    /// The field of a listener.
+    #[must_use]
+    pub const fn field(self) -> &'static str {
+        match self {
+            Self::Limits => "limits",
+            Self::Paths => "paths",
+            Self::ProxyProtocol => "proxyProtocol",
+        }
+    }
+
+    fn all_of(listener: &spec::Listener) -> Vec<Self> {
+        let said = [
+            (Self::Limits, listener.limits.is_some()),
+            (Self::Paths, listener.paths.is_some()),
+            (Self::ProxyProtocol, listener.proxy_protocol.is_some()),
+        ];
+        said.into_iter().filter_map(|(setting, is_said)| is_said.then_some(setting)).collect()
+    }
 }
 
 /// Compiles a pool. `previous` is what it compiled to before: certificates are taken from there while their
@@ -176,6 +210,7 @@ fn claims_of(field: &str, listener: &spec::Listener, port: u16, rules: &[spec::R
         port,
         protocol: protocol(listener.protocol),
         hostname: hostname.map(ToOwned::to_owned),
+        settings: PortSetting::all_of(listener),
     };
     let hosts = &listener.hostnames;
     let mut claims: Vec<_> = hosts.iter().map(|host| claim(field, Some(host))).collect();

@@ -46,11 +46,13 @@ pub enum Reason {
     EndpointsUnread,
     /// Which endpoints another cluster has cannot be read.
     ClusterUnreachable,
+    /// Another pool says it for the port that they share.
+    Overruled,
 }
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Invalid,
         Self::Conflicted,
         Self::BackendNotFound,
@@ -62,6 +64,7 @@ impl Reason {
         Self::NameNotResolved,
         Self::EndpointsUnread,
         Self::ClusterUnreachable,
+        Self::Overruled,
     ];
 
     /// The reason as conditions spell it.
@@ -79,6 +82,7 @@ impl Reason {
             Self::NameNotResolved => "NameNotResolved",
             Self::EndpointsUnread => "EndpointsUnread",
             Self::ClusterUnreachable => "ClusterUnreachable",
+            Self::Overruled => "Overruled",
         }
     }
 }

@@ -121,7 +121,7 @@ fn has_equal_claims(before: Option<&CompiledPool>, now: Option<&CompiledPool>) -
             let asked = |pool: &CompiledPool| {
                 let claims = pool.claims().iter();
                 claims
-                    .map(|claim| (claim.port, claim.protocol, claim.hostname.clone()))
+                    .map(|claim| (claim.port, claim.protocol, claim.hostname.clone(), claim.settings.clone()))
                     .collect::<BTreeSet<_>>()
             };
             before.data_plane == now.data_plane && asked(before) == asked(now)

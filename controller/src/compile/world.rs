@@ -201,7 +201,7 @@ impl World {
             self.index.granted.check(Claimant { turn, data_plane: &plan.data_plane }, &plan.claims)?;
             Ok(CompiledPool::new(key, plan, objects, before))
         });
-        let (serving, rejections) = match granted {
+        let (mut serving, rejections) = match granted {
             Ok(compiled) => (Some(compiled), None),
             Err(rejections) => {
                 let kept = before.filter(|before| {
@@ -211,6 +211,12 @@ impl World {
                 (kept.map(|before| before.refreshed(key, objects)), Some(rejections))
             }
         };
+        if let Some(serving) = &mut serving {
+            let claimant = Claimant { turn, data_plane: &serving.data_plane };
+            let overruled = self.index.granted.overruled(claimant, &serving.claims);
+            serving.config_warnings.retain(|warning| warning.reason != Reason::Overruled);
+            serving.config_warnings.extend(overruled);
+        }
         let is_lacking = serving.as_ref().map_or(rejections.is_some(), |serving| serving.lacks_certificate);
         let is_denied = has_place && rejections.is_some();
         let awaited = plan

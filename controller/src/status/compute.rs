@@ -116,7 +116,7 @@ fn findings(verdict: &Verdict, fleet: &PoolSummary, health: &Health, now: Timest
         reason: reason::CERTIFICATE_EXPIRING,
         message: expiring.message.clone(),
     });
-    let passing = proxy_behind(fleet).or(unhealthy).or(ends);
+    let passing = proxy_behind(fleet).or(unhealthy).or(ends).or_else(|| overruled(verdict));
     let degraded = degraded(verdict, [&programmed, &refs, &endpoints], passing);
     [accepted(verdict), refs, endpoints, programmed, degraded, expiring]
 }
@@ -159,8 +159,20 @@ fn resolved_refs(verdict: &Verdict) -> Finding {
             RESOLVED_REFS,
             "Every Service and Secret that the pool names is there and usable".to_owned(),
         ),
-        Some(gravest) => Finding::fails(reason::UNRESOLVED[gravest], sentences(&verdict.warnings)),
+        Some(gravest) => {
+            let unresolved = verdict.warnings.iter().filter(|warning| rank(warning.reason).is_some());
+            Finding::fails(reason::UNRESOLVED[gravest], sentences(unresolved))
+        }
     }
+}
+
+/// What the pool says of a port that another one speaks for.
+fn overruled(verdict: &Verdict) -> Option<Finding> {
+    let mut overruled =
+        verdict.warnings.iter().filter(|warning| warning.reason == Reason::Overruled).peekable();
+    overruled.peek()?;
+    let message = sentences(overruled);
+    Some(Finding { status: "True", reason: Reason::Overruled.as_str(), message })
 }
 
 /// `endpoints` as the cluster says, `health` as the proxies say.
@@ -305,12 +317,12 @@ fn degraded(verdict: &Verdict, causes: [&Finding; 3], otherwise: Option<Finding>
 }
 
 /// `field: value rule`, without the pool, whose status this is.
-fn sentences(rejections: &[Rejection]) -> String {
+fn sentences<'a>(rejections: impl IntoIterator<Item = &'a Rejection>) -> String {
     let sentence = |Rejection { field, value, rule, .. }: &Rejection| {
         let said = if value.is_empty() { rule.clone() } else { format!("{value} {rule}") };
         if field.is_empty() { said } else { format!("{field}: {said}") }
     };
-    text::listed(rejections.iter().map(sentence), 0, LIST)
+    text::listed(rejections.into_iter().map(sentence), 0, LIST)
 }
 
 fn counts(health: &Health) -> EndpointStatus {

@@ -99,6 +99,7 @@ pub fn all() -> Vec<(&'static str, &'static str)> {
         (DEGRADED, BACKENDS_UNHEALTHY),
         (DEGRADED, PROXY_BEHIND),
         (DEGRADED, CERTIFICATE_EXPIRING),
+        (DEGRADED, Reason::Overruled.as_str()),
         (CERTIFICATE_EXPIRING, NONE_EXPIRING),
         (CERTIFICATE_EXPIRING, WITHIN_30_DAYS),
         (CERTIFICATE_EXPIRING, WITHIN_7_DAYS),

@@ -85,6 +85,8 @@ mod tests {
             address: [192, 0, 2, 1].into(),
             ip: HeaderValue::from_static("192.0.2.1"),
             limits: Arc::default(),
+            from_port: 0,
+            to: ([0, 0, 0, 0], 0).into(),
             secured: None,
         };
         let (status, headers) = redirect(&head(request), &peer, filter, 4);

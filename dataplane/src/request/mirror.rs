@@ -164,7 +164,7 @@ impl ResponseSink for Unread {
     fn close_after(&mut self) {}
 
     async fn gone(&mut self) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     fn has_begun(&self) -> bool {

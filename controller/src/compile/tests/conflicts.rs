@@ -63,6 +63,44 @@ fn the_older_then_the_smaller_name_gets_a_port_and_host() {
 }
 
 #[test]
+fn what_an_older_pool_says_of_a_port_holds_and_the_younger_one_is_told() {
+    const OLD: &str = "2026-01-01T00:00:00Z";
+    const NEW: &str = "2026-02-01T00:00:00Z";
+    let listener = |host: &str, rest: &str| {
+        format!("{{name: l, port: 80, protocol: HTTP, hostnames: [{host}, {host}.b]{rest}}}")
+    };
+    let limits = ", limits: {uriBytes: 2000}";
+    let all = ", limits: {}, paths: {}, proxyProtocol: {trustedCIDRs: [10.0.0.0/8]}";
+    let said = |fields: &[&str]| -> Vec<String> {
+        let said = |field: &&str| {
+            format!(
+                "default/b: spec.listeners[0].{field}: does not hold: pools share port 80, and what LoadBalancerPool \
+                 default/a says of it, which is older or has the smaller name, holds for all"
+            )
+        };
+        fields.iter().map(said).collect()
+    };
+    for (index, (of_a, of_b, expected)) in [
+        (limits, limits, said(&["limits"])),
+        (limits, "", said(&[])),
+        ("", limits, said(&[])),
+        (limits, ", paths: {}", said(&[])),
+        (all, all, said(&["limits", "paths", "proxyProtocol"])),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut objects = Objects::default();
+        for (name, created, rest) in [("a", OLD, of_a), ("b", NEW, of_b)] {
+            objects.pools.insert(key(name), Arc::new(claimant(name, created, &listener(name, rest))));
+        }
+        let world = world(&objects, None);
+        assert_eq!(world.rejections.len(), 0, "case {index}");
+        assert_eq!(world.warnings().map(ToString::to_string).collect::<Vec<_>>(), expected, "case {index}");
+    }
+}
+
+#[test]
 fn pools_that_no_proxy_serves_both_of_do_not_conflict() {
     let served = |data_plane: &str, listener: &str| -> LoadBalancerPool {
         yaml(&format!(

@@ -67,6 +67,11 @@ fn random_pool(random: &mut Random, key: &ObjectKey) -> Arc<LoadBalancerPool> {
             let references: Vec<_> = (0..=random.below(2)).map(|_| reference(random)).collect();
             listener["tls"] = json!({ "certificateRefs": references });
         }
+        for setting in ["limits", "paths"] {
+            if random.below(4) == 0 {
+                listener[setting] = json!({});
+            }
+        }
         listener
     };
     // Now and then one port twice, or one of 0, which is refused.

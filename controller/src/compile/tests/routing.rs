@@ -253,7 +253,7 @@ fn filters_that_cannot_stand_together_or_with_the_rule_are_refused() {
         let refused = compiled(&text).expect_err(&text);
         assert!(refused.iter().any(|refused| refused.contains(expected)), "{text}: {refused:?}");
     }
-    let five = vec!["{type: RequestMirror, requestMirror: {backendSet: web}}"; 5].join(", ");
+    let five = ["{type: RequestMirror, requestMirror: {backendSet: web}}"; 5].join(", ");
     let refused =
         compiled(&format!("{{filters: [{five}], backendSets: [{{name: web}}]}}")).expect_err("five");
     assert!(refused[0].contains("filters: 5 mirrors are too many: use at most 4"), "{refused:?}");
