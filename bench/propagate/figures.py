@@ -145,6 +145,15 @@ def start(options, start):
     yield f"figure {name}.bytes {start.bytes_each / 1e3:.0f} kB/proxy"
 
 
+def rotation(options, took, failed):
+    """Lines for a certificate that is renewed: milliseconds each time, and handshakes that failed."""
+    name = f"propagate.{world(options)}.certificate"
+    yield f"figure {name}.p50 {percentile(took, 50):.2f} ms"
+    yield f"figure {name}.p99 {percentile(took, 99):.2f} ms"
+    yield f"figure {name}.rotations {len(took)} rotations"
+    yield f"figure {name}.failed {failed} handshakes"
+
+
 def resume(options, away):
     """Lines for a controller that takes up what another one left."""
     name = f"propagate.{world(options)}.resume"

@@ -32,6 +32,7 @@ import fleet
 import network
 import objects
 import probe
+import rotation
 import selfcheck
 from machine import Refused, Running, listens
 from peers import bench_certificate
@@ -203,7 +204,9 @@ def measure(options, folder):
         running.append(weir)
         make(control, options)
         print(f"figure propagate.{figures.world(options)}.settled {settle(options):.1f} s", flush=True)
-        return measure_swaps(control, weir, running, options)[0]
+        rows = measure_swaps(control, weir, running, options)[0]
+        tell(figures.rotation(options, *rotation.measure(control, fleet.real_addresses(1)[0], folder)))
+        return rows
     except (Refused, OSError, http.client.HTTPException) as why:
         raise Refused(f"{type(why).__name__}: {why}\n{figures.last_words(folder)}") from why
     finally:

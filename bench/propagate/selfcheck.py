@@ -51,7 +51,7 @@ def swaps_are_read():
     lines = list(figures.lines({"": figures.Row([swap], cost), "edited": figures.Row([swap], cost)}, options))
     resumed = figures.Resume(seconds=0.5, cpu_seconds=1.0, bytes_each=2e6, changes=1000)
     many = SimpleNamespace(services=1000, endpoints=10, churn=50.0, proxies=100)
-    lines += [*figures.start(many, resumed), *figures.resume(many, resumed)]
+    lines += [*figures.start(many, resumed), *figures.resume(many, resumed), *figures.rotation(options, [2.0, 1.0], 0)]
     for line in lines:
         expect(re.fullmatch(r"figure [a-z0-9_.-]+ -?[0-9.]+ \S+", line), f"not a figure line: {line}")
     expect("figure propagate.1000x10-churn50.edited.p99 6.00 ms" in lines, f"a figure is missing: {lines}")

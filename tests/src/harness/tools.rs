@@ -8,6 +8,7 @@ use std::process::{Command, Output};
 /// When the tool is missing, with the Debian package that has it.
 pub fn run<const N: usize>(tool: &str, arguments: [&str; N]) -> Output {
     let package = match tool {
+        "chromium-headless-shell" => "chromium-headless-shell",
         "curl" => "curl",
         "h2load" | "nghttp" => "nghttp2-client",
         "ip" => "iproute2",

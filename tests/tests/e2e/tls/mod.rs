@@ -1,6 +1,7 @@
 //! TLS towards clients and towards backends.
 
 mod backends;
+mod browser;
 mod clients;
 mod front;
 mod handshakes;

@@ -9,15 +9,15 @@ use weir_tests::harness::ports;
 use weir_tests::harness::services::{Samples, Service};
 
 /// `weir run` with one HTTPS listener of one host with these Secrets, and more fields of its tls.
-struct Site {
+pub(super) struct Site {
     _folder: Folder,
     _weir: Service,
     _samples: Samples,
-    port: u16,
+    pub(super) port: u16,
 }
 
 impl Site {
-    fn new(secrets: &[(&str, String)], more: &str) -> Self {
+    pub(super) fn new(secrets: &[(&str, String)], more: &str) -> Self {
         let samples = Samples::start("behind", 1);
         let pool = PoolText::new("versions", ports::free(), &samples.equal());
         let names: Vec<_> = secrets.iter().map(|(name, _)| format!("{{ name: {name} }}")).collect();
