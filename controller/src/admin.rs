@@ -3,9 +3,11 @@
 //! Read only, with limits of its own. It shares the control runtime with everything else here: what it does is
 //! small, and nothing of it waits.
 
+mod compiled;
 mod overview;
 
-pub use overview::{Overview, POOLS, POOLS_LISTED_MAX, PROXIES};
+pub use compiled::PAGE_BYTES_ENOUGH;
+pub use overview::{COMPILED, Overview, POOLS, POOLS_LISTED_MAX, PROXIES};
 
 use crate::metrics::{self, Metrics};
 use crate::readiness::Readiness;
@@ -40,7 +42,8 @@ pub const CONNECTION_TIME_MAX: Duration = Duration::from_secs(300);
 /// Wait after the system could not give a socket.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-const PATHS: [&str; 5] = ["/livez", "/readyz", "/metrics", Overview::PATHS[0], Overview::PATHS[1]];
+const PATHS: [&str; 6] =
+    ["/livez", "/readyz", "/metrics", Overview::PATHS[0], Overview::PATHS[1], Overview::PATHS[2]];
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";

@@ -10,10 +10,11 @@ pub use pages::{Page, Pages};
 use crate::config::shares::Exchange;
 use crate::config::{Applier, PoolStatus, Status, written};
 use crate::counters::Counters;
+use crate::explain::{Kept, Question, explain};
 use crate::health::{Counts, Finding, View};
 use crate::metrics::{self, Metrics};
 use crate::readiness::{Phase, Readiness};
-use crate::sessions::Store;
+use crate::sessions::Keeping;
 use crate::snapshot::{Current, Protocol};
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue};
@@ -29,7 +30,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::future::Future;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -52,7 +53,10 @@ pub const CONNECTION_TIME_MAX: Duration = Duration::from_secs(300);
 /// Wait after the system could not give a socket.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-const PATHS: [&str; 5] = ["/livez", "/readyz", "/metrics", "/api/v1/backends", "/api/v1/config"];
+const PATHS: [&str; 6] = ["/livez", "/readyz", "/metrics", "/api/v1/backends", "/api/v1/config", EXPLAIN];
+
+/// Path of [`explain`], for the question that its query asks.
+pub const EXPLAIN: &str = "/api/v1/explain";
 
 /// What the administration interface shows.
 #[derive(Debug)]
@@ -62,6 +66,7 @@ pub struct AdminState {
     status: Arc<Status>,
     health: View,
     metrics: Metrics,
+    keeping: Arc<Keeping>,
     pages: Option<Pages>,
 }
 
@@ -74,8 +79,8 @@ pub struct Seen {
     pub health: Arc<Counts>,
     /// What is known of each backend.
     pub view: View,
-    /// The store of sessions, if there is one.
-    pub store: Option<Store>,
+    /// What sessions are kept with.
+    pub keeping: Arc<Keeping>,
     /// How shares of limits stand.
     pub shares: Arc<Exchange>,
 }
@@ -85,17 +90,17 @@ impl AdminState {
     #[must_use]
     pub fn new(current: Current, seen: Seen, readiness: Arc<Readiness>, applier: &Applier) -> Self {
         let status = applier.status();
-        let Seen { workers, health, view, store, shares } = seen;
+        let Seen { workers, health, view, keeping, shares } = seen;
         let metrics = Metrics::new(
             Arc::clone(&current),
             workers,
             health,
-            store,
+            keeping.store.clone(),
             shares,
             Arc::clone(&status),
             Arc::clone(&readiness),
         );
-        Self { current, readiness, status, health: view, metrics, pages: None }
+        Self { current, readiness, status, health: view, metrics, keeping, pages: None }
     }
 
     /// With pages of another part of the process.
@@ -187,8 +192,23 @@ async fn respond<B: hyper::body::Body>(state: &AdminState, request: &Request<B>)
         "/api/v1/backends" => {
             json_body(StatusCode::OK, &backends(&state.status, &state.health.findings().await))
         }
+        EXPLAIN => explained(state, request.uri().query().unwrap_or_default()),
         _ => json_body(StatusCode::OK, &config(state)),
     }
+}
+
+/// What would become of a request now. Nothing of the question is logged.
+fn explained(state: &AdminState, query: &str) -> Response<Full<Bytes>> {
+    let question = match Question::from_query(query) {
+        Ok(question) => question,
+        Err(error) => return failure(StatusCode::BAD_REQUEST, &error.to_string()),
+    };
+    let kept = Kept {
+        keeping: &state.keeping,
+        of_day: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
+        since_start: state.status.since_start(),
+    };
+    json_body(StatusCode::OK, &json!(explain(&state.current.load(), &question, Some(kept))))
 }
 
 fn readyz(phase: Phase, restored_from: Option<SystemTime>) -> Response<Full<Bytes>> {
@@ -350,6 +370,7 @@ fn response(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> R
 mod tests {
     use super::*;
     use crate::listener::Sockets;
+    use crate::sessions::Sealer;
     use http_body_util::{BodyExt as _, Empty};
 
     fn state() -> AdminState {
@@ -360,7 +381,10 @@ mod tests {
             workers: vec![Arc::default()],
             health: Arc::default(),
             view: View::new().0,
-            store: None,
+            keeping: Arc::new(Keeping {
+                sealer: Arc::new(Sealer::new().expect("the system gives randomness")),
+                store: None,
+            }),
             shares: Exchange::new().0,
         };
         AdminState::new(current, seen, Arc::default(), &applier)
@@ -410,6 +434,22 @@ mod tests {
         let response = now(respond(&state(), &request));
         assert_eq!(response.status(), StatusCode::PAYLOAD_TOO_LARGE);
         assert_eq!(response.headers()[CONNECTION], "close");
+    }
+
+    #[test]
+    fn a_question_is_answered_and_a_bad_one_refused_with_what_is_wrong() {
+        let asked = |query: &str| {
+            let (status, body) = ask(&state(), Method::GET, &format!("{EXPLAIN}?{query}"));
+            (status, serde_json::from_str::<Value>(&body).expect("JSON"))
+        };
+        let (status, told) = asked("url=http://shop.example/a&header=x-a:%201");
+        assert_eq!((status, &told["answered"]), (StatusCode::OK, &json!(false)));
+        assert_eq!(told["request"]["headers"], json!(["x-a"]));
+        let detail = told["answer"]["detail"].as_str().expect("text");
+        assert!(detail.ends_with("no pool listens anywhere"), "{detail}");
+        let (status, said) = asked("url=shop.example");
+        assert_eq!(status, StatusCode::BAD_REQUEST);
+        assert!(said["error"].as_str().is_some_and(|said| said.contains("http://")), "{said}");
     }
 
     #[test]

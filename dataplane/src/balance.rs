@@ -204,16 +204,7 @@ impl Turns {
     }
 
     fn set_for<'a>(&self, route: &'a Arc<Route>, ask: &Ask<'_>) -> Option<&'a WeightedSet> {
-        let asked_for = |set: &&WeightedSet| set.matches.iter().any(|wanted| is_match(wanted, ask.head));
-        if let Some(set) = route.sets.iter().find(asked_for) {
-            return Some(set);
-        }
-        let home = |choice: &Choice| {
-            let of_choice = |set: &&WeightedSet| set.set.tag == choice.set;
-            let set = route.sets.iter().find(of_choice)?;
-            at_home(&set.set.members(), choice, ask.tried).is_some().then_some(set)
-        };
-        ask.choices.iter().find_map(home).or_else(|| self.split(route))
+        decided_set(route, ask).map(|(set, _)| set).or_else(|| self.split(route))
     }
 
     fn split<'a>(&self, route: &'a Arc<Route>) -> Option<&'a WeightedSet> {
@@ -240,12 +231,7 @@ impl Turns {
             self.has_uncounted.set(true);
         }
         let limit = set.policy.requests_max;
-        let of_set = ask.choices.iter().filter(|choice| choice.set == set.tag);
-        let home = of_set.filter_map(|choice| at_home(members, choice, ask.tried)).next().or_else(|| {
-            let first = ask.session_key.filter(|_| ask.tried.is_empty());
-            first.and_then(|key| lb_core::sessions::rendezvous(key, members))
-        });
-        if let Some(backend) = home {
+        if let Some((backend, _)) = home(set, members, ask) {
             return match backend.live.try_enter(limit) {
                 Some(in_flight) => Found::Backend(backend, in_flight),
                 None => Found::HomeFull,
@@ -313,6 +299,45 @@ enum Found<'m> {
     None,
 }
 
+/// What of a request decides for a set, or for a backend in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Decided {
+    /// It has what the set's `matches` ask for.
+    Match,
+    /// Its session is at home there.
+    Session,
+    /// Its session begins, and does so there on every proxy.
+    SessionStart,
+}
+
+/// The set that the request itself says; `None` where the weights do.
+pub(crate) fn decided_set<'a>(route: &'a Route, ask: &Ask<'_>) -> Option<(&'a WeightedSet, Decided)> {
+    let asked_for = |set: &&WeightedSet| set.matches.iter().any(|wanted| is_match(wanted, ask.head));
+    if let Some(set) = route.sets.iter().find(asked_for) {
+        return Some((set, Decided::Match));
+    }
+    let home = |choice: &Choice| {
+        let of_choice = |set: &&WeightedSet| set.set.tag == choice.set;
+        let set = route.sets.iter().find(of_choice)?;
+        at_home(&set.set.members(), choice, ask.tried).is_some().then_some(set)
+    };
+    ask.choices.iter().find_map(home).map(|set| (set, Decided::Session))
+}
+
+/// The backend of the request's session in a set, or the one on which it begins; `None` where it has none.
+pub(crate) fn home<'m>(
+    set: &BackendSet,
+    members: &'m Membership,
+    ask: &Ask<'_>,
+) -> Option<(&'m Backend, Decided)> {
+    let of_set = ask.choices.iter().filter(|choice| choice.set == set.tag);
+    let known = of_set.filter_map(|choice| at_home(members, choice, ask.tried)).next();
+    known.map(|backend| (backend, Decided::Session)).or_else(|| {
+        let key = ask.session_key.filter(|_| ask.tried.is_empty())?;
+        lb_core::sessions::rendezvous(key, members).map(|backend| (backend, Decided::SessionStart))
+    })
+}
+
 /// The backend of a session, while it takes requests that it has already. One that drains or has no weight does.
 fn at_home<'m>(members: &'m Membership, choice: &Choice, tried: &[Arc<Live>]) -> Option<&'m Backend> {
     let backend = members.tagged(choice.backend)?;
@@ -321,7 +346,7 @@ fn at_home<'m>(members: &'m Membership, choice: &Choice, tried: &[Arc<Live>]) ->
     (is_well && !is_tried).then_some(backend)
 }
 
-fn is_match(wanted: &SplitMatch, head: &RequestHead) -> bool {
+pub(crate) fn is_match(wanted: &SplitMatch, head: &RequestHead) -> bool {
     let is = |found: &[u8]| wanted.value.as_ref().is_none_or(|value| value.as_bytes() == found);
     match &wanted.source {
         SplitSource::Header(name) => head.headers.get_all(&**name).iter().any(|value| is(value.as_bytes())),

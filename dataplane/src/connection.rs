@@ -66,7 +66,7 @@ pub(crate) struct Peer {
 
 impl Peer {
     /// The connection that a client came by.
-    fn new(port: u16, scheme: Scheme, ends: Ends, limits: Arc<ListenerLimits>) -> Self {
+    pub(crate) fn new(port: u16, scheme: Scheme, ends: Ends, limits: Arc<ListenerLimits>) -> Self {
         let address = ends.from.ip();
         let ip = HeaderValue::try_from(address.to_string()).expect("an address is ASCII");
         Self { port, scheme, address, from_port: ends.from.port(), to: ends.to, ip, limits, secured: None }

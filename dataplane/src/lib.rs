@@ -50,6 +50,7 @@ pub mod tls;
 
 pub mod admin;
 pub mod counters;
+pub mod explain;
 pub mod health;
 pub mod metrics;
 pub mod readiness;

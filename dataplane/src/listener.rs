@@ -7,7 +7,7 @@
 use socket2::{Domain, Protocol, Socket, Type};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
@@ -60,13 +60,35 @@ pub struct Sockets {
     open: BTreeSet<u16>,
     /// What another process listened on, by port, until a configuration wants it.
     inherited: BTreeMap<u16, Vec<TcpListener>>,
+    binding: Binding,
+}
+
+/// Whether ports are bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Binding {
+    Real,
+    /// For whoever only wants to know what would be served.
+    Pretended,
 }
 
 impl Sockets {
     /// No sockets yet. They will be bound on `address`, one for each worker.
     #[must_use]
     pub fn new(address: IpAddr, workers: Vec<mpsc::UnboundedSender<ListenerChange>>) -> Self {
-        Self { address, workers, bound: BTreeMap::new(), open: BTreeSet::new(), inherited: BTreeMap::new() }
+        Self {
+            address,
+            workers,
+            bound: BTreeMap::new(),
+            open: BTreeSet::new(),
+            inherited: BTreeMap::new(),
+            binding: Binding::Real,
+        }
+    }
+
+    /// Ports that count as bound, and are not: nobody is served on them.
+    #[must_use]
+    pub fn pretended() -> Self {
+        Self { binding: Binding::Pretended, ..Self::new(Ipv4Addr::UNSPECIFIED.into(), Vec::new()) }
     }
 
     /// Listens on these sockets, in place of binding their addresses, once a configuration wants their ports. Those of
@@ -92,7 +114,7 @@ impl Sockets {
     /// # Errors
     /// [`BindError`] when the port is taken or not permitted; nothing stays bound then.
     pub fn bind(&mut self, port: u16) -> Result<(), BindError> {
-        if self.open.contains(&port) || self.bound.contains_key(&port) {
+        if self.open.contains(&port) || self.bound.contains_key(&port) || self.binding == Binding::Pretended {
             return Ok(());
         }
         let address = SocketAddr::new(self.address, port);

@@ -217,7 +217,7 @@ async fn start(
     let (to_health, judged) = mpsc::channel(outcomes::BATCHES_MAX);
     let sealer = Arc::new(Sealer::new()?);
     let (store, storing) = options.session_store.clone().map(Store::open).unzip();
-    let keeping = Arc::new(Keeping { sealer: Arc::clone(&sealer), store: store.clone() });
+    let keeping = Arc::new(Keeping { sealer: Arc::clone(&sealer), store });
     let outcomes = || (Outcomes::new(started, to_health.clone()), Arc::clone(&keeping));
     let workers = start_workers(options, &current, outcomes)?;
     drop(to_health);
@@ -240,8 +240,13 @@ async fn start(
     let caretaker = Caretaker::new(applier.surroundings(Arc::clone(&counts)));
     let (view, questions) = View::new();
     let (shares, words) = shares::Exchange::new();
-    let seen =
-        Seen { workers: workers.counters.clone(), health: counts, view, store, shares: Arc::clone(&shares) };
+    let seen = Seen {
+        workers: workers.counters.clone(),
+        health: counts,
+        view,
+        keeping,
+        shares: Arc::clone(&shares),
+    };
     let shown = AdminState::new(Arc::clone(&current), seen, Arc::clone(&readiness), &applier)
         .with_pages(options.pages.clone());
     let caretaking = tokio::spawn(caretaker.run(judged, questions, heard));

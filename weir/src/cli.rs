@@ -1,6 +1,6 @@
 //! The command line.
 
-use crate::{demo_backend, run, status, validate};
+use crate::{demo_backend, explain, run, status, validate};
 use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 use std::io;
@@ -21,6 +21,8 @@ pub enum Command {
     Run(run::Args),
     /// Say what became of pools: in a cluster, at controllers, or in `weir run`
     Status(status::Args),
+    /// Say where a request goes and why: by manifests, at a controller, or at a proxy
+    Explain(explain::Args),
     /// Say what is wrong with manifests
     Validate(validate::Args),
     /// Sample backends that answer everything with what arrived

@@ -9,6 +9,8 @@ pub mod demo_backend;
 pub mod dialing;
 pub mod duration;
 pub mod exit;
+pub mod explain;
+mod fetch;
 pub mod findings;
 pub mod follower;
 pub mod keys;

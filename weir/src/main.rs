@@ -4,7 +4,7 @@ use clap::Parser as _;
 use std::process::ExitCode;
 use weir::cli::{self, Cli, Command};
 use weir::exit::{self, Failure};
-use weir::{demo_backend, logging, run, status, validate};
+use weir::{demo_backend, explain, logging, run, status, validate};
 
 // As in `weir-proxy`: what is measured there holds here.
 #[global_allocator]
@@ -18,6 +18,7 @@ fn dispatch(command: Command) -> Result<ExitCode, Failure> {
     match command {
         Command::Run(args) => run::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Explain(args) => explain::run(&args),
         Command::Validate(args) => {
             Ok(ExitCode::from(if validate::run(&args)? { exit::GOOD } else { exit::FAILED }))
         }

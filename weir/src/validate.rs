@@ -63,7 +63,11 @@ pub fn run(args: &Args) -> Result<bool, Failure> {
     Ok(verdict.problems.is_empty() && (verdict.warnings.is_empty() || !args.strict))
 }
 
-fn judge(paths: &[PathBuf]) -> Result<Verdict, Failure> {
+/// What these folders and files hold, with what `weir run` would supply. `-` is standard input.
+///
+/// # Errors
+/// [`Failure::Usage`] where there is nothing at a path, [`Failure::Failed`] when input is closed.
+pub(crate) fn load(paths: &[PathBuf]) -> Result<Loaded, Failure> {
     let mut loaded = Loaded::default();
     for path in paths {
         if path.as_os_str() == STDIN {
@@ -75,6 +79,11 @@ fn judge(paths: &[PathBuf]) -> Result<Verdict, Failure> {
     }
     // What `weir run` would supply is not missing.
     Certificates::default().supply(&mut loaded.objects);
+    Ok(loaded)
+}
+
+fn judge(paths: &[PathBuf]) -> Result<Verdict, Failure> {
+    let loaded = load(paths)?;
     let world = world(&loaded.objects, None);
     let (problems, mut warnings): (Vec<_>, Vec<_>) =
         findings::all(&loaded, &world).into_iter().partition(|finding| finding.severity == Severity::Problem);

@@ -2,6 +2,7 @@
 //!
 //! Read only, in pages of bounded size. Nothing here waits for anyone, and others run between two pieces.
 
+use super::compiled;
 use crate::compile::ObjectKey;
 use crate::status::{Board, compute};
 use crate::store::{FleetCounts, Lack, ProxyRow, Reach, Store, Took};
@@ -20,6 +21,8 @@ const POOLS_AT_ONCE: usize = 32;
 pub const POOLS: &str = "/api/v1/pools";
 /// Path of the proxies.
 pub const PROXIES: &str = "/api/v1/proxies";
+/// Path of what proxies are sent.
+pub const COMPILED: &str = "/api/v1/compiled";
 
 /// What the pages are made of.
 #[derive(Debug)]
@@ -32,7 +35,7 @@ pub struct Overview {
 impl Overview {
     /// The paths that [`Self::page`] answers. Each takes `?after=NAME`, which a page names as its `next` where there are
     /// more.
-    pub const PATHS: [&str; 2] = [POOLS, PROXIES];
+    pub const PATHS: [&str; 3] = [POOLS, PROXIES, COMPILED];
 
     /// Over one process, which calls itself `replica`.
     #[must_use]
@@ -46,6 +49,7 @@ impl Overview {
         match path {
             POOLS => Some(self.pools(after.as_deref()).await),
             PROXIES => Some(self.proxies(after.as_deref()).await),
+            COMPILED => Some(compiled::page(&self.replica, &self.store, after.as_deref()).await),
             _ => None,
         }
     }

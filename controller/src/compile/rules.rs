@@ -98,6 +98,7 @@ pub(super) fn rules(spec: &LoadBalancerPoolSpec, check: &mut Check) -> Vec<push:
                 None => rate_limits.clone(),
             },
             filters: filters(&field, rule, &known, check),
+            name: rule.name.clone().unwrap_or_default(),
         });
     }
     policy::check_keys(&compiled, check);

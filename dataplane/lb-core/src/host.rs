@@ -42,18 +42,45 @@ impl<T> HostMap<T> {
         self.exact.get(host).into_iter().chain(self.wildcards(host)).chain(&self.any)
     }
 
-    fn wildcards(&self, host: &str) -> impl Iterator<Item = &T> {
-        let mut rest = if self.wildcard.len == 0 { "" } else { host };
-        std::iter::from_fn(move || {
-            loop {
-                let dot = rest.get(1..)?.find('.')? + 1;
-                rest = &rest[dot..];
-                if let Some(found) = self.wildcard.get(rest) {
-                    return Some(found);
-                }
-            }
-        })
+    /// As [`Self::matching`], with the hosts as configuration writes them.
+    pub fn matching_named(&self, host: &str) -> impl Iterator<Item = (Option<Arc<str>>, &T)> {
+        let exact = self.exact.get(host).map(|value| (Some(host.into()), value));
+        let wildcards = suffixes(host).filter_map(|suffix| {
+            self.wildcard.get(suffix).map(|value| (Some(format!("*{suffix}").into()), value))
+        });
+        exact.into_iter().chain(wildcards).chain(self.any.iter().map(|value| (None, value)))
     }
+
+    /// Every host that has a value, exact names first, each kind in its order, and every host last.
+    #[must_use]
+    pub fn names(&self) -> Vec<Option<Arc<str>>> {
+        let sorted = |shards: &Shards<T>, star: &str| {
+            let entries = shards.shards.iter().flat_map(|shard| shard.iter());
+            let mut names: Vec<_> =
+                entries.map(|entry| Some(format!("{star}{}", entry.name).into())).collect();
+            names.sort_unstable();
+            names
+        };
+        let mut names = sorted(&self.exact, "");
+        names.extend(sorted(&self.wildcard, "*"));
+        names.extend(self.any.as_ref().map(|_| None));
+        names
+    }
+
+    fn wildcards(&self, host: &str) -> impl Iterator<Item = &T> {
+        let host = if self.wildcard.len == 0 { "" } else { host };
+        suffixes(host).filter_map(|suffix| self.wildcard.get(suffix))
+    }
+}
+
+/// What stars may stand before in a host, the longest first: for `a.b.c`, `.b.c` and `.c`.
+fn suffixes(host: &str) -> impl Iterator<Item = &str> {
+    let mut rest = host;
+    std::iter::from_fn(move || {
+        let dot = rest.get(1..)?.find('.')? + 1;
+        rest = &rest[dot..];
+        Some(rest)
+    })
 }
 
 impl<T: Clone> HostMap<T> {
@@ -223,7 +250,13 @@ mod tests {
         ];
         for (host, expected) in cases {
             assert_eq!(map.matching(host).copied().collect::<Vec<_>>(), expected, "{host}");
+            let named = map.matching_named(host).map(|(name, value)| (name, *value));
+            let expected = expected.iter().map(|&at| (hosts[at].map(Into::into), at));
+            assert!(named.eq(expected), "{host}");
         }
+        let order = [Some("a.deep.example.com"), Some("*.com"), Some("*.deep.example.com")];
+        let order = order.into_iter().chain([Some("*.example.com"), None]).map(|name| name.map(Into::into));
+        assert_eq!(map.names(), order.collect::<Vec<Option<Arc<str>>>>());
     }
 
     #[test]

@@ -7,12 +7,14 @@
 
 mod choices;
 mod conditions;
+mod considered;
 mod filters;
 mod parts;
 mod pattern;
 mod table;
 
-pub use conditions::{Conditions, FieldMatch, PathAlone, Request, ValueMatch, parameter};
+pub use conditions::{Condition, Conditions, FieldMatch, PathAlone, Request, ValueMatch, parameter};
+pub use considered::{Considered, Fit, Precedence};
 pub use filters::{
     Answer, Cors, Filters, HeaderChanges, Listed, Mirror, Origin, PathChange, Redirect, Rewrite, Validation,
 };
@@ -55,6 +57,30 @@ pub struct Route {
     pub limits: Vec<Arc<Limiter>>,
     /// What is done to requests and responses; `None`: nothing.
     pub filters: Option<Arc<Filters>>,
+    /// For people.
+    pub written: Written,
+}
+
+/// What of a rule is told to people, and decides nothing.
+#[derive(Debug, Clone, Default)]
+pub struct Written {
+    /// The rule's name; empty where it has none.
+    pub name: Arc<str>,
+    /// Its matches, in their order.
+    pub matches: Arc<[RouteMatch]>,
+    /// The listeners of its pool, in their order.
+    pub listeners: Arc<[WrittenListener]>,
+}
+
+/// A listener of a pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WrittenListener {
+    /// Unique within the pool.
+    pub name: Arc<str>,
+    /// Its port.
+    pub port: u16,
+    /// Empty: every host.
+    pub hostnames: Arc<[String]>,
 }
 
 impl Route {
@@ -75,6 +101,7 @@ impl Route {
             ip_rules: None,
             limits: Vec::new(),
             filters: None,
+            written: Written::default(),
         }
     }
 

@@ -77,6 +77,7 @@ pub(super) struct PoolSpec {
 
 #[derive(Debug, Clone)]
 pub(super) struct ListenerSpec {
+    pub(super) name: Arc<str>,
     pub(super) port: u16,
     pub(super) protocol: ListenerProtocol,
     /// Empty: every host.
@@ -243,6 +244,7 @@ fn listener(
     let proxies = wire.proxy_protocol.as_ref();
     let proxies = proxies.map(|wire| front::proxies(&field("proxyProtocol"), wire));
     Ok(ListenerSpec {
+        name: wire.name.as_str().into(),
         port,
         protocol,
         hostnames: wire.hostnames.clone(),

@@ -18,6 +18,7 @@ pub mod disk;
 pub(crate) mod fuzz;
 mod hosts;
 mod members;
+pub mod offline;
 mod ports;
 pub mod replica;
 mod routes;

@@ -5,7 +5,9 @@ use crate::health::Ids;
 use lb_core::backend::BackendSet;
 use lb_core::rate::{LimitPolicy, Limiter};
 use lb_core::resilience::RetryPolicy;
-use lb_core::route::{Answer, Fallback, Filters, Mirror, Route, Sessions, Timeouts, WeightedSet};
+use lb_core::route::{
+    Answer, Fallback, Filters, Mirror, Route, Sessions, Timeouts, WeightedSet, Written, WrittenListener,
+};
 use lb_core::sessions::{SessionPolicy, SessionSource, SessionTable};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -100,8 +102,18 @@ impl Parts<'_> {
     /// One route for each rule.
     pub(super) fn routes(&self, pool: &str, spec: &PoolSpec) -> Vec<Arc<Route>> {
         let pool: Arc<str> = pool.into();
-        let rules = spec.rules.iter().enumerate();
-        rules.map(|(index, rule)| Arc::new(self.route(Arc::clone(&pool), index, rule, spec))).collect()
+        let listeners = spec.listeners.iter().map(|listener| WrittenListener {
+            name: Arc::clone(&listener.name),
+            port: listener.port,
+            hostnames: listener.hostnames.as_slice().into(),
+        });
+        let listeners: Arc<[WrittenListener]> = listeners.collect();
+        let rules = spec.rules.iter().enumerate().map(|(index, rule)| {
+            let (name, matches) = (Arc::clone(&rule.name), Arc::clone(&rule.matches));
+            let written = Written { name, matches, listeners: Arc::clone(&listeners) };
+            Arc::new(Route { written, ..self.route(Arc::clone(&pool), index, rule, spec) })
+        });
+        rules.collect()
     }
 
     fn route(&self, pool: Arc<str>, index: usize, rule: &RuleSpec, spec: &PoolSpec) -> Route {

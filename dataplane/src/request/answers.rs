@@ -13,10 +13,10 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use lb_core::route::{Answer, FallbackResponse, Filters};
 
 /// An answer of ours, for a request that was not read yet.
-pub(super) struct Ours {
-    pub(super) status: StatusCode,
-    pub(super) headers: HeaderMap,
-    pub(super) body: Bytes,
+pub(crate) struct Ours {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
 }
 
 impl Ours {
@@ -38,7 +38,7 @@ impl Ours {
 }
 
 /// Takes a request through the filters of its route: refused, answered here, or changed for the backend.
-pub(super) fn filtered<S>(
+pub(crate) fn filtered<S>(
     filters: &Filters,
     head: &mut RequestHead,
     peer: &Peer,

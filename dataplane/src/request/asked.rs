@@ -11,10 +11,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 /// Before anything of it is changed. Made for each request, and read by few of them.
-pub(super) struct Asked<'a> {
-    pub(super) head: &'a RequestHead,
-    pub(super) peer: &'a Peer,
-    pub(super) listener: &'a Listener,
+pub(crate) struct Asked<'a> {
+    pub(crate) head: &'a RequestHead,
+    pub(crate) peer: &'a Peer,
+    pub(crate) listener: &'a Listener,
 }
 
 impl Request for Asked<'_> {

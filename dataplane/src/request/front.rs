@@ -18,7 +18,7 @@ const HTTPS_PORT: u16 = 443;
 
 /// Has the answer tell what the listener says of HTTPS for the request's host, and brings the path into its one form. Where
 /// the client is to go elsewhere, what it is answered. What a trusted proxy in front took over HTTPS has come by it.
-pub(super) fn meet<S>(
+pub(crate) fn meet<S>(
     listener: &Listener,
     peer: &Peer,
     head: &mut RequestHead,

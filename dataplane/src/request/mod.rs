@@ -3,10 +3,10 @@
 //! This is the one place that knows the stages and their order; no stage knows another. Here is the way of a request as a
 //! whole; [`attempt`] is what is done again where a backend fails.
 
-mod answers;
+pub(crate) mod answers;
 mod asked;
 mod attempt;
-mod front;
+pub(crate) mod front;
 mod hedge;
 mod intake;
 mod mirror;
@@ -26,7 +26,7 @@ use crate::snapshot::{Listener, Protocol};
 use crate::timer::Deadline;
 use crate::wire::poll_once;
 use crate::worker::Worker;
-use asked::Asked;
+pub(crate) use asked::Asked;
 use attempt::Attempt;
 pub(crate) use attempt::{Tunnel, TunnelTo};
 use bytes::Bytes;
@@ -233,7 +233,11 @@ async fn exchange(
 
 /// A connection proves what the policy of its SNI asks for: what another host asks for, a certificate say, nobody has
 /// proven on it (RFC 9110, section 7.4). Of that host's policy as it is now, so that what was lax once is not for ever.
-fn find_route<'l>(listener: &'l Listener, peer: &Peer, head: &RequestHead) -> Result<Found<'l>, Failure> {
+pub(crate) fn find_route<'l>(
+    listener: &'l Listener,
+    peer: &Peer,
+    head: &RequestHead,
+) -> Result<Found<'l>, Failure> {
     let host = head.host();
     if let (Protocol::Https(termination), Some(secured)) = (&listener.protocol, &peer.secured)
         && !termination.admits(secured.policy, &host)

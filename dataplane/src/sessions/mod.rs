@@ -116,10 +116,7 @@ impl Keeping {
                 let is_secure = cookie.secure.unwrap_or(peer.scheme == Scheme::Https);
                 By::Cookie { cookie, is_secure, is_current: true }
             }
-            (_, Some(table)) => {
-                let key = sent(source, head, peer).map(|value| session_key(source, value));
-                By::Table { table, key }
-            }
+            (_, Some(table)) => By::Table { table, key: key(source, head, peer) },
             (_, None) => By::Nothing,
         };
         let mut seen = Seen { sessions, keeping: self, now, token: Token::default(), by, refusal: None };
@@ -138,6 +135,11 @@ impl Keeping {
         }
         seen
     }
+}
+
+/// What names a request's session, where it is not known by a cookie of ours.
+pub(crate) fn key(source: &SessionSource, head: &RequestHead, peer: &Peer) -> Option<u64> {
+    sent(source, head, peer).map(|value| session_key(source, value))
 }
 
 /// What the client sends of its session.

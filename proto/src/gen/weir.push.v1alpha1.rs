@@ -833,6 +833,9 @@ pub struct Rule {
     /// Unset: none.
     #[prost(message, optional, tag = "100")]
     pub filters: ::core::option::Option<Filters>,
+    /// For people; empty where it has none.
+    #[prost(string, tag = "101")]
+    pub name: ::prost::alloc::string::String,
 }
 /// Filters change requests and responses, or answer in a backend's place.
 #[derive(Clone, PartialEq, ::prost::Message)]

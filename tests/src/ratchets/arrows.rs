@@ -40,7 +40,7 @@ const STAGE_EXCEPTIONS: &[&str] = &[];
 /// Modules of the request path that are no stages: they call stages, or carry a connection to them.
 const SPINE: &[&str] = &["request", "connection", "worker"];
 /// What is beside the request path and may never be named on it: a request never waits for configuration.
-const BESIDE: &[&str] = &["config", "health", "admin", "proxy", "metrics", "readiness"];
+const BESIDE: &[&str] = &["config", "health", "admin", "proxy", "metrics", "readiness", "explain"];
 
 /// Where else the wire is named: limits that the command and shared keys have to keep too, and certificates, which are
 /// proven where TLS is built so that the proof and its use are in one place; and what proxies tell each other of

@@ -6,6 +6,7 @@ mod continuity;
 mod demo_backend;
 mod disruption;
 mod exchange;
+mod explain;
 mod health;
 mod hedging;
 mod http2_client;

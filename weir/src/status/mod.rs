@@ -1,13 +1,14 @@
 //! `weir status`: what became of pools, from a cluster, from controllers, or from `weir run`.
 
-mod fetch;
+mod pages;
 mod report;
 mod table;
 
 use crate::exit::{self, Failure};
+use crate::fetch::Admin;
 use anyhow::Context as _;
 use clap::ValueEnum;
-use fetch::Admin;
+use pages::{PoolPage, ProxyPage};
 use report::{Pool, Report};
 use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
@@ -127,7 +128,7 @@ fn tell(failure: &Failure) {
     let _ = writeln!(std::io::stderr(), "weir: {}", failure.sentence());
 }
 
-fn unusable(error: impl std::error::Error + Send + Sync + 'static) -> Failure {
+pub(crate) fn unusable(error: impl std::error::Error + Send + Sync + 'static) -> Failure {
     Failure::Usage(anyhow::Error::new(error))
 }
 
@@ -175,9 +176,9 @@ impl Args {
         let (mut pools, mut proxies) = (Vec::new(), Vec::new());
         for admin in &self.admin {
             if cluster.is_none() {
-                pools.extend(admin.pools().await.map_err(unusable)?);
+                pools.extend(admin.all::<PoolPage>().await.map_err(unusable)?);
             }
-            proxies.extend(admin.proxies().await.map_err(unusable)?);
+            proxies.extend(admin.all::<ProxyPage>().await.map_err(unusable)?);
         }
         let mut namespace = self.namespace.clone();
         if let Some(cluster) = cluster {

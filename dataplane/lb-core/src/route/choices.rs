@@ -59,10 +59,10 @@ impl Slot {
 #[derive(Debug)]
 pub(super) struct Choices {
     /// The first that holds has the request.
-    candidates: Box<[Candidate]>,
+    pub(super) candidates: Box<[Candidate]>,
     /// Where there are more than a few.
     index: Option<Index>,
-    otherwise: Option<Arc<Route>>,
+    pub(super) otherwise: Option<Arc<Route>>,
 }
 
 impl Choices {

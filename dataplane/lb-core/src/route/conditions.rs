@@ -55,6 +55,21 @@ pub enum ValueMatch {
     Pattern(Arc<Pattern>),
 }
 
+/// One of the things that conditions ask.
+#[derive(Debug, Clone, Copy)]
+pub enum Condition<'a> {
+    /// The method.
+    Method(&'a Method),
+    /// A header.
+    Header(&'a FieldMatch<HeaderName>),
+    /// A query parameter.
+    Query(&'a FieldMatch<Arc<str>>),
+    /// A cookie.
+    Cookie(&'a FieldMatch<Arc<str>>),
+    /// The client's network.
+    Source(&'a IpTable<()>),
+}
+
 /// Orders conditions by how much they ask: the smallest goes first.
 pub(super) type Rank = Reverse<(bool, usize, usize, usize, bool)>;
 
@@ -72,22 +87,38 @@ impl Conditions {
         self.rank() == Self::default().rank()
     }
 
-    /// Whether all of them hold for a request of this pool. Cheap ones first.
+    /// Whether all of them hold for a request of this pool.
     pub(super) fn hold(&self, request: &impl Request, pool: &Arc<str>) -> bool {
-        self.method.as_ref().is_none_or(|method| method == request.method())
-            && self.headers.iter().all(|field| {
+        self.each().all(|condition| condition.holds(request, pool))
+    }
+
+    /// Everything that is asked, in the order in which it is looked at. Cheap ones first.
+    pub fn each(&self) -> impl Iterator<Item = Condition<'_>> {
+        let Self { method, headers, query, cookies, sources } = self;
+        let headers = headers.iter().map(Condition::Header);
+        let others = query.iter().map(Condition::Query).chain(cookies.iter().map(Condition::Cookie));
+        let source = sources.iter().map(|table| Condition::Source(table));
+        method.iter().map(Condition::Method).chain(headers).chain(others).chain(source)
+    }
+}
+
+impl Condition<'_> {
+    /// Whether it holds for a request of this pool.
+    #[must_use]
+    pub fn holds(&self, request: &impl Request, pool: &Arc<str>) -> bool {
+        match self {
+            Self::Method(method) => *method == request.method(),
+            Self::Header(field) => {
                 let mut values = request.headers().get_all(&field.name).iter();
                 values.any(|value| field.value.is(value.as_bytes()))
-            })
-            && self.query.iter().all(|field| {
+            }
+            Self::Query(field) => {
                 let value = request.query().and_then(|query| parameter(query, &field.name));
                 value.is_some_and(|value| field.value.is(&value))
-            })
-            && self
-                .cookies
-                .iter()
-                .all(|field| request.cookie(&field.name).is_some_and(|value| field.value.is(value)))
-            && self.sources.as_ref().is_none_or(|table| table.find(request.source(pool)).is_some())
+            }
+            Self::Cookie(field) => request.cookie(&field.name).is_some_and(|value| field.value.is(value)),
+            Self::Source(table) => table.find(request.source(pool)).is_some(),
+        }
     }
 }
 

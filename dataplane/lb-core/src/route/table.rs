@@ -39,7 +39,7 @@ pub enum PathMatch {
 /// Every route of one listener. Clones share what neither of them changes.
 #[derive(Debug, Default, Clone)]
 pub struct RouteTable {
-    hosts: HostMap<Paths>,
+    pub(super) hosts: HostMap<Paths>,
 }
 
 /// A route that a request has.
@@ -54,29 +54,29 @@ pub struct Found<'a> {
 /// Small, since a change of one host copies a few of its neighbours. A request goes to `others` only for a path that may
 /// be there: with many hosts that is a wait for memory.
 #[derive(Debug, Default, Clone)]
-struct Paths {
+pub(super) struct Paths {
     /// Of the prefix `/`: for most hosts the only one, found without a look at the path.
-    root: Option<Slot>,
-    others: Option<Arc<OtherPaths>>,
+    pub(super) root: Option<Slot>,
+    pub(super) others: Option<Arc<OtherPaths>>,
     has_exact: bool,
     /// Longest key of the prefixes, in bytes: what a long path of slashes may cost at most.
     longest: usize,
 }
 
 #[derive(Debug, Default)]
-struct OtherPaths {
-    exact: HashMap<Box<str>, Slot>,
+pub(super) struct OtherPaths {
+    pub(super) exact: HashMap<Box<str>, Slot>,
     /// In the order in which they are tried.
-    patterns: Box<[PatternRoute]>,
+    pub(super) patterns: Box<[PatternRoute]>,
     /// Keys have no trailing slash, and are not empty.
-    prefixes: HashMap<Box<str>, Slot>,
+    pub(super) prefixes: HashMap<Box<str>, Slot>,
 }
 
 /// A match by an expression. Looked at one by one: a configuration has few of them.
 #[derive(Debug)]
-struct PatternRoute {
-    pattern: Arc<Pattern>,
-    candidate: Candidate,
+pub(super) struct PatternRoute {
+    pub(super) pattern: Arc<Pattern>,
+    pub(super) candidate: Candidate,
 }
 
 impl PatternRoute {

@@ -248,6 +248,95 @@ fn what_is_more_specific_goes_first_in_the_order_of_the_gateway_api() {
     }
 }
 
+/// Of two matches that hold, the first goes before the second for this reason.
+#[test]
+fn what_puts_one_match_before_another_is_told() {
+    use Precedence::{
+        Cookies, ExactPath, Expression, Headers, Host, LongerExpression, LongerPrefix, Match, Method, Pool,
+        QueryParameters, Rule, Source,
+    };
+    let (host, path) = (Some("a.b.org"), || prefix("/x"));
+    type Of = (Option<&'static str>, PathMatch, &'static str);
+    let cases: [(Of, Of, Precedence); 13] = [
+        ((host, path(), ""), (Some("*.b.org"), exact("/x/y"), "GET"), Host),
+        ((Some("*.b.org"), path(), ""), (None, exact("/x/y"), "GET"), Host),
+        ((host, exact("/x/y"), ""), (host, regex("/x/y"), "GET"), ExactPath),
+        ((host, regex("/x/.*"), ""), (host, prefix("/x/y"), "GET"), Expression),
+        ((host, regex("/x/[a-z]"), ""), (host, regex("/x/.*"), "GET"), LongerExpression),
+        ((host, prefix("/x/y"), ""), (host, path(), "GET"), LongerPrefix),
+        ((host, path(), "GET"), (host, path(), "h:a=1"), Method),
+        ((host, path(), "h:a=1"), (host, path(), "q:b=2"), Headers),
+        ((host, path(), "q:b=2"), (host, path(), "c:d=3"), QueryParameters),
+        ((host, path(), "c:d=3"), (host, path(), "s:192.0.2.0/24"), Cookies),
+        ((host, path(), "s:192.0.2.0/24"), (host, path(), ""), Source),
+        ((host, path(), "GET h:a=1"), (host, path(), "GET h:a~.*"), Rule),
+        ((host, regex("/x/."), "h:a=1"), (host, regex("/x/y"), ""), Headers),
+    ];
+    let asked = Asked::new("GET /x/y?b=2 h:a=1 c:d=3");
+    for (first, second, want) in cases {
+        // The rule that is written later comes first by what it asks, save where the order decides.
+        let rules = if want == Rule { [first, second] } else { [second, first] };
+        let table = table(&rules);
+        let considered = table.considered("a.b.org", &asked.path, &asked);
+        let holding: Vec<_> = considered.iter().filter(|one| matches!(one.fit, Fit::Holds)).collect();
+        assert_eq!(holding[0].goes_before(holding[1]), want, "{rules:?}");
+    }
+    let route = Arc::new(Route {
+        written: Written {
+            matches: [path(), prefix("/x/")].map(RouteMatch::by_path).into(),
+            ..Written::default()
+        },
+        ..Route::new(0, "ns/pool".into(), 0, Vec::new())
+    });
+    let wanted = |text: &str| RouteMatch { path: path(), conditions: conditions(text) };
+    let (one, other) = (wanted("h:a=1"), wanted("h:a~1"));
+    let mut parts = RouteParts::default();
+    parts.put("ns/pool", [(None, &one, &route), (None, &other, &route), (None, &wanted(""), &route)]);
+    let considered = parts.table().considered("h", "/x", &asked);
+    assert_eq!(considered[0].goes_before(&considered[1]), Match);
+    assert_eq!(considered.iter().map(Considered::position).collect::<Vec<_>>(), [None, None, Some(0)]);
+    let younger = Arc::new(Route::new(0, "ns/q".into(), 0, Vec::new()));
+    parts.put("ns/q", [(None, &one, &younger)]);
+    let considered = parts.table().considered("h", "/x", &asked);
+    let of_younger = considered.iter().find(|one| Arc::ptr_eq(one.route, &younger)).expect("it is there");
+    assert_eq!(considered[0].goes_before(of_younger), Pool);
+    let said = [Host, Match].map(|precedence| precedence.to_string());
+    assert_eq!(said, ["its host is more specific", "it comes first in its rule"]);
+}
+
+#[test]
+fn what_does_not_hold_is_told_with_its_first_condition_and_in_the_order_of_precedence() {
+    let table = table(&[
+        (Some("a.org"), exact("/x"), "POST h:v=2"),
+        (Some("a.org"), regex("/x/.*"), ""),
+        (Some("a.org"), prefix("/x"), "h:v=1 c:beta=1"),
+        (Some("a.org"), prefix("/x"), "s:198.51.100.0/24"),
+        (Some("a.org"), prefix("/longer"), ""),
+        (None, prefix("/"), ""),
+        (Some("b.org"), prefix("/"), ""),
+    ]);
+    let asked = Asked::new("GET /x h:v=1");
+    let considered = table.considered("a.org", "/x", &asked);
+    let told: Vec<_> = considered
+        .iter()
+        .map(|one| {
+            let fit = match one.fit {
+                Fit::Holds => "holds",
+                Fit::OtherPath => "path",
+                Fit::Lacks(Condition::Method(_)) => "method",
+                Fit::Lacks(Condition::Cookie(_)) => "cookie",
+                Fit::Lacks(Condition::Source(_)) => "source",
+                Fit::Lacks(_) => "another",
+            };
+            (one.route.rule, fit)
+        })
+        .collect();
+    let want = [(0, "method"), (1, "path"), (4, "path"), (2, "cookie"), (3, "source"), (5, "holds")];
+    assert_eq!(told, want);
+    let hosts: Vec<_> = table.hostnames().into_iter().map(|host| host.map(|host| host.to_string())).collect();
+    assert_eq!(hosts, [Some("a.org".to_owned()), Some("b.org".to_owned()), None]);
+}
+
 #[test]
 fn of_equals_the_pool_of_the_smaller_name_goes_first_and_within_it_what_was_added_first() {
     let route = |pool: &str, rule: usize| Arc::new(Route::new(0, pool.into(), rule, Vec::new()));

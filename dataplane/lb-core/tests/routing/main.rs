@@ -11,7 +11,8 @@ use ipnet::IpNet;
 use lb_core::addresses::IpTable;
 use lb_core::balance::Rng;
 use lb_core::route::{
-    Conditions, FieldMatch, PathMatch, Pattern, Request, Route, RouteMatch, RouteParts, ValueMatch,
+    Conditions, FieldMatch, Fit, PathMatch, Pattern, Request, Route, RouteMatch, RouteParts, RouteTable,
+    ValueMatch,
 };
 use naive::Naive;
 use regex_automata::dfa::{StartKind, dense};
@@ -237,9 +238,28 @@ fn compare(patterns: &Patterns, seed: u64, matches: usize, hosts: &[&'static str
         let has = parts.table().find(asked.host, asked.path, &asked);
         let has = has.map(|found| (found.route.pool.to_string(), found.route.rule));
         assert_eq!(has, want, "seed {seed}: {asked:?} of {all:#?}");
+        explained(parts.table(), &asked, want.as_ref(), &format!("seed {seed}: {asked:?} of {all:#?}"));
         found += usize::from(want.is_some());
     }
     found
+}
+
+/// What is told of a request is where it goes: the first match of the explanation that holds is the one that is found.
+fn explained(table: &RouteTable, asked: &Asked, want: Option<&(String, usize)>, case: &str) {
+    let considered = table.considered(asked.host, asked.path, asked);
+    let first = considered.iter().find(|one| matches!(one.fit, Fit::Holds));
+    let told = first.map(|one| (one.route.pool.to_string(), one.route.rule));
+    assert_eq!(told.as_ref(), want, "{case}");
+    for one in &considered {
+        let holds = one
+            .conditions
+            .is_none_or(|asks| asks.each().all(|condition| condition.holds(asked, &one.route.pool)));
+        match one.fit {
+            Fit::Holds => assert!(holds, "{one:?} of {case}"),
+            Fit::Lacks(condition) => assert!(!condition.holds(asked, &one.route.pool), "{one:?} of {case}"),
+            Fit::OtherPath => {}
+        }
+    }
 }
 
 #[test]

@@ -24,10 +24,12 @@ const RETRY_STATUSES_MAX: usize = 16;
 
 #[derive(Debug, Clone)]
 pub(in super::super) struct RuleSpec {
+    /// Empty where it has none.
+    pub(in super::super) name: Arc<str>,
     /// Empty: every host of the listener.
     pub(in super::super) hostnames: Vec<String>,
     /// At least one.
-    pub(in super::super) matches: Vec<RouteMatch>,
+    pub(in super::super) matches: Arc<[RouteMatch]>,
     /// At least one, unless a filter answers.
     pub(in super::super) sets: Vec<WeightedSpec>,
     pub(in super::super) timeouts: Timeouts,
@@ -78,8 +80,9 @@ pub(super) fn rule<'a>(
         return Err(Rejection::new(field("backendSets"), "the rule names no backend set: name at least one"));
     }
     Ok(RuleSpec {
+        name: wire.name.as_str().into(),
         hostnames: wire.hostnames.clone(),
-        matches,
+        matches: matches.into(),
         sets: weighted(&at, &wire.backend_sets, sets)?,
         timeouts: timeouts(wire),
         retry: match &wire.retry {

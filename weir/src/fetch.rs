@@ -1,37 +1,34 @@
 //! What the administration of a controller, or of `weir run`, tells: a few small GETs, each with limits.
 
-use super::report::{Pool, Proxy};
 use bytes::{Bytes, BytesMut};
 use http::header::HOST;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt as _, Empty, LengthLimitError, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 use tokio::net::TcpStream;
-use weir_controller::admin::{POOLS, PROXIES};
 
 /// Longest wait for one page.
-pub(super) const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
-/// Bytes of one page: 500 proxies with everything that they may lack are a tenth of it.
-const PAGE_BYTES_MAX: usize = 32 << 20;
+pub(crate) const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
+/// Bytes of one page where it does not say otherwise: 500 proxies with everything that they may lack are a tenth of it.
+pub(crate) const PAGE_BYTES_MAX: usize = 32 << 20;
 /// Pages of one list.
 const PAGES_MAX: usize = 64;
 
 /// An address of administration.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Admin {
+pub(crate) struct Admin {
     /// `HOST:PORT`.
     authority: String,
 }
 
 /// Why a replica told nothing; who asks can fix it.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum FetchError {
+pub(crate) enum FetchError {
     /// Nobody listens, or the name leads nowhere.
     #[error(
         "nothing answers at {0}: is the controller (or weir run) up there, and is this its --admin address?"
@@ -57,55 +54,18 @@ pub(super) enum FetchError {
     Json(Admin, &'static str, #[source] serde_json::Error),
 }
 
-#[derive(Deserialize)]
-struct PoolPage {
-    pools: Vec<Pool>,
-    next: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct ProxyPage {
-    replica: String,
-    proxies: Vec<Proxy>,
-    next: Option<String>,
-}
-
 /// A page of a list.
-trait Page: DeserializeOwned {
+pub(crate) trait Page: DeserializeOwned {
     const PATH: &'static str;
+    const BYTES_MAX: usize = PAGE_BYTES_MAX;
     type Row;
+    /// Its rows, and where the next page begins.
     fn split(self) -> (Vec<Self::Row>, Option<String>);
 }
 
-impl Page for PoolPage {
-    const PATH: &'static str = POOLS;
-    type Row = Pool;
-    fn split(self) -> (Vec<Pool>, Option<String>) {
-        (self.pools, self.next)
-    }
-}
-
-impl Page for ProxyPage {
-    const PATH: &'static str = PROXIES;
-    type Row = Proxy;
-    fn split(self) -> (Vec<Proxy>, Option<String>) {
-        let rows = self.proxies.into_iter().map(|proxy| Proxy { replica: self.replica.clone(), ..proxy });
-        (rows.collect(), self.next)
-    }
-}
-
 impl Admin {
-    /// Every pool that this replica has.
-    pub(super) async fn pools(&self) -> Result<Vec<Pool>, FetchError> {
-        self.all::<PoolPage>().await
-    }
-
-    /// Every proxy that has its stream to this replica.
-    pub(super) async fn proxies(&self) -> Result<Vec<Proxy>, FetchError> {
-        self.all::<ProxyPage>().await
-    }
-
-    async fn all<P: Page>(&self) -> Result<Vec<P::Row>, FetchError> {
+    /// Every row of a list.
+    pub(crate) async fn all<P: Page>(&self) -> Result<Vec<P::Row>, FetchError> {
         let mut rows = Vec::new();
         let mut after = None;
         for _ in 0..PAGES_MAX {
@@ -122,34 +82,46 @@ impl Admin {
     }
 
     async fn page<P: Page>(&self, after: Option<&str>) -> Result<P, FetchError> {
+        let query = after.map(|after| format!("?after={}", after.replace('/', "%2F"))).unwrap_or_default();
+        let (status, read) = self.get(P::PATH, &query, P::BYTES_MAX).await?;
+        if status != StatusCode::OK {
+            return Err(FetchError::Page(self.clone(), P::PATH, status));
+        }
+        serde_json::from_slice(&read).map_err(|error| FetchError::Json(self.clone(), P::PATH, error))
+    }
+
+    /// One answer of at most so many bytes, whatever its status. `query` begins with a question mark where there is one, and
+    /// is percent-encoded.
+    pub(crate) async fn get(
+        &self,
+        path: &'static str,
+        query: &str,
+        bytes_max: usize,
+    ) -> Result<(StatusCode, BytesMut), FetchError> {
         let http = |error| FetchError::Http(self.clone(), error);
         let stream = TcpStream::connect(&self.authority).await;
         let stream = stream.map_err(|error| FetchError::Unreachable(self.clone(), error))?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(http)?;
-        let query = after.map(|after| format!("?after={}", after.replace('/', "%2F"))).unwrap_or_default();
-        let request = Request::get(format!("{}{query}", P::PATH))
+        let request = Request::get(format!("{path}{query}"))
             .header(HOST, &self.authority)
             .body(Empty::<Bytes>::new())
-            .expect("names of pools and proxies, and an authority that was read, make a request");
+            .expect("what is encoded, and an authority that was read, make a request");
         let exchange = async {
             let response = sender.send_request(request).await.map_err(http)?;
             let status = response.status();
-            if status != StatusCode::OK {
-                return Err(FetchError::Page(self.clone(), P::PATH, status));
-            }
-            let mut body = Limited::new(response.into_body(), PAGE_BYTES_MAX);
+            let mut body = Limited::new(response.into_body(), bytes_max);
             let mut read = BytesMut::new();
             while let Some(frame) = body.frame().await {
                 let frame = frame.map_err(|error| match error.downcast::<hyper::Error>() {
                     Ok(error) => http(*error),
                     Err(error) => {
                         debug_assert!(error.is::<LengthLimitError>(), "{error}");
-                        FetchError::TooMuch(self.clone(), P::PATH)
+                        FetchError::TooMuch(self.clone(), path)
                     }
                 })?;
                 read.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
             }
-            serde_json::from_slice(&read).map_err(|error| FetchError::Json(self.clone(), P::PATH, error))
+            Ok((status, read))
         };
         // The connection is driven until the answer is there, and then dropped.
         tokio::pin!(connection, exchange);
@@ -189,8 +161,28 @@ impl fmt::Display for Admin {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde::Deserialize;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
+
+    #[derive(Deserialize)]
+    struct Names {
+        pools: Vec<Name>,
+        next: Option<String>,
+    }
+
+    #[derive(Debug, Deserialize)]
+    struct Name {
+        name: String,
+    }
+
+    impl Page for Names {
+        const PATH: &'static str = "/api/v1/pools";
+        type Row = Name;
+        fn split(self) -> (Vec<Name>, Option<String>) {
+            (self.pools, self.next)
+        }
+    }
 
     /// Answers each connection with the next of these bodies, and tells the request lines.
     async fn replica(answers: Vec<(u16, String)>) -> (Admin, tokio::task::JoinHandle<Vec<String>>) {
@@ -216,20 +208,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_list_goes_on_for_as_many_pages_as_there_are() {
-        let pools = |name: &str, next: &str| {
-            (
-                200,
-                format!(r#"{{"pools":[{{"namespace":"ns","name":"{name}","status":null}}],"next":{next}}}"#),
-            )
-        };
-        let proxies =
-            (200, r#"{"replica":"r","proxies":[{"proxy":"p","unheard":1}],"next":null}"#.to_owned());
-        let answers = vec![pools("a", r#""ns/a""#), pools("b", "null"), proxies];
-        let (admin, task) = replica(answers).await;
-        let (pools, proxies) =
-            (admin.pools().await.expect("all pages"), admin.proxies().await.expect("all pages"));
-        assert_eq!(pools.iter().map(|pool| &*pool.name).collect::<Vec<_>>(), ["a", "b"]);
-        assert_eq!((&*proxies[0].proxy, &*proxies[0].replica), ("p", "r"));
+        let page =
+            |name: &str, next: &str| (200, format!(r#"{{"pools":[{{"name":"{name}"}}],"next":{next}}}"#));
+        let (admin, task) = replica(vec![page("a", r#""ns/a""#), page("b", "null")]).await;
+        let names = admin.all::<Names>().await.expect("all pages");
+        assert_eq!(names.iter().map(|name| &*name.name).collect::<Vec<_>>(), ["a", "b"]);
         let lines = task.await.expect("it ends");
         assert_eq!(lines[1], "GET /api/v1/pools?after=ns%2Fa HTTP/1.1");
     }
@@ -238,19 +221,19 @@ mod tests {
     async fn whatever_is_wrong_is_said_in_a_sentence_that_names_the_address() {
         let gone = TcpListener::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("bound");
         let gone: Admin = gone.to_string().parse().expect("an address");
-        let said = gone.pools().await.expect_err("nobody is there").to_string();
+        let said = gone.all::<Names>().await.expect_err("nobody is there").to_string();
         assert!(said.starts_with(&format!("nothing answers at {gone}: is the controller")), "{said}");
         for (status, body, expected) in [
             (404, "{}", "has no /api/v1/pools (it answers 404 Not Found)"),
             (200, "[]", "answers with something else than /api/v1/pools"),
         ] {
             let (admin, _task) = replica(vec![(status, body.to_owned())]).await;
-            let said = admin.pools().await.expect_err("no page").to_string();
+            let said = admin.all::<Names>().await.expect_err("no page").to_string();
             assert!(said.starts_with(&admin.to_string()) && said.contains(expected), "{said}");
         }
         let endless = (0..=PAGES_MAX).map(|_| (200, r#"{"pools":[],"next":"a"}"#.to_owned()));
         let (admin, _task) = replica(endless.collect()).await;
-        assert!(matches!(admin.pools().await, Err(FetchError::TooMuch(..))));
+        assert!(matches!(admin.all::<Names>().await, Err(FetchError::TooMuch(..))));
     }
 
     #[test]
