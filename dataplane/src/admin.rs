@@ -295,6 +295,7 @@ fn config(state: &AdminState) -> Value {
         let protocol = match listener.protocol {
             Protocol::Http => "HTTP",
             Protocol::Https(_) => "HTTPS",
+            Protocol::Tcp => "TCP",
         };
         json!({ "port": listener.port, "protocol": protocol })
     });

@@ -10,7 +10,7 @@ use crate::tls::clients::Secured;
 use crate::tunnel::Side;
 use crate::wire::{Io, Wire};
 use crate::worker::Worker;
-use crate::{http1, http2, tunnel};
+use crate::{http1, http2, layer4, tunnel};
 use bytes::BytesMut;
 use http::HeaderValue;
 use rustls::server::Acceptor;
@@ -103,7 +103,7 @@ impl Arrival {
         let ends = Ends { from: proxied::canonical(from), to: proxied::canonical(to) };
         let protocol = listener.protocol.clone();
         let scheme = match protocol {
-            Protocol::Http => Scheme::Http,
+            Protocol::Http | Protocol::Tcp => Scheme::Http,
             Protocol::Https(_) => Scheme::Https,
         };
         let proxies = listener.proxies.as_ref();
@@ -139,6 +139,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, arrival: Arrival) {
     match protocol {
         Protocol::Http => plain(worker, peer, Io::Plain(stream)).await,
         Protocol::Https(termination) => tls(worker, peer, stream, termination).await,
+        Protocol::Tcp => Box::pin(layer4::serve(&worker, &peer, Io::Plain(stream), "")).await,
     }
     drop(admitted);
 }

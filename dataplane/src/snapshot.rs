@@ -162,6 +162,8 @@ pub enum Protocol {
     Http,
     /// TLS, then HTTP/2 or HTTP/1.1 by ALPN.
     Https(Arc<Termination>),
+    /// Bytes, whatever they say.
+    Tcp,
 }
 
 /// The cell that holds the snapshot in force.

@@ -3,13 +3,13 @@
 //! Everything of a request happens on the worker that accepted its connection, so nothing here is shared and
 //! nothing is locked. Configuration, metrics and administration run elsewhere and reach in by atomics.
 
-use crate::balance::Turns;
+use crate::balance::{Target, Turns};
 use crate::connection::{self, Arrival, Peer, Scheme};
 use crate::counters::Counters;
 use crate::failure::Failure;
 use crate::listener::ListenerChange;
 use crate::message::RequestHead;
-use crate::outcomes::Outcomes;
+use crate::outcomes::{self, Outcomes};
 use crate::pool::Pools;
 use crate::rates::{self, Telling};
 use crate::sessions::{Keeping, Moment, Seen};
@@ -18,7 +18,7 @@ use crate::sources::{Counted, Handshake, Refused, Sources};
 use crate::timer::{Spread, TICK, Timers, Whose};
 use crate::warm;
 use crate::wire::poll_once;
-use lb_core::balance::Rng;
+use lb_core::balance::{Outcome, OutcomeKind, Rng};
 use lb_core::resilience::RetryBudget;
 use lb_core::route::{Route, Sessions};
 use std::cell::{Cell, RefCell};
@@ -163,6 +163,23 @@ impl Worker {
     /// Counts a handshake among those that are under way.
     pub(crate) fn begin_handshake(&self, peer: &Peer) -> Result<Handshake, Refused> {
         self.sources.begin_handshake(peer.port, peer.address, &peer.limits)
+    }
+
+    /// What a connection of layer 4 says of its session.
+    pub(crate) fn session_of_source<'a>(&'a self, sessions: &'a Sessions, peer: &Peer) -> Seen<'a> {
+        let of_day = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let since_start = self.outcomes.since_start(Instant::now());
+        self.keeping.seen_of_source(sessions, peer, Moment { of_day, since_start })
+    }
+
+    /// Tells those whom it concerns what came of a request, or of a connection of layer 4, on a backend.
+    pub(crate) fn record(&self, target: &Target<'_>, begun: Instant, kind: OutcomeKind) {
+        let latency = begun.elapsed();
+        if let Some(probe) = target.probe.take() {
+            probe.end(self.outcomes.since_start(Instant::now()), !outcomes::is_failure(kind));
+        }
+        let (live, backend) = (target.slot.live(), target.backend.as_ref());
+        self.outcomes.record(target.set, live, backend, Outcome { latency, kind });
     }
 
     /// Takes a retry out of a set's budget, where there is one left.

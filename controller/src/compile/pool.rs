@@ -3,6 +3,7 @@
 use super::authorities;
 use super::certificates::Certificates;
 use super::check::{Check, quoted};
+use super::layer4;
 use super::limits;
 use super::policy::{self, Policy};
 use super::rules::{check_routes, rules};
@@ -124,6 +125,7 @@ fn listeners(
         check.unique(&mut names, &listener.name, format!("{field}.name"), quoted(&listener.name));
         check.hostnames(&format!("{field}.hostnames"), &listener.hostnames);
         check_tls(&field, listener, check);
+        layer4::check_listener(&field, listener, check);
         let Some(port) = check.port(&format!("{field}.port"), listener.port) else { continue };
         check.unique(&mut ports, port, format!("{field}.port"), port);
         claims.extend(claims_of(&field, listener, port, &spec.rules));
@@ -142,7 +144,10 @@ fn listeners(
 
 fn check_tls(field: &str, listener: &spec::Listener, check: &mut Check) {
     match (listener.protocol, &listener.tls) {
-        (spec::Protocol::Http, None) => {}
+        (spec::Protocol::Http | spec::Protocol::Tcp, None) => {}
+        (spec::Protocol::Tcp, Some(_)) => {
+            check.refuse(format!("{field}.tls"), "", "is not for protocol TCP: remove it");
+        }
         (spec::Protocol::Http, Some(_)) => {
             let rule = "is not for protocol HTTP: remove it or set protocol to HTTPS";
             check.refuse(format!("{field}.tls"), "", rule);
@@ -183,7 +188,8 @@ fn claims_of(field: &str, listener: &spec::Listener, port: u16, rules: &[spec::R
         claims.push(claim(field, None));
     }
     let mut claimed: BTreeSet<&str> = hosts.iter().map(String::as_str).collect();
-    for (index, rule) in rules.iter().enumerate() {
+    let serving = rules.iter().enumerate().filter(|(_, rule)| layer4::serves(rule, listener));
+    for (index, rule) in serving {
         for host in &rule.hostnames {
             let is_served = hosts.is_empty() || hosts.iter().any(|listener| covers(listener, host));
             if is_served && claimed.insert(host) {
@@ -246,6 +252,7 @@ fn protocol(protocol: spec::Protocol) -> push::Protocol {
     match protocol {
         spec::Protocol::Http => push::Protocol::Http,
         spec::Protocol::Https => push::Protocol::Https,
+        spec::Protocol::Tcp => push::Protocol::Tcp,
     }
 }
 
@@ -291,5 +298,6 @@ fn backend_sets(
         compiled.push(set);
     }
     policy::check_fallbacks(spec, &compiled, check);
+    layer4::keep_none_warm(spec, &mut compiled, check);
     compiled
 }

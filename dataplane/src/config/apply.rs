@@ -13,7 +13,7 @@
 
 mod port_tls;
 
-use super::convert::{self, Certificates, ListenerProtocol, ListenerSpec, PoolSpec, Rejection, SetSpec};
+use super::convert::{self, Certificates, ListenerSpec, PoolSpec, Rejection, SetSpec, Spoken};
 use super::members;
 use super::ports::Ports;
 use super::routes::{self, Parts, PoolLimits, PoolSessions};
@@ -363,7 +363,7 @@ impl Applier {
                 );
                 return Err(Rejection::new(field, reason));
             }
-            let ListenerProtocol::Https(own) = &listener.protocol else { continue };
+            let Some(own) = listener.protocol.tls() else { continue };
             let (port, policy) = (listener.port, own.policy.id());
             if !self.tls.contains_key(&port) {
                 self.touched.insert(port);
@@ -443,8 +443,9 @@ impl Applier {
     /// The port as all pools together want it; `None` when none does.
     fn listener(&mut self, number: u16) -> Option<Listener> {
         let port = self.ports.wanted(number)?;
-        let protocol = match self.tls.get_mut(&number) {
-            Some(tls) if port.is_secure() => Protocol::Https(tls.config(port)),
+        let protocol = match (port.spoken(), self.tls.get_mut(&number)) {
+            (Some(Spoken::Https), Some(tls)) => Protocol::Https(tls.config(port)),
+            (Some(Spoken::Tcp), _) => Protocol::Tcp,
             _ => Protocol::Http,
         };
         Some(Listener {
@@ -470,14 +471,10 @@ fn now() -> Instant {
 fn clash(spec: &PoolSpec, other: &PoolSpec) -> Option<usize> {
     spec.listeners.iter().position(|listener| {
         let differs = |theirs: &ListenerSpec| {
-            theirs.port == listener.port && is_tls(&theirs.protocol) != is_tls(&listener.protocol)
+            theirs.port == listener.port && theirs.protocol.spoken() != listener.protocol.spoken()
         };
         other.listeners.iter().any(differs)
     })
-}
-
-fn is_tls(protocol: &ListenerProtocol) -> bool {
-    matches!(protocol, ListenerProtocol::Https(_))
 }
 
 #[cfg(test)]

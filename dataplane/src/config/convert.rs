@@ -6,6 +6,7 @@
 
 mod filters;
 mod front;
+mod layer4;
 mod limits;
 mod matches;
 mod policy;
@@ -77,6 +78,8 @@ pub(super) struct PoolSpec {
 
 #[derive(Debug, Clone)]
 pub(super) struct ListenerSpec {
+    /// By which rules name it.
+    pub(super) name: String,
     pub(super) port: u16,
     pub(super) protocol: ListenerProtocol,
     /// Empty: every host.
@@ -100,6 +103,33 @@ pub(super) struct ListenerSpec {
 pub(super) enum ListenerProtocol {
     Http,
     Https(ListenerTls),
+    Tcp,
+}
+
+/// What is spoken on a port, by all pools that share it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Spoken {
+    Http,
+    Https,
+    Tcp,
+}
+
+impl ListenerProtocol {
+    pub(super) fn spoken(&self) -> Spoken {
+        match self {
+            Self::Http => Spoken::Http,
+            Self::Https(_) => Spoken::Https,
+            Self::Tcp => Spoken::Tcp,
+        }
+    }
+
+    /// What TLS is ended with, where it is.
+    pub(super) fn tls(&self) -> Option<&ListenerTls> {
+        match self {
+            Self::Https(tls) => Some(tls),
+            Self::Http | Self::Tcp => None,
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -125,11 +155,11 @@ pub(super) fn pool(
     let mut certificates = Reader::new(known);
     let sets = sets(&config.backend_sets, &mut certificates)?;
     let mut listeners: Vec<ListenerSpec> = Vec::new();
-    let mut secured = BTreeMap::new();
+    let mut spoken = BTreeMap::new();
     for (index, wire) in config.listeners.iter().enumerate() {
         let listener = listener(index, wire, &mut certificates)?;
-        let is_tls = matches!(listener.protocol, ListenerProtocol::Https(_));
-        if *secured.entry(listener.port).or_insert(is_tls) != is_tls {
+        let own = listener.protocol.spoken();
+        if *spoken.entry(listener.port).or_insert(own) != own {
             return Err(Rejection::new(
                 format!("spec.listeners[{index}].protocol"),
                 format!(
@@ -146,15 +176,19 @@ pub(super) fn pool(
     let rules = rules.map(|(index, wire)| rules::rule(index, wire, &sets, &pool, &mut shared));
     let rules = rules.collect::<Result<Vec<_>, _>>()?;
     check_routes(&listeners, &rules)?;
+    layer4::check(&listeners, &rules)?;
     let fallbacks = resilience::fallbacks(&config.backend_sets, &sets)?;
     Ok((PoolSpec { listeners, rules, sets, fallbacks }, certificates.used))
 }
 
 /// Counted before any is made.
 fn check_routes(listeners: &[ListenerSpec], rules: &[RuleSpec]) -> Result<(), Rejection> {
-    let listeners: Vec<_> = listeners.iter().map(|listener| listener.hostnames.as_slice()).collect();
-    let rules: Vec<_> = rules.iter().map(|rule| (rule.hostnames.as_slice(), rule.matches.len())).collect();
-    match routes(&listeners, &rules) {
+    let of_listener = |listener: &ListenerSpec| {
+        let rules = rules.iter().filter(|rule| rule.serves(listener));
+        let rules: Vec<_> = rules.map(|rule| (rule.hostnames.as_slice(), rule.matches.len())).collect();
+        routes(&[listener.hostnames.as_slice()], &rules)
+    };
+    match listeners.iter().map(of_listener).fold(0, usize::saturating_add) {
         0..=ROUTES_PER_POOL_MAX => Ok(()),
         count => {
             let reason = format!(
@@ -222,9 +256,16 @@ fn listener(
             let policy = certificates.policy(&field("tls"), tls)?;
             ListenerProtocol::Https(ListenerTls { certificates: pairs, policy })
         }
+        push::Protocol::Tcp => {
+            if wire.tls.is_some() || !wire.hostnames.is_empty() {
+                let reason = "a TCP listener has neither certificates nor hosts: leave tls and hostnames out";
+                return Err(Rejection::new(field("protocol"), reason));
+            }
+            ListenerProtocol::Tcp
+        }
         push::Protocol::Unspecified => {
             let reason = format!(
-                "protocol {} is not known to this proxy: upgrade the proxies, or choose HTTP or HTTPS",
+                "protocol {} is not known to this proxy: upgrade the proxies, or choose another",
                 wire.protocol
             );
             return Err(Rejection::new(field("protocol"), reason));
@@ -243,6 +284,7 @@ fn listener(
     let proxies = wire.proxy_protocol.as_ref();
     let proxies = proxies.map(|wire| front::proxies(&field("proxyProtocol"), wire));
     Ok(ListenerSpec {
+        name: wire.name.clone(),
         port,
         protocol,
         hostnames: wire.hostnames.clone(),

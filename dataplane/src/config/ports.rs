@@ -1,6 +1,6 @@
 //! What a port serves, kept by the pools that share it, so that a pool changes its part and no other is looked at.
 
-use super::convert::{ListenerProtocol, ListenerSpec, PoolSpec};
+use super::convert::{ListenerSpec, PoolSpec, Spoken};
 use super::{hosts, routes};
 use crate::proxied::Proxies;
 use crate::snapshot::{Clients, Front, Fronts, ListenerLimits};
@@ -21,9 +21,8 @@ pub(super) struct Ports(BTreeMap<u16, Port>);
 #[derive(Debug, Default)]
 pub(super) struct Port {
     parts: BTreeMap<String, Part>,
-    /// Pools that speak TLS here, and pools that do not; only while they change places there are both.
-    secure: BTreeSet<String>,
-    plain: BTreeSet<String>,
+    /// Pools by what they speak here; only while they change places there is more than one. None is kept without pools.
+    speakers: BTreeMap<Spoken, BTreeSet<String>>,
     routes: RouteParts,
     /// The sets of all parts; `None` after one of them came or went.
     sets: Option<Arc<[Arc<BackendSet>]>>,
@@ -92,7 +91,8 @@ impl Ports {
     ) -> impl Iterator<Item = (&'a str, usize)> {
         spec.listeners.iter().enumerate().flat_map(move |(index, listener)| {
             let port = self.0.get(&listener.port);
-            let others = port.into_iter().flat_map(|port| port.speaking_other_than(&listener.protocol));
+            let spoken = listener.protocol.spoken();
+            let others = port.into_iter().flat_map(move |port| port.speaking_other_than(spoken));
             others.filter(move |name| *name != pool).map(move |name| (name.as_str(), index))
         })
     }
@@ -127,11 +127,9 @@ impl Port {
         // Of two pools with one host and path the first by name has it: the controller has settled whose it is, and the
         // order of names repeats what it said.
         self.routes.put(pool, entries);
-        for speakers in [&mut self.secure, &mut self.plain] {
-            speakers.remove(pool);
-        }
+        self.fall_silent(pool);
         for listener in listeners() {
-            self.speakers_mut(&listener.protocol).insert(pool.to_owned());
+            self.speakers.entry(listener.protocol.spoken()).or_default().insert(pool.to_owned());
         }
         let before = self.parts.insert(pool.to_owned(), part);
         self.compare(pool, before.as_ref());
@@ -140,17 +138,20 @@ impl Port {
     fn remove(&mut self, pool: &str) {
         let before = self.parts.remove(pool);
         self.routes.remove(pool);
-        self.secure.remove(pool);
-        self.plain.remove(pool);
+        self.fall_silent(pool);
         self.compare(pool, before.as_ref());
     }
 
     /// Pools that speak something else here, by name.
-    fn speaking_other_than(&self, protocol: &ListenerProtocol) -> &BTreeSet<String> {
-        match protocol {
-            ListenerProtocol::Https(_) => &self.plain,
-            ListenerProtocol::Http => &self.secure,
-        }
+    fn speaking_other_than(&self, spoken: Spoken) -> impl Iterator<Item = &String> {
+        self.speakers.iter().filter(move |(theirs, _)| **theirs != spoken).flat_map(|(_, pools)| pools)
+    }
+
+    fn fall_silent(&mut self, pool: &str) {
+        self.speakers.retain(|_, pools| {
+            pools.remove(pool);
+            !pools.is_empty()
+        });
     }
 
     /// Routes of all pools; shares with those before what is the same.
@@ -215,21 +216,14 @@ impl Port {
         said.min_by_key(|(created_s, _)| *created_s).map(|(_, said)| said).unwrap_or_default()
     }
 
-    /// Whether TLS is spoken here.
-    pub(super) fn is_secure(&self) -> bool {
-        !self.secure.is_empty()
+    /// What is spoken here; `None` where no pool is left.
+    pub(super) fn spoken(&self) -> Option<Spoken> {
+        self.speakers.keys().next_back().copied()
     }
 
     /// Whether certificates came or went since the last call.
     pub(super) fn take_are_certificates_new(&mut self) -> bool {
         std::mem::take(&mut self.are_certificates_new)
-    }
-
-    fn speakers_mut(&mut self, protocol: &ListenerProtocol) -> &mut BTreeSet<String> {
-        match protocol {
-            ListenerProtocol::Https(_) => &mut self.secure,
-            ListenerProtocol::Http => &mut self.plain,
-        }
     }
 
     fn compare(&mut self, pool: &str, before: Option<&Part>) {
@@ -251,7 +245,8 @@ impl Port {
 
 /// Hosts that are a pool's on a listener.
 fn claimed(listener: &ListenerSpec, spec: &PoolSpec) -> Vec<Option<String>> {
-    let rules = spec.rules.iter().map(|rule| rule.hostnames.as_slice());
+    let rules = spec.rules.iter().filter(|rule| rule.serves(listener));
+    let rules = rules.map(|rule| rule.hostnames.as_slice());
     let hosts = hosts::claimed(&listener.hostnames, rules);
     hosts.into_iter().map(|host| host.map(ToOwned::to_owned)).collect()
 }
@@ -262,7 +257,7 @@ fn front(pool: &str, listener: &ListenerSpec, spec: &PoolSpec) -> HostFront {
 }
 
 fn certificates(listener: &ListenerSpec, spec: &PoolSpec) -> Option<HostCertificates> {
-    let ListenerProtocol::Https(own) = &listener.protocol else { return None };
+    let own = listener.protocol.tls()?;
     Some(HostCertificates {
         hosts: claimed(listener, spec),
         certificates: own.certificates.clone(),
@@ -275,7 +270,8 @@ fn entries<'a>(
     spec: &'a PoolSpec,
     of_rules: &'a [Arc<Route>],
 ) -> impl Iterator<Item = Entry<'a>> {
-    spec.rules.iter().zip(of_rules).flat_map(move |(rule, route)| {
+    let serving = spec.rules.iter().zip(of_rules).filter(|(rule, _)| rule.serves(listener));
+    serving.flat_map(move |(rule, route)| {
         let hosts = hosts::common(&listener.hostnames, &rule.hostnames);
         hosts.into_iter().flat_map(move |host| rule.matches.iter().map(move |wanted| (host, wanted, route)))
     })

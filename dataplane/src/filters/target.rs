@@ -86,6 +86,8 @@ mod tests {
             ip: HeaderValue::from_static("192.0.2.1"),
             limits: Arc::default(),
             secured: None,
+            from_port: 0,
+            to: ([0, 0, 0, 0], 0).into(),
         };
         let (status, headers) = redirect(&head(request), &peer, filter, 4);
         assert_eq!(status, filter.status);

@@ -117,7 +117,9 @@ impl Sending {
         let (is_kept, session, mut sink) = (Cell::new(false), RefCell::new(None), Unread::default());
         course.begin_wait();
         let waits = Waits { worker, course: &course };
-        let placed = waits.place(&route, (&head, &peer), &session, &attempts.tried, &mut sink).await;
+        let placed = waits
+            .place(&route, (Some(&head), &peer), &session, &attempts.tried, async || sink.gone().await)
+            .await;
         if let Ok(Placed::Backend(target)) = placed {
             course.begin_attempt();
             let attempt = Attempt {
@@ -164,7 +166,7 @@ impl ResponseSink for Unread {
     fn close_after(&mut self) {}
 
     async fn gone(&mut self) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     fn has_begun(&self) -> bool {

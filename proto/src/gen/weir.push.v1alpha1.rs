@@ -833,6 +833,12 @@ pub struct Rule {
     /// Unset: none.
     #[prost(message, optional, tag = "100")]
     pub filters: ::core::option::Option<Filters>,
+    /// Names of the listeners that it serves; empty: every one.
+    #[prost(string, repeated, tag = "110")]
+    pub listeners: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// How long a connection of layer 4 may stand still; 0: 3,600,000.
+    #[prost(uint64, tag = "111")]
+    pub connection_idle_timeout_ms: u64,
 }
 /// Filters change requests and responses, or answer in a backend's place.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1722,6 +1728,8 @@ pub enum Protocol {
     Unspecified = 0,
     Http = 1,
     Https = 2,
+    /// Bytes, whatever they say. No hostnames, and one rule.
+    Tcp = 110,
 }
 impl Protocol {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -1733,6 +1741,7 @@ impl Protocol {
             Self::Unspecified => "PROTOCOL_UNSPECIFIED",
             Self::Http => "PROTOCOL_HTTP",
             Self::Https => "PROTOCOL_HTTPS",
+            Self::Tcp => "PROTOCOL_TCP",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1741,6 +1750,7 @@ impl Protocol {
             "PROTOCOL_UNSPECIFIED" => Some(Self::Unspecified),
             "PROTOCOL_HTTP" => Some(Self::Http),
             "PROTOCOL_HTTPS" => Some(Self::Https),
+            "PROTOCOL_TCP" => Some(Self::Tcp),
             _ => None,
         }
     }

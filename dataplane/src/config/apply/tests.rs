@@ -236,7 +236,7 @@ fn an_unchanged_certificate_keeps_its_configuration_and_a_new_one_its_ticket_key
     let tls = certificate("ns/secret", &["a.org"]);
     let server = |fixture: &Fixture| match &fixture.current.load().listeners[&port].protocol {
         Protocol::Https(server) => Arc::clone(server),
-        Protocol::Http => panic!("the listener has a certificate"),
+        _ => panic!("the listener has a certificate"),
     };
     let ticketer = |server: &Termination| Arc::clone(&server.of("").expect("one").1.ticketer);
     let with = |tls: &push::Certificate, path| {
@@ -502,7 +502,7 @@ fn an_edit_of_one_pool_makes_its_own_routes_again_and_the_rest_stays_where_it_is
     assert!(Arc::ptr_eq(&then.sets, &listener.sets) && Arc::ptr_eq(&before.sets, &now.sets));
     let config = |listener: &Listener| match &listener.protocol {
         Protocol::Https(config) => Arc::clone(config),
-        Protocol::Http => panic!("it is HTTPS"),
+        _ => panic!("it is HTTPS"),
     };
     assert!(Arc::ptr_eq(&config(then), &config(listener)), "no certificate is another");
 

@@ -1,0 +1,208 @@
+//! Listeners of layer 4 and the rules that serve them: what they compile to, and each wrong mix with field and sentence.
+
+use super::*;
+use weir_proto::push::{self, PoolConfig};
+
+/// A pool with listeners `web` (HTTP) and `db` (TCP); `spec` has rules, and what else there is.
+fn pool(db: &str, spec: &str) -> String {
+    format!(
+        "apiVersion: weir.dev/v1alpha1\nkind: LoadBalancerPool\nmetadata: {{name: shop}}\nspec: {{listeners: [{{name: web, \
+         port: 80, protocol: HTTP}}, {{name: db, port: 5432, protocol: TCP{db}}}], backendSets: [{{name: a, static: \
+         {{backends: []}}}}, {{name: b, static: {{backends: []}}}}], {spec}}}"
+    )
+}
+
+fn compiled(pool: &str) -> Result<PoolConfig, Vec<String>> {
+    let world = world(&objects(pool), None);
+    match world.pools.get(&key("shop")) {
+        Some(pool) => Ok(PoolConfig::clone(&pool.config)),
+        None => Err(shown(world.rejections.values().flatten())),
+    }
+}
+
+fn refused(db: &str, spec: &str) -> Vec<String> {
+    compiled(&pool(db, spec)).expect_err(spec)
+}
+
+#[test]
+fn a_rule_serves_the_listeners_that_it_names_and_connections_have_their_time() {
+    let rules = "rules: [{listeners: [web], matches: [{path: {value: /a}}], backendSets: [{name: a}]}, {listeners: [db], \
+                 timeouts: {connectionIdle: 2h}, sessionPersistence: {type: SourceIP}, retry: {attempts: 1}, \
+                 ipRules: {allow: [10.0.0.0/8]}, rateLimits: [], backendSets: [{name: a, weight: 3}, {name: b}]}]";
+    let config =
+        compiled(&pool(", limits: {connections: 9, connectionsPerSource: 3}", rules)).expect("right");
+    assert_eq!(config.listeners[1].protocol(), push::Protocol::Tcp);
+    assert_eq!(config.listeners[1].limits.map(|own| own.connections_max), Some(9));
+    let [http, tcp] = config.rules.as_slice() else { panic!("two rules") };
+    assert_eq!(
+        (http.listeners.as_slice(), tcp.listeners.as_slice()),
+        (&["web".into()][..], &["db".into()][..])
+    );
+    assert_eq!((http.connection_idle_timeout_ms, tcp.connection_idle_timeout_ms), (0, 7_200_000));
+    let of_both = compiled(&pool("", "rules: [{backendSets: [{name: a}]}]")).expect("one rule for both");
+    assert_eq!(
+        (of_both.rules[0].listeners.len(), of_both.rules[0].connection_idle_timeout_ms),
+        (0, 3_600_000)
+    );
+    let of_pool = "timeouts: {connectionIdle: 1s}, rules: [{backendSets: [{name: a}]}]";
+    let of_pool = compiled(&pool("", of_pool)).expect("the least");
+    assert_eq!(of_pool.rules[0].connection_idle_timeout_ms, 1_000);
+}
+
+#[test]
+fn a_listener_of_tcp_has_nothing_that_is_of_http() {
+    for (db, expected) in [
+        (", tls: {certificateRefs: [{name: c}]}", "spec.listeners[1].tls: is not for protocol TCP"),
+        (
+            ", hostnames: [a.example]",
+            "spec.listeners[1].hostnames: is not for protocol TCP, where bytes are passed on",
+        ),
+        (
+            ", clientAddress: {trustedCIDRs: [10.0.0.0/8]}",
+            "spec.listeners[1].clientAddress: is not for protocol TCP",
+        ),
+        (", httpsRedirect: {}", "spec.listeners[1].httpsRedirect: is not for protocol TCP"),
+        (", hsts: {maxAge: 1h}", "spec.listeners[1].hsts: is not for protocol TCP"),
+        (", paths: {}", "spec.listeners[1].paths: is not for protocol TCP"),
+        (", limits: {uriBytes: 100}", "spec.listeners[1].limits.uriBytes: is not for protocol TCP"),
+        (", limits: {idleTimeout: 1s}", "spec.listeners[1].limits.idleTimeout: is not for protocol TCP"),
+        (
+            ", limits: {handshakesAtOnce: 1}",
+            "spec.listeners[1].limits.handshakesAtOnce: is not for protocol TCP",
+        ),
+    ] {
+        let refused = refused(db, "rules: [{backendSets: [{name: a}]}]");
+        assert!(refused.len() == 1 && refused[0].contains(expected), "{db}: {refused:?}");
+    }
+}
+
+#[test]
+fn what_is_of_requests_is_refused_in_a_rule_that_serves_tcp() {
+    let of_requests = "is of requests, and the rule serves listener \"db\" with protocol TCP: remove it, or name the \
+                       listeners of HTTP in spec.rules[0].listeners";
+    for (rule, field) in [
+        ("hostnames: [a.example]", "hostnames"),
+        ("matches: [{path: {value: /}}]", "matches"),
+        ("filters: [{type: CORS, cors: {allowOrigins: ['*']}}]", "filters"),
+        ("limits: {requestBodyBytes: 1}", "limits"),
+        ("rateLimits: [{name: a, requests: 1, period: 1s, key: {type: Route}}]", "rateLimits"),
+        ("timeouts: {request: 1s}", "timeouts.request"),
+        ("timeouts: {backendRequest: 1s}", "timeouts.backendRequest"),
+        ("timeouts: {idle: 1s}", "timeouts.idle"),
+        ("timeouts: {total: 1s}", "timeouts.total"),
+        ("retry: {codes: [503]}", "retry.codes"),
+        ("retry: {hedgeAfter: 1s}", "retry.hedgeAfter"),
+    ] {
+        let refused = refused("", &format!("rules: [{{{rule}, backendSets: [{{name: a}}]}}]"));
+        let expected = format!("spec.rules[0].{field}: {of_requests}");
+        assert!(refused.len() == 1 && refused[0].contains(&expected), "{rule}: {refused:?}");
+        // The same is right for the listener of HTTP.
+        let rules = format!("rules: [{{listeners: [web], {rule}, backendSets: [{{name: a}}]}}]");
+        assert!(compiled(&pool("", &rules)).is_ok(), "{rule}");
+    }
+}
+
+#[test]
+fn what_else_cannot_be_for_tcp_is_refused_with_its_own_sentence() {
+    let rules = "rules: [{backendSets: [{name: a}]}]";
+    for (spec, expected) in [
+        (
+            "rules: [{listeners: [nobody], backendSets: [{name: a}]}]".to_owned(),
+            "spec.rules[0].listeners[0]: \"nobody\" is not a name in spec.listeners",
+        ),
+        (
+            "rules: [{listeners: [db, db], backendSets: [{name: a}]}]".to_owned(),
+            "spec.rules[0].listeners[1]: \"db\" is there twice",
+        ),
+        (
+            "rules: [{backendSets: [{name: a}]}, {listeners: [db], backendSets: [{name: b}]}]".to_owned(),
+            "spec.rules[1].listeners: serves listener \"db\" with protocol TCP, as spec.rules[0] does",
+        ),
+        (
+            "rules: [{listeners: [web], timeouts: {connectionIdle: 1h}, backendSets: [{name: a}]}]"
+                .to_owned(),
+            "spec.rules[0].timeouts.connectionIdle: is for rules that serve a listener with protocol TCP",
+        ),
+        (
+            "rules: [{timeouts: {connectionIdle: 999ms}, backendSets: [{name: a}]}]".to_owned(),
+            "spec.rules[0].timeouts.connectionIdle: 999ms is out of range: use 1s to 168h",
+        ),
+        (
+            format!("timeouts: {{connectionIdle: 168h1s}}, {rules}"),
+            "spec.timeouts.connectionIdle: 168h1s is out of range",
+        ),
+        (
+            "rules: [{sessionPersistence: {type: Cookie}, backendSets: [{name: a}]}]".to_owned(),
+            "spec.rules[0].sessionPersistence.type: Cookie is of requests, and the rule serves listener \"db\"",
+        ),
+        (
+            format!("sessionPersistence: {{}}, {rules}"),
+            "spec.rules[0].sessionPersistence: is missing, and that of the pool is of requests",
+        ),
+        (
+            format!("rateLimits: [{{name: a, requests: 1, period: 1s, key: {{type: Route}}}}], {rules}"),
+            "spec.rules[0].rateLimits: is missing, and spec.rateLimits counts requests",
+        ),
+        (
+            "rules: [{backendSets: [{name: a, matches: [{type: Header, name: x}]}]}]".to_owned(),
+            "spec.rules[0].backendSets[0].matches: is of requests",
+        ),
+        (
+            format!("loadBalancing: {{algorithm: ConsistentHash, consistentHash: {{key: Host}}}}, {rules}"),
+            "spec.backendSets[0]: hashes Host of a request, and spec.rules[0] sends it the connections of listener",
+        ),
+        (
+            format!("circuitBreaker: {{fallback: {{response: {{}}}}}}, {rules}"),
+            "spec.backendSets[0]: has a fallback that is an answer of HTTP",
+        ),
+    ] {
+        let refused = refused("", &spec);
+        assert!(refused.len() == 1 && refused[0].contains(expected), "{spec}: {refused:?}");
+    }
+    let many = |count: usize| {
+        let names: Vec<_> = (0..count).map(|nth| format!("l{nth}")).collect();
+        let own = names
+            .iter()
+            .enumerate()
+            .map(|(nth, name)| format!("{{name: {name}, port: {}, protocol: HTTP}}", 1_000 + nth));
+        let own: Vec<_> = own.collect();
+        let rules = format!("rules: [{{listeners: [{}], backendSets: [{{name: a}}]}}]", names.join(", "));
+        let text = pool("", &rules);
+        compiled(
+            &text.replace("listeners: [{name: web", &format!("listeners: [{}, {{name: web", own.join(", "))),
+        )
+    };
+    assert!(many(16).is_ok());
+    assert!(many(17).is_err_and(|refused| refused[0].contains("17 entries are too many: use at most 16")));
+}
+
+#[test]
+fn a_set_that_only_tcp_uses_keeps_no_connection_warm() {
+    let warm = "connectionPool: {minWarmPerBackend: 2}";
+    let of = |rules: &str| compiled(&pool("", &format!("{warm}, rules: [{rules}]"))).expect("right");
+    let kept = |config: &PoolConfig| -> Vec<u32> {
+        config.backend_sets.iter().map(|set| set.connections.map_or(0, |own| own.warm_min)).collect()
+    };
+    let apart = "{listeners: [web], backendSets: [{name: a}]}, {listeners: [db], backendSets: [{name: b}]}";
+    assert_eq!(kept(&of(apart)), [2, 0]);
+    assert_eq!(kept(&of("{backendSets: [{name: a}]}")), [2, 2], "requests use it too, or nobody does");
+    let own = pool("", &format!("rules: [{apart}]"))
+        .replace("{name: b, static", &format!("{{name: b, {warm}, static"));
+    let refused = compiled(&own).expect_err("shown to nobody");
+    assert!(refused[0].contains("spec.backendSets[1].connectionPool.minWarmPerBackend"), "{refused:?}");
+}
+
+#[test]
+fn a_port_of_tcp_conflicts_with_every_other_protocol_of_other_pools() {
+    let mut objects = objects(&pool("", "rules: [{listeners: [web], backendSets: [{name: a}]}]"));
+    let other = "apiVersion: weir.dev/v1alpha1\nkind: LoadBalancerPool\nmetadata: {name: zed}\nspec: {listeners: [{name: x, \
+                 port: 5432, protocol: HTTP, hostnames: [a.example]}], backendSets: [{name: a, static: {backends: []}}]}";
+    let other: LoadBalancerPool = yaml(other);
+    objects.pools.insert(key("zed"), Arc::new(other));
+    let world = world(&objects, None);
+    let refused = shown(world.rejections.values().flatten());
+    assert!(
+        refused.len() == 1
+            && refused[0].contains("default/zed: spec.listeners[0].port: 5432 speaks another protocol")
+    );
+}
