@@ -62,7 +62,8 @@ pub use limits::{
 };
 pub use listener::{Listener, Protocol};
 pub use listener_tls::{
-    CipherPolicy, ClientCertificateForward, ClientValidation, ClientValidationMode, ListenerTls, TlsVersion,
+    CipherPolicy, ClientCertificateForward, ClientValidation, ClientValidationMode, ListenerTls, TlsMode,
+    TlsVersion,
 };
 pub use load_balancing::{
     Algorithm, ConsistentHash, HashKey, KEY_NAME_BYTES_MAX, LOAD_PERCENT_MAX, LOAD_PERCENT_MIN,
@@ -226,13 +227,18 @@ pub const FIELD_NAME_PATTERN: &str = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$";
         "reason": "FieldValueInvalid",
     },
     {
-        "rule": "!has(self.rules) || [self.listeners.filter(l, l.protocol in ['TCP']).map(l, l.name)].all(names, names.size() == 0 || self.rules.all(r, (has(r.listeners) && !sets.intersects(names, r.listeners)) || !(has(r.hostnames) || has(r.matches) || has(r.filters) || has(r.limits) || (has(r.rateLimits) && r.rateLimits.size() > 0) || (has(r.sessionPersistence) && !(r.sessionPersistence.type in ['SourceIP', 'None'])) || (has(r.timeouts) && (has(r.timeouts.request) || has(r.timeouts.backendRequest) || has(r.timeouts.idle) || has(r.timeouts.total))) || (has(r.retry) && (has(r.retry.codes) || has(r.retry.hedgeAfter))) || (has(r.backendSets) && r.backendSets.exists(b, has(b.matches))))))",
-        "message": "a rule that serves a listener with protocol TCP must have nothing that is of requests: no hostnames, matches, filters, limits, rateLimits, cookies, codes, hedgeAfter and timeouts but connectionIdle; remove it, or name the listeners of HTTP in the rule's listeners",
+        "rule": "!has(self.rules) || [self.listeners.filter(l, l.protocol in ['TCP', 'TLS']).map(l, l.name)].all(names, names.size() == 0 || self.rules.all(r, (has(r.listeners) && !sets.intersects(names, r.listeners)) || !(has(r.matches) || has(r.filters) || has(r.limits) || (has(r.rateLimits) && r.rateLimits.size() > 0) || (has(r.sessionPersistence) && !(r.sessionPersistence.type in ['SourceIP', 'None'])) || (has(r.timeouts) && (has(r.timeouts.request) || has(r.timeouts.backendRequest) || has(r.timeouts.idle) || has(r.timeouts.total))) || (has(r.retry) && (has(r.retry.codes) || has(r.retry.hedgeAfter))) || (has(r.backendSets) && r.backendSets.exists(b, has(b.matches))))))",
+        "message": "a rule that serves a listener with protocol TCP or TLS must have nothing that is of requests: no matches, filters, limits, rateLimits, cookies, codes, hedgeAfter and timeouts but connectionIdle; remove it, or name the listeners of HTTP in the rule's listeners",
         "reason": "FieldValueInvalid",
     },
     {
-        "rule": "!has(self.rules) || [self.listeners.filter(l, l.protocol in ['TCP']).map(l, l.name)].all(names, self.rules.all(r, !has(r.timeouts) || !has(r.timeouts.connectionIdle) || (has(r.listeners) ? sets.intersects(names, r.listeners) : names.size() > 0)))",
-        "message": "timeouts.connectionIdle is for rules that serve a listener with protocol TCP: remove it, or name the listener in the rule's listeners",
+        "rule": "!has(self.rules) || [self.listeners.filter(l, l.protocol in ['TCP', 'TLS']).map(l, l.name)].all(names, self.rules.all(r, !has(r.timeouts) || !has(r.timeouts.connectionIdle) || (has(r.listeners) ? sets.intersects(names, r.listeners) : names.size() > 0)))",
+        "message": "timeouts.connectionIdle is for rules that serve a listener with protocol TCP or TLS: remove it, or name the listener in the rule's listeners",
+        "reason": "FieldValueInvalid",
+    },
+    {
+        "rule": "!has(self.rules) || [self.listeners.filter(l, l.protocol == 'TCP').map(l, l.name)].all(names, names.size() == 0 || self.rules.all(r, !has(r.hostnames) || (has(r.listeners) && !sets.intersects(names, r.listeners))))",
+        "message": "a rule that serves a listener with protocol TCP must not have hostnames: remove them, or name the other listeners in the rule's listeners",
         "reason": "FieldValueInvalid",
     },
     {
@@ -261,7 +267,7 @@ pub struct LoadBalancerPoolSpec {
     /// Which request goes to which backend sets; at most 256. An exact hostname goes before a wildcard, an exact
     /// path before an expression and the longest prefix; then what has a method, most headers, most queryParams, most
     /// cookies, sourceIPs; then the first rule wins. Without a rule every request is answered 404, and every connection of
-    /// protocol TCP is closed.
+    /// protocol TCP or TLS is closed.
     /// Listeners, hostnames and matches together make at most 100,000 routes: one for each listener and match, and for
     /// each hostname that both the listener and the rule take.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -294,7 +300,7 @@ pub struct LoadBalancerPoolSpec {
     pub health_check: Option<HealthCheck>,
 
     /// How long things may take. Without it: 3s to connect, 30s for a request, 5m for a body that stands still, 1h for a
-    /// connection of protocol TCP that does.
+    /// connection of protocol TCP or TLS that does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeouts: Option<Timeouts>,
 

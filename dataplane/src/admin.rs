@@ -296,6 +296,8 @@ fn config(state: &AdminState) -> Value {
             Protocol::Http => "HTTP",
             Protocol::Https(_) => "HTTPS",
             Protocol::Tcp => "TCP",
+            Protocol::Tls(_) => "TLS",
+            Protocol::Passthrough => "TLS, passed on",
         };
         json!({ "port": listener.port, "protocol": protocol })
     });

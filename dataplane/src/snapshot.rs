@@ -164,6 +164,10 @@ pub enum Protocol {
     Https(Arc<Termination>),
     /// Bytes, whatever they say.
     Tcp,
+    /// TLS, then the same.
+    Tls(Arc<Termination>),
+    /// TLS that is passed on.
+    Passthrough,
 }
 
 /// The cell that holds the snapshot in force.

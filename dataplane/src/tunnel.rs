@@ -87,13 +87,18 @@ pub(crate) async fn run(worker: &Worker, port: u16, client: Side<'_>, tunnel: Tu
 /// Carries bytes between a client and a backend at layer 4. The same as for WebSockets but for three things: silence in both
 /// directions has a limit from the begin, there is no word that could tell the end, and what ends otherwise than by both
 /// sides ends with a reset to both, so that a part never passes for the whole.
-pub(crate) async fn relay(worker: &Worker, port: u16, client: &Wire, relay: Relay) -> Ended {
+pub(crate) async fn relay(
+    worker: &Worker,
+    port: u16,
+    (client, early): (&Wire, BytesMut),
+    relay: Relay,
+) -> Ended {
     let Relay { backend, set, idle, held } = relay;
     let counters = &worker.counters;
     let _open = Open::new(&counters.layer4_connections, &counters.layer4_connections_open);
     let leave = worker.timers.deadline();
     leave.set_untold(port, &set);
-    let sides = (Side::Wire(client, BytesMut::new()), Side::Wire(&backend, BytesMut::new()));
+    let sides = (Side::Wire(client, early), Side::Wire(&backend, BytesMut::new()));
     let ended = carry(worker, &leave, sides.0, sides.1, Kind::Bytes { idle }).await;
     if ended != Ended::Both {
         client.reset_on_close();

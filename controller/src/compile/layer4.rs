@@ -14,7 +14,7 @@ use weir_proto::limits::CONNECTION_IDLE_MS;
 pub(super) fn is_layer4(protocol: Protocol) -> bool {
     match protocol {
         Protocol::Http | Protocol::Https => false,
-        Protocol::Tcp => true,
+        Protocol::Tcp | Protocol::Tls => true,
     }
 }
 
@@ -24,7 +24,14 @@ pub(super) fn name(protocol: Protocol) -> &'static str {
         Protocol::Http => "HTTP",
         Protocol::Https => "HTTPS",
         Protocol::Tcp => "TCP",
+        Protocol::Tls => "TLS",
     }
+}
+
+/// Whether TLS goes on to the backends as it came.
+pub(super) fn passes_tls_on(listener: &spec::Listener) -> bool {
+    let mode = listener.tls.as_ref().and_then(|tls| tls.mode);
+    listener.protocol == Protocol::Tls && mode == Some(spec::TlsMode::Passthrough)
 }
 
 /// Whether a rule serves a listener.
@@ -43,8 +50,9 @@ pub(super) fn check_listener(field: &str, own: &spec::Listener, check: &mut Chec
         return;
     }
     let limits = own.limits.clone().unwrap_or_default();
+    let is_bare = own.protocol == Protocol::Tcp;
     let said = [
-        ("hostnames", !own.hostnames.is_empty()),
+        ("hostnames", is_bare && !own.hostnames.is_empty()),
         ("clientAddress", own.client_address.is_some()),
         ("httpsRedirect", own.https_redirect.is_some()),
         ("hsts", own.hsts.is_some()),
@@ -55,9 +63,9 @@ pub(super) fn check_listener(field: &str, own: &spec::Listener, check: &mut Chec
         ("limits.streamsPerConnection", limits.streams_per_connection.is_some()),
         ("limits.resetsPerSecond", limits.resets_per_second.is_some()),
         ("limits.controlFramesPerSecond", limits.control_frames_per_second.is_some()),
-        ("limits.handshakesPerSourcePerSecond", limits.handshakes_per_source_per_second.is_some()),
-        ("limits.handshakesAtOnce", limits.handshakes_at_once.is_some()),
-        ("limits.handshakesAtOncePerSource", limits.handshakes_at_once_per_source.is_some()),
+        ("limits.handshakesPerSourcePerSecond", is_bare && limits.handshakes_per_source_per_second.is_some()),
+        ("limits.handshakesAtOnce", is_bare && limits.handshakes_at_once.is_some()),
+        ("limits.handshakesAtOncePerSource", is_bare && limits.handshakes_at_once_per_source.is_some()),
         ("limits.headTimeout", limits.head_timeout.is_some()),
         ("limits.idleTimeout", limits.idle_timeout.is_some()),
         ("limits.minBodyBytesPerSecond", limits.min_body_bytes_per_second.is_some()),
@@ -67,6 +75,29 @@ pub(super) fn check_listener(field: &str, own: &spec::Listener, check: &mut Chec
             "is not for protocol {}, where bytes are passed on whatever they say: remove it",
             self::name(own.protocol)
         );
+        check.refuse(format!("{field}.{name}"), "", rule);
+    }
+}
+
+/// TLS that is passed on.
+pub(super) fn check_passthrough(
+    field: &str,
+    listener: &spec::Listener,
+    tls: &spec::ListenerTls,
+    check: &mut Check,
+) {
+    if listener.protocol != Protocol::Tls {
+        let rule = "is for protocol TLS: use that, or remove it";
+        check.refuse(format!("{field}.mode"), "Passthrough", rule);
+    }
+    let said = [
+        ("certificateRefs", !tls.certificate_refs.is_empty()),
+        ("minVersion", tls.min_version.is_some()),
+        ("cipherPolicy", tls.cipher_policy.is_some()),
+        ("clientValidation", tls.client_validation.is_some()),
+    ];
+    for (name, _) in said.into_iter().filter(|(_, is_said)| *is_said) {
+        let rule = "is not for mode Passthrough, where backends end TLS: remove it";
         check.refuse(format!("{field}.{name}"), "", rule);
     }
 }
@@ -89,7 +120,7 @@ pub(super) fn check_rules(spec: &LoadBalancerPoolSpec, check: &mut Check) {
         match listener_of(spec, rule) {
             Some(listener) => check_rule(&field, spec, rule, listener, check),
             None if rule.timeouts.as_ref().is_some_and(|own| own.connection_idle.is_some()) => {
-                let rule = "is for rules that serve a listener with protocol TCP: remove it";
+                let rule = "is for rules that serve a listener with protocol TCP or TLS: remove it";
                 check.refuse(format!("{field}.timeouts.connectionIdle"), "", rule);
             }
             None => {}
@@ -98,9 +129,9 @@ pub(super) fn check_rules(spec: &LoadBalancerPoolSpec, check: &mut Check) {
     check_one_each(spec, check);
 }
 
-/// Nothing tells connections apart, so that a second rule would have none.
+/// Nothing tells connections apart that name no host, so that a second rule would have none.
 fn check_one_each(spec: &LoadBalancerPoolSpec, check: &mut Check) {
-    for listener in spec.listeners.iter().filter(|listener| is_layer4(listener.protocol)) {
+    for listener in spec.listeners.iter().filter(|listener| listener.protocol == Protocol::Tcp) {
         let mut rules = spec.rules.iter().enumerate().filter(|(_, rule)| serves(rule, listener));
         if let (Some((first, _)), Some((second, _))) = (rules.next(), rules.next()) {
             let rule = format!(
@@ -121,6 +152,15 @@ fn check_rule(
     check: &mut Check,
 ) {
     let served = format!("listener {} with protocol {}", quoted(&listener.name), name(listener.protocol));
+    let bare = spec.listeners.iter().find(|own| own.protocol == Protocol::Tcp && serves(rule, own));
+    if let Some(bare) = bare.filter(|_| !rule.hostnames.is_empty()) {
+        let rule = format!(
+            "is not for listener {} with protocol TCP, which the rule serves and whose clients name none: remove it, or \
+             name the other listeners in {field}.listeners",
+            quoted(&bare.name)
+        );
+        check.refuse(format!("{field}.hostnames"), "", rule);
+    }
     for (name, _) in of_requests(rule).into_iter().filter(|(_, is_said)| *is_said) {
         let rule = format!(
             "is of requests, and the rule serves {served}: remove it, or name the listeners of HTTP in {field}.listeners"
@@ -156,16 +196,23 @@ fn check_rule(
         }
         if let Some(set) = spec.backend_sets.iter().position(|set| set.name == weighted.name) {
             check_set(set, spec, field, &served, check);
+            let passed_on = spec.listeners.iter().find(|own| passes_tls_on(own) && serves(rule, own));
+            if let Some(listener) = passed_on.filter(|_| spec.backend_sets[set].tls.is_some()) {
+                let rule = format!(
+                    "secures what is secured already: {field} sends it the connections of listener {} with mode Passthrough",
+                    quoted(&listener.name)
+                );
+                check.refuse(format!("spec.backendSets[{set}].tls"), "", rule);
+            }
         }
     }
 }
 
 /// What a rule says that is of requests, but for what needs another sentence.
-fn of_requests(rule: &spec::Rule) -> [(&'static str, bool); 11] {
+fn of_requests(rule: &spec::Rule) -> [(&'static str, bool); 10] {
     let timeouts = rule.timeouts.clone().unwrap_or_default();
     let retry = rule.retry.as_ref();
     [
-        ("hostnames", !rule.hostnames.is_empty()),
         ("matches", !rule.matches.is_empty()),
         ("filters", !rule.filters.is_empty()),
         ("limits", rule.limits.is_some()),
@@ -225,6 +272,17 @@ pub(super) fn connection_idle_ms(
     if listener_of(spec, rule).is_some() { idle } else { 0 }
 }
 
+/// Whether only rules of layer 4 send to a set.
+pub(super) fn is_alone(spec: &LoadBalancerPoolSpec, set: &str) -> bool {
+    let sends = |rule: &&spec::Rule| rule.backend_sets.iter().any(|own| own.name == set);
+    let mut rules = spec.rules.iter().filter(sends).peekable();
+    rules.peek().is_some()
+        && rules.all(|rule| {
+            let mut served = spec.listeners.iter().filter(|listener| serves(rule, listener));
+            served.all(|listener| is_layer4(listener.protocol))
+        })
+}
+
 /// Sets that only rules of layer 4 send to keep no connection open that nobody needs: backends would be shown clients that
 /// say nothing.
 pub(super) fn keep_none_warm(
@@ -232,20 +290,13 @@ pub(super) fn keep_none_warm(
     sets: &mut [weir_proto::push::BackendSet],
     check: &mut Check,
 ) {
-    let sends = |rule: &spec::Rule, name: &str| rule.backend_sets.iter().any(|own| own.name == name);
     for (index, set) in sets.iter_mut().enumerate() {
-        let mut rules = spec.rules.iter().filter(|rule| sends(rule, &set.name)).peekable();
-        let is_layer4_alone = rules.peek().is_some()
-            && rules.all(|rule| {
-                let served = spec.listeners.iter().filter(|listener| serves(rule, listener));
-                served.into_iter().all(|listener| is_layer4(listener.protocol))
-            });
-        if !is_layer4_alone {
+        if !is_alone(spec, &set.name) {
             continue;
         }
         let own = spec.backend_sets[index].connection_pool.as_ref();
         if own.is_some_and(|own| own.min_warm_per_backend != 0) {
-            let rule = "is not for a set that only rules of protocol TCP use, where each connection is one client's: remove it";
+            let rule = "is not for a set that only rules of layer 4 use, where each connection is one client's: remove it";
             check.refuse(format!("spec.backendSets[{index}].connectionPool.minWarmPerBackend"), "", rule);
         }
         if let Some(connections) = &mut set.connections {

@@ -156,7 +156,14 @@ fn check_tls(field: &str, listener: &spec::Listener, check: &mut Check) {
             let rule = "is missing: protocol HTTPS needs tls.certificateRefs";
             check.refuse(format!("{field}.tls"), "", rule);
         }
-        (spec::Protocol::Https, Some(tls)) => {
+        (spec::Protocol::Tls, None) => {
+            let rule = "is missing: protocol TLS needs tls.certificateRefs, or tls.mode Passthrough";
+            check.refuse(format!("{field}.tls"), "", rule);
+        }
+        (_, Some(tls)) if tls.mode == Some(spec::TlsMode::Passthrough) => {
+            layer4::check_passthrough(&format!("{field}.tls"), listener, tls, check);
+        }
+        (spec::Protocol::Https | spec::Protocol::Tls, Some(tls)) => {
             let refs = format!("{field}.tls.certificateRefs");
             check.count(&refs, &tls.certificate_refs, (1, spec::CERTIFICATES_MAX));
             authorities::check_references(&refs, &tls.certificate_refs, check);
@@ -179,7 +186,7 @@ fn claims_of(field: &str, listener: &spec::Listener, port: u16, rules: &[spec::R
         listener: field.to_owned(),
         field: of.to_owned(),
         port,
-        protocol: protocol(listener.protocol),
+        protocol: protocol(listener),
         hostname: hostname.map(ToOwned::to_owned),
     };
     let hosts = &listener.hostnames;
@@ -209,6 +216,7 @@ fn compile_listener(
 ) -> Option<push::Listener> {
     let tls = match &listener.tls {
         None => None,
+        Some(_) if layer4::passes_tls_on(listener) => None,
         Some(tls) => {
             let pairs = certificates.of(&format!("{field}.tls.certificateRefs"), tls);
             let own = tls.client_validation.as_ref();
@@ -224,7 +232,7 @@ fn compile_listener(
     Some(push::Listener {
         name: listener.name.clone(),
         port: port.into(),
-        protocol: protocol(listener.protocol).into(),
+        protocol: protocol(listener).into(),
         hostnames: listener.hostnames.clone(),
         tls,
         paths: listener.paths.as_ref().map(limits::paths),
@@ -248,11 +256,13 @@ fn tls_of(own: &spec::ListenerTls, certificates: Vec<push::Certificate>) -> push
     }
 }
 
-fn protocol(protocol: spec::Protocol) -> push::Protocol {
-    match protocol {
+fn protocol(listener: &spec::Listener) -> push::Protocol {
+    match listener.protocol {
         spec::Protocol::Http => push::Protocol::Http,
         spec::Protocol::Https => push::Protocol::Https,
         spec::Protocol::Tcp => push::Protocol::Tcp,
+        spec::Protocol::Tls if layer4::passes_tls_on(listener) => push::Protocol::TlsPassthrough,
+        spec::Protocol::Tls => push::Protocol::Tls,
     }
 }
 

@@ -55,7 +55,7 @@ pub struct Timeouts {
     #[serde(default = "none")]
     pub total: Duration,
 
-    /// How long a connection of protocol TCP may stand still in both directions, as a duration like `1h`: 1s to 168h. It
+    /// How long a connection of protocol TCP or TLS may stand still in both directions, as a duration like `1h`: 1s to 168h. It
     /// is closed past it. spec.rules[].timeouts.connectionIdle overrides it.
     #[serde(default = "connection_idle_timeout")]
     #[schemars(extend("x-kubernetes-validations" = [{
@@ -92,7 +92,7 @@ pub struct RuleTimeouts {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub total: Option<Duration>,
 
-    /// How long a connection of protocol TCP may stand still in both directions, as a duration like `1h`: 1s to 168h.
+    /// How long a connection of protocol TCP or TLS may stand still in both directions, as a duration like `1h`: 1s to 168h.
     /// Without it: spec.timeouts.connectionIdle.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = [{

@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [
     {
-        "rule": "self.protocol != 'HTTPS' || has(self.tls)",
-        "message": "a listener with protocol HTTPS must have tls.certificateRefs",
+        "rule": "!(self.protocol in ['HTTPS', 'TLS']) || has(self.tls)",
+        "message": "a listener with protocol HTTPS must have tls.certificateRefs, and one with protocol TLS those or mode Passthrough",
         "reason": "FieldValueRequired",
         "fieldPath": ".tls",
     },
@@ -22,6 +22,23 @@ use serde::{Deserialize, Serialize};
         "message": "a listener with protocol HTTP must not have tls: remove it or set protocol to HTTPS",
         "reason": "FieldValueForbidden",
         "fieldPath": ".tls",
+    },
+    {
+        "rule": "self.protocol == 'TLS' || !has(self.tls) || !has(self.tls.mode) || self.tls.mode == 'Terminate'",
+        "message": "tls.mode Passthrough is for protocol TLS: use that, or remove it",
+        "reason": "FieldValueForbidden",
+        "fieldPath": ".tls.mode",
+    },
+    {
+        "rule": "self.protocol != 'TLS' || !(has(self.clientAddress) || has(self.httpsRedirect) || has(self.hsts) || has(self.paths))",
+        "message": "a listener with protocol TLS must not have clientAddress, httpsRedirect, hsts or paths: bytes are passed on whatever they say",
+        "reason": "FieldValueForbidden",
+    },
+    {
+        "rule": "self.protocol != 'TLS' || !has(self.limits) || !(has(self.limits.uriBytes) || has(self.limits.headBytes) || has(self.limits.headers) || has(self.limits.streamsPerConnection) || has(self.limits.resetsPerSecond) || has(self.limits.controlFramesPerSecond) || has(self.limits.headTimeout) || has(self.limits.idleTimeout) || has(self.limits.minBodyBytesPerSecond))",
+        "message": "a listener with protocol TLS has limits of connections and handshakes: remove all others, which are of HTTP",
+        "reason": "FieldValueForbidden",
+        "fieldPath": ".limits",
     },
     {
         "rule": "self.protocol != 'TCP' || !(has(self.tls) || has(self.hostnames) || has(self.clientAddress) || has(self.httpsRedirect) || has(self.hsts) || has(self.paths))",
@@ -56,8 +73,8 @@ pub struct Listener {
     #[schemars(range(min = 1, max = 65_535))]
     pub port: i32,
 
-    /// What clients speak: HTTP or HTTPS, which both take HTTP/1.1 and HTTP/2, or TCP, whose bytes are passed on whatever
-    /// they say.
+    /// What clients speak: HTTP or HTTPS, which both take HTTP/1.1 and HTTP/2; TCP, whose bytes are passed on whatever they
+    /// say; or TLS, where rules go by the name that the client asks for (SNI), and what is in it is passed on likewise.
     pub protocol: Protocol,
 
     /// Hosts that the listener serves, lower case, at most 16; `*.example.com` stands for every name below
@@ -75,7 +92,7 @@ pub struct Listener {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_address: Option<ClientAddress>,
 
-    /// Certificates; for protocol HTTPS, and only there.
+    /// Certificates, or that TLS is passed on; for protocols HTTPS and TLS, and only there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<ListenerTls>,
 
@@ -113,4 +130,7 @@ pub enum Protocol {
     #[serde(rename = "TCP")]
     #[allow(missing_docs, reason = "a doc comment here would turn the schema's enum into oneOf")]
     Tcp,
+    #[serde(rename = "TLS")]
+    #[allow(missing_docs, reason = "a doc comment here would turn the schema's enum into oneOf")]
+    Tls,
 }

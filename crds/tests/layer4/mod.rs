@@ -59,7 +59,7 @@ fn each_wrong_mix_is_refused() {
         ("listeners", json!({"limits": {"uriBytes": 100}}), limits),
         ("listeners", json!({"limits": {"idleTimeout": "1s"}}), limits),
         ("listeners", json!({"limits": {"handshakesAtOnce": 1}}), limits),
-        ("rules", json!({"hostnames": ["a.example"]}), requests),
+        ("rules", json!({"hostnames": ["a.example"]}), "must not have hostnames"),
         ("rules", json!({"matches": [{"path": {"value": "/a"}}]}), requests),
         ("rules", json!({"filters": [{"type": "CORS", "cors": {"allowOrigins": ["*"]}}]}), requests),
         ("rules", json!({"limits": {"requestBodyBytes": 1}}), requests),
@@ -77,7 +77,11 @@ fn each_wrong_mix_is_refused() {
             requests,
         ),
         ("rules", json!({"listeners": ["nobody"]}), "must be a name in spec.listeners"),
-        ("rules", json!({"listeners": ["db", "http"], "hostnames": ["a.example"]}), requests),
+        (
+            "rules",
+            json!({"listeners": ["db", "http"], "hostnames": ["a.example"]}),
+            "must not have hostnames",
+        ),
         ("rules", json!({"timeouts": {"connectionIdle": "999ms"}}), "connectionIdle must be 1s to 168h"),
         ("rules", json!({"timeouts": {"connectionIdle": "169h"}}), "connectionIdle must be 1s to 168h"),
     ] {
@@ -102,4 +106,49 @@ fn a_listener_of_tcp_has_one_rule_and_its_time_is_for_no_other() {
         refusals.iter().any(|refusal| refusal.contains("timeouts.connectionIdle is for rules")),
         "{refusals:?}"
     );
+}
+
+/// The pool with the listener `db` of protocol TLS, and this of its `tls`.
+fn with_tls(tls: &Value) -> Value {
+    let mut made = with_tcp();
+    let listener = last(&mut made, "listeners");
+    listener["protocol"] = "TLS".into();
+    listener["tls"] = tls.clone();
+    last(&mut made, "rules")["hostnames"] = json!(["a.example"]);
+    made
+}
+
+#[test]
+fn tls_has_certificates_or_is_passed_on_and_its_rules_have_hostnames() {
+    let (own, passed) = (json!({"certificateRefs": [{"name": "c"}]}), json!({"mode": "Passthrough"}));
+    for tls in [&own, &passed, &json!({"mode": "Terminate", "certificateRefs": [{"name": "c"}]})] {
+        assert_eq!(refusals(&with_tls(tls)), Vec::<String>::new(), "{tls}");
+    }
+    for (tls, expected) in [
+        (json!({}), "tls must have certificateRefs, and must not with mode Passthrough"),
+        (json!({"mode": "Terminate"}), "tls must have certificateRefs, and must not with mode Passthrough"),
+        (
+            json!({"mode": "Passthrough", "certificateRefs": [{"name": "c"}]}),
+            "tls must have certificateRefs, and must not with mode Passthrough",
+        ),
+        (json!({"mode": "Passthrough", "minVersion": "1.3"}), "mode Passthrough must not have minVersion"),
+    ] {
+        let refusals = refusals(&with_tls(&tls));
+        assert!(refusals.iter().any(|refusal| refusal.contains(expected)), "{tls}: {refusals:?}");
+    }
+    for (list, fields, expected) in [
+        ("listeners", json!({"paths": {}}), "protocol TLS must not have clientAddress"),
+        ("listeners", json!({"limits": {"headTimeout": "1s"}}), "protocol TLS has limits of connections"),
+        ("listeners", json!({"protocol": "HTTPS"}), "tls.mode Passthrough is for protocol TLS"),
+        ("rules", json!({"matches": [{"path": {"value": "/a"}}]}), "must have nothing that is of requests"),
+    ] {
+        let mut made = with_tls(&passed);
+        let at = last(&mut made, list).as_object_mut().expect("an object");
+        at.extend(fields.as_object().expect("an object").clone());
+        let refusals = refusals(&made);
+        assert!(refusals.iter().any(|refusal| refusal.contains(expected)), "{list} {fields}: {refusals:?}");
+    }
+    let mut without = with_tls(&own);
+    last(&mut without, "listeners").as_object_mut().expect("an object").remove("tls");
+    assert!(refusals(&without).iter().any(|refusal| refusal.contains("those or mode Passthrough")));
 }

@@ -22,6 +22,7 @@ use crate::health::{Counts, Exchange, Ids, Orders, Surroundings};
 use crate::listener::Sockets;
 use crate::sessions::Sealer;
 use crate::snapshot::{Current, Listener, Protocol, Snapshot};
+use crate::tls::Within;
 use crate::tls::tickets::Ring;
 use lb_core::backend::{BackendSet, Membership, Place};
 use lb_core::health::SetPlan;
@@ -444,7 +445,9 @@ impl Applier {
     fn listener(&mut self, number: u16) -> Option<Listener> {
         let port = self.ports.wanted(number)?;
         let protocol = match (port.spoken(), self.tls.get_mut(&number)) {
-            (Some(Spoken::Https), Some(tls)) => Protocol::Https(tls.config(port)),
+            (Some(Spoken::Https), Some(tls)) => Protocol::Https(tls.config(port, Within::Http)),
+            (Some(Spoken::Tls), Some(tls)) => Protocol::Tls(tls.config(port, Within::Bytes)),
+            (Some(Spoken::Passthrough), _) => Protocol::Passthrough,
             (Some(Spoken::Tcp), _) => Protocol::Tcp,
             _ => Protocol::Http,
         };

@@ -104,6 +104,9 @@ pub(super) enum ListenerProtocol {
     Http,
     Https(ListenerTls),
     Tcp,
+    /// Ended here, and then bytes.
+    Tls(ListenerTls),
+    Passthrough,
 }
 
 /// What is spoken on a port, by all pools that share it.
@@ -112,6 +115,8 @@ pub(super) enum Spoken {
     Http,
     Https,
     Tcp,
+    Tls,
+    Passthrough,
 }
 
 impl ListenerProtocol {
@@ -120,14 +125,16 @@ impl ListenerProtocol {
             Self::Http => Spoken::Http,
             Self::Https(_) => Spoken::Https,
             Self::Tcp => Spoken::Tcp,
+            Self::Tls(_) => Spoken::Tls,
+            Self::Passthrough => Spoken::Passthrough,
         }
     }
 
     /// What TLS is ended with, where it is.
     pub(super) fn tls(&self) -> Option<&ListenerTls> {
         match self {
-            Self::Https(tls) => Some(tls),
-            Self::Http | Self::Tcp => None,
+            Self::Https(tls) | Self::Tls(tls) => Some(tls),
+            Self::Http | Self::Tcp | Self::Passthrough => None,
         }
     }
 }
@@ -241,20 +248,14 @@ fn listener(
             }
             ListenerProtocol::Http
         }
-        push::Protocol::Https => {
-            let tls = wire.tls.as_ref().filter(|tls| !tls.certificates.is_empty()).ok_or_else(|| {
-                let reason = "an HTTPS listener needs a certificate: name a Secret of type kubernetes.io/tls";
-                Rejection::new(field("tls.certificateRefs"), reason)
-            })?;
-            let mut pairs = Vec::new();
-            for (nth, wire) in tls.certificates.iter().enumerate() {
-                let certificate = certificates.pair(wire).map_err(|error| {
-                    Rejection::new(field(&format!("tls.certificateRefs[{nth}]")), error.to_string())
-                })?;
-                pairs.push(certificate);
+        push::Protocol::Https => ListenerProtocol::Https(terminated(&field("tls"), wire, certificates)?),
+        push::Protocol::Tls => ListenerProtocol::Tls(terminated(&field("tls"), wire, certificates)?),
+        push::Protocol::TlsPassthrough => {
+            if wire.tls.is_some() {
+                let reason = "TLS that is passed on has no certificates here: leave them out";
+                return Err(Rejection::new(field("tls"), reason));
             }
-            let policy = certificates.policy(&field("tls"), tls)?;
-            ListenerProtocol::Https(ListenerTls { certificates: pairs, policy })
+            ListenerProtocol::Passthrough
         }
         push::Protocol::Tcp => {
             if wire.tls.is_some() || !wire.hostnames.is_empty() {
@@ -296,6 +297,30 @@ fn listener(
         hsts: hsts.transpose()?,
         proxies: proxies.transpose()?.map(Arc::new),
     })
+}
+
+/// How a listener ends TLS.
+fn terminated(
+    field: &str,
+    wire: &push::Listener,
+    certificates: &mut Reader<'_>,
+) -> Result<ListenerTls, Rejection> {
+    let tls = wire.tls.as_ref().filter(|tls| !tls.certificates.is_empty()).ok_or_else(|| {
+        let reason = format!(
+            "an {} listener needs a certificate: name a Secret of type kubernetes.io/tls",
+            if wire.protocol() == push::Protocol::Tls { "TLS" } else { "HTTPS" }
+        );
+        Rejection::new(format!("{field}.certificateRefs"), reason)
+    })?;
+    let mut pairs = Vec::new();
+    for (nth, wire) in tls.certificates.iter().enumerate() {
+        let certificate = certificates
+            .pair(wire)
+            .map_err(|error| Rejection::new(format!("{field}.certificateRefs[{nth}]"), error.to_string()))?;
+        pairs.push(certificate);
+    }
+    let policy = certificates.policy(field, tls)?;
+    Ok(ListenerTls { certificates: pairs, policy })
 }
 
 fn check_hostname(hostname: &str) -> Result<(), String> {

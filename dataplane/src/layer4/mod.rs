@@ -4,6 +4,8 @@
 //! that all there is to go by is the listener and who connected. While no backend has taken the connection nothing was sent,
 //! and another backend does no harm.
 
+pub(crate) mod passthrough;
+
 use crate::balance::Target;
 use crate::connection::Peer;
 use crate::course::{Course, Step};
@@ -17,6 +19,7 @@ use crate::tunnel;
 use crate::warm;
 use crate::wire::{Io, Wire};
 use crate::worker::Worker;
+use bytes::BytesMut;
 use http::HeaderMap;
 use lb_core::backend::Connected;
 use lb_core::balance::OutcomeKind;
@@ -32,18 +35,25 @@ const CONNECTION_WAIT: Duration = Duration::from_millis(2);
 /// Serves one connection. `name` is the host that its client asked for, in lower case; empty where it named none.
 pub(crate) async fn serve(worker: &Worker, peer: &Peer, client: Io, name: &str) {
     let client = Wire::new(client);
-    // Boxed, for it is not needed while bytes flow, or none do.
-    match Box::pin(open(worker, peer, name)).await {
-        Ok(relay) => {
-            let ended = tunnel::relay(worker, peer.port, &client, relay).await;
-            worker.counters.layer4_ended(ended);
-        }
-        Err(failure) => {
-            // An end in order would pass for an answer that is empty.
-            client.reset_on_close();
-            worker.counters.layer4_failed(failure);
-        }
+    if pass_on(worker, peer, (&client, BytesMut::new()), name).await.is_err() {
+        // An end in order would pass for an answer that is empty.
+        client.reset_on_close();
     }
+}
+
+/// The same for a client of which some bytes were read already. Fails where no backend takes the connection.
+async fn pass_on(
+    worker: &Worker,
+    peer: &Peer,
+    (client, early): (&Wire, BytesMut),
+    name: &str,
+) -> Result<(), Failure> {
+    // Boxed, for it is not needed while bytes flow, or none do.
+    let opened = Box::pin(open(worker, peer, name)).await;
+    let relay = opened.inspect_err(|failure| worker.counters.layer4_failed(*failure))?;
+    let ended = tunnel::relay(worker, peer.port, (client, early), relay).await;
+    worker.counters.layer4_ended(ended);
+    Ok(())
 }
 
 /// The stages, up to a backend that has taken the connection.

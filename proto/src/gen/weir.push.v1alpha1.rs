@@ -617,7 +617,7 @@ pub struct Listener {
     /// Lower case; "*.example.com" matches one or more labels. Empty: every host.
     #[prost(string, repeated, tag = "4")]
     pub hostnames: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// Exactly for HTTPS.
+    /// Exactly for HTTPS and TLS.
     #[prost(message, optional, tag = "5")]
     pub tls: ::core::option::Option<Tls>,
     /// Unset: the defaults of each.
@@ -1730,6 +1730,10 @@ pub enum Protocol {
     Https = 2,
     /// Bytes, whatever they say. No hostnames, and one rule.
     Tcp = 110,
+    /// TLS that is ended here, then bytes. Routes by the name that the client asks for.
+    Tls = 111,
+    /// TLS that is passed on, by the same name.
+    TlsPassthrough = 112,
 }
 impl Protocol {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -1742,6 +1746,8 @@ impl Protocol {
             Self::Http => "PROTOCOL_HTTP",
             Self::Https => "PROTOCOL_HTTPS",
             Self::Tcp => "PROTOCOL_TCP",
+            Self::Tls => "PROTOCOL_TLS",
+            Self::TlsPassthrough => "PROTOCOL_TLS_PASSTHROUGH",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1751,6 +1757,8 @@ impl Protocol {
             "PROTOCOL_HTTP" => Some(Self::Http),
             "PROTOCOL_HTTPS" => Some(Self::Https),
             "PROTOCOL_TCP" => Some(Self::Tcp),
+            "PROTOCOL_TLS" => Some(Self::Tls),
+            "PROTOCOL_TLS_PASSTHROUGH" => Some(Self::TlsPassthrough),
             _ => None,
         }
     }

@@ -56,6 +56,7 @@ fn lines(pool: &Pool, fleet: &Fleet, bind: IpAddr) -> Option<Vec<String>> {
         let scheme = match listener.protocol() {
             Protocol::Https => "https",
             Protocol::Tcp => "tcp",
+            Protocol::Tls | Protocol::TlsPassthrough => "tls",
             Protocol::Http | Protocol::Unspecified => "http",
         };
         let port = u16::try_from(listener.port).unwrap_or_default();

@@ -6,7 +6,7 @@ use super::service::ServiceSource;
 use super::{PortName, SetSource, dns, written};
 use crate::compile::ObjectKey;
 use crate::compile::check::{Check, quoted};
-use crate::compile::{RemoteService, Selector, policy, pool};
+use crate::compile::{RemoteService, Selector, layer4, policy, pool};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use std::collections::{BTreeMap, BTreeSet};
 use weir_crds::pool as spec;
@@ -25,14 +25,23 @@ pub(in crate::compile) fn planned(
         let field = format!("spec.backendSets[{index}]");
         check.name(&format!("{field}.name"), &set.name);
         check.unique(&mut names, &set.name, format!("{field}.name"), quoted(&set.name));
-        let source = of_set(key, &field, set, check);
+        let protocol = set.protocol.map(policy::protocol);
+        // Whatever a Service says of its port: nothing is read of what goes there.
+        let protocol =
+            protocol.or_else(|| layer4::is_alone(spec, &set.name).then_some(UpstreamProtocol::Http1));
+        let source = of_set(key, &field, set, protocol, check);
         compiled.extend(source.map(|source| (set.name.clone(), source)));
     }
     compiled
 }
 
-fn of_set(key: &ObjectKey, field: &str, set: &spec::BackendSet, check: &mut Check) -> Option<SetSource> {
-    let protocol = set.protocol.map(policy::protocol);
+fn of_set(
+    key: &ObjectKey,
+    field: &str,
+    set: &spec::BackendSet,
+    protocol: Option<UpstreamProtocol>,
+    check: &mut Check,
+) -> Option<SetSource> {
     let kinds = [
         ("service", set.service.is_some()),
         ("endpointSelector", set.endpoint_selector.is_some()),

@@ -81,7 +81,6 @@ fn what_is_of_requests_is_refused_in_a_rule_that_serves_tcp() {
     let of_requests = "is of requests, and the rule serves listener \"db\" with protocol TCP: remove it, or name the \
                        listeners of HTTP in spec.rules[0].listeners";
     for (rule, field) in [
-        ("hostnames: [a.example]", "hostnames"),
         ("matches: [{path: {value: /}}]", "matches"),
         ("filters: [{type: CORS, cors: {allowOrigins: ['*']}}]", "filters"),
         ("limits: {requestBodyBytes: 1}", "limits"),
@@ -106,6 +105,11 @@ fn what_is_of_requests_is_refused_in_a_rule_that_serves_tcp() {
 fn what_else_cannot_be_for_tcp_is_refused_with_its_own_sentence() {
     let rules = "rules: [{backendSets: [{name: a}]}]";
     for (spec, expected) in [
+        (
+            "rules: [{hostnames: [a.example], backendSets: [{name: a}]}]".to_owned(),
+            "spec.rules[0].hostnames: is not for listener \"db\" with protocol TCP, which the rule serves and whose clients \
+             name none",
+        ),
         (
             "rules: [{listeners: [nobody], backendSets: [{name: a}]}]".to_owned(),
             "spec.rules[0].listeners[0]: \"nobody\" is not a name in spec.listeners",
@@ -204,5 +208,99 @@ fn a_port_of_tcp_conflicts_with_every_other_protocol_of_other_pools() {
     assert!(
         refused.len() == 1
             && refused[0].contains("default/zed: spec.listeners[0].port: 5432 speaks another protocol")
+    );
+}
+
+/// A pool with the listener `tls` of protocol TLS.
+fn of_tls(tls: &str, listener: &str, rule: &str, set: &str) -> Result<PoolConfig, Vec<String>> {
+    compiled(&format!(
+        "apiVersion: weir.dev/v1alpha1\nkind: LoadBalancerPool\nmetadata: {{name: shop}}\nspec: {{listeners: [{{name: tls, \
+         port: 443, protocol: TLS, tls: {{{tls}}}{listener}}}], rules: [{{backendSets: [{{name: a}}]{rule}}}], \
+         backendSets: [{{name: a, static: {{backends: []}}{set}}}]}}"
+    ))
+}
+
+#[test]
+fn tls_is_ended_or_passed_on_by_the_names_that_rules_have() {
+    let named = ", hostnames: ['*.example']";
+    let passed = of_tls("mode: Passthrough", named, ", hostnames: [a.example]", "").expect("right");
+    let listener = &passed.listeners[0];
+    assert_eq!((listener.protocol(), &listener.tls), (push::Protocol::TlsPassthrough, &None));
+    assert_eq!(
+        (listener.hostnames.as_slice(), passed.rules[0].hostnames.as_slice()),
+        (&["*.example".into()][..], &["a.example".into()][..])
+    );
+    assert_eq!(passed.rules[0].connection_idle_timeout_ms, 3_600_000);
+    for tls in ["certificateRefs: [{name: shop-tls}]", "mode: Terminate, certificateRefs: [{name: shop-tls}]"]
+    {
+        let ended = of_tls(
+            tls,
+            ", limits: {handshakesAtOnce: 9}",
+            "",
+            ", tls: {hostname: a.example, wellKnownCACertificates: System}",
+        );
+        let listener = ended.expect(tls).listeners.remove(0);
+        assert_eq!(listener.protocol(), push::Protocol::Tls);
+        assert_eq!(listener.tls.map(|tls| tls.certificates.len()), Some(1));
+    }
+}
+
+#[test]
+fn what_cannot_be_for_tls_is_refused_with_field_and_sentence() {
+    let (passed, own) = ("mode: Passthrough", "certificateRefs: [{name: shop-tls}]");
+    for (tls, listener, rule, set, expected) in [
+        ("", "", "", "", "spec.listeners[0].tls.certificateRefs: is empty"),
+        (
+            "mode: Passthrough, certificateRefs: [{name: shop-tls}]",
+            "",
+            "",
+            "",
+            "tls.certificateRefs: is not for mode Passthrough",
+        ),
+        ("mode: Passthrough, minVersion: '1.3'", "", "", "", "tls.minVersion: is not for mode Passthrough"),
+        (
+            "mode: Passthrough, cipherPolicy: Modern",
+            "",
+            "",
+            "",
+            "tls.cipherPolicy: is not for mode Passthrough",
+        ),
+        (passed, ", paths: {}", "", "", "spec.listeners[0].paths: is not for protocol TLS"),
+        (
+            passed,
+            ", clientAddress: {trustedCIDRs: [10.0.0.0/8]}",
+            "",
+            "",
+            "clientAddress: is not for protocol TLS",
+        ),
+        (own, ", limits: {headTimeout: 1s}", "", "", "limits.headTimeout: is not for protocol TLS"),
+        (
+            own,
+            "",
+            ", matches: [{path: {value: /}}]",
+            "",
+            "spec.rules[0].matches: is of requests, and the rule serves listener \"tls\"",
+        ),
+        (
+            passed,
+            "",
+            "",
+            ", tls: {hostname: a.example, wellKnownCACertificates: System}",
+            "spec.backendSets[0].tls: secures what is secured already",
+        ),
+    ] {
+        let refused = of_tls(tls, listener, rule, set).expect_err(expected);
+        assert!(
+            refused.len() == 1 && refused[0].contains(expected),
+            "{tls}{listener}{rule}{set}: {refused:?}"
+        );
+    }
+    let refused = compiled(
+        &pool("", "rules: []").replace("protocol: HTTP}", "protocol: HTTPS, tls: {mode: Passthrough}}"),
+    );
+    let refused = refused.expect_err("not of HTTPS");
+    assert!(
+        refused[0].contains("spec.listeners[0].tls.mode: Passthrough is for protocol TLS"),
+        "{refused:?}"
     );
 }

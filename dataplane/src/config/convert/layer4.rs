@@ -10,7 +10,7 @@ impl Spoken {
     fn is_layer4(self) -> bool {
         match self {
             Self::Http | Self::Https => false,
-            Self::Tcp => true,
+            Self::Tcp | Self::Tls | Self::Passthrough => true,
         }
     }
 }

@@ -4,6 +4,7 @@ mod connections;
 mod endings;
 mod policies;
 mod redis;
+mod tls;
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
