@@ -227,8 +227,8 @@ pub const FIELD_NAME_PATTERN: &str = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$";
         "reason": "FieldValueInvalid",
     },
     {
-        "rule": "!has(self.rules) || [self.listeners.filter(l, l.protocol in ['TCP', 'TLS']).map(l, l.name)].all(names, names.size() == 0 || self.rules.all(r, (has(r.listeners) && !sets.intersects(names, r.listeners)) || !(has(r.matches) || has(r.filters) || has(r.limits) || (has(r.rateLimits) && r.rateLimits.size() > 0) || (has(r.sessionPersistence) && !(r.sessionPersistence.type in ['SourceIP', 'None'])) || (has(r.timeouts) && (has(r.timeouts.request) || has(r.timeouts.backendRequest) || has(r.timeouts.idle) || has(r.timeouts.total))) || (has(r.retry) && (has(r.retry.codes) || has(r.retry.hedgeAfter))) || (has(r.backendSets) && r.backendSets.exists(b, has(b.matches))))))",
-        "message": "a rule that serves a listener with protocol TCP or TLS must have nothing that is of requests: no matches, filters, limits, rateLimits, cookies, codes, hedgeAfter and timeouts but connectionIdle; remove it, or name the listeners of HTTP in the rule's listeners",
+        "rule": "!has(self.rules) || [self.listeners.filter(l, l.protocol in ['TCP', 'TLS', 'UDP']).map(l, l.name)].all(names, names.size() == 0 || self.rules.all(r, (has(r.listeners) && !sets.intersects(names, r.listeners)) || !(has(r.matches) || has(r.filters) || has(r.limits) || (has(r.rateLimits) && r.rateLimits.size() > 0) || (has(r.sessionPersistence) && !(r.sessionPersistence.type in ['SourceIP', 'None'])) || (has(r.timeouts) && (has(r.timeouts.request) || has(r.timeouts.backendRequest) || has(r.timeouts.idle) || has(r.timeouts.total))) || (has(r.retry) && (has(r.retry.codes) || has(r.retry.hedgeAfter))) || (has(r.backendSets) && r.backendSets.exists(b, has(b.matches))))))",
+        "message": "a rule that serves a listener with protocol TCP, TLS or UDP must have nothing that is of requests: no matches, filters, limits, rateLimits, cookies, codes, hedgeAfter and timeouts but connectionIdle and flowIdle; remove it, or name the listeners of HTTP in the rule's listeners",
         "reason": "FieldValueInvalid",
     },
     {
@@ -237,13 +237,18 @@ pub const FIELD_NAME_PATTERN: &str = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$";
         "reason": "FieldValueInvalid",
     },
     {
-        "rule": "!has(self.rules) || [self.listeners.filter(l, l.protocol == 'TCP').map(l, l.name)].all(names, names.size() == 0 || self.rules.all(r, !has(r.hostnames) || (has(r.listeners) && !sets.intersects(names, r.listeners))))",
-        "message": "a rule that serves a listener with protocol TCP must not have hostnames: remove them, or name the other listeners in the rule's listeners",
+        "rule": "!has(self.rules) || [self.listeners.filter(l, l.protocol == 'UDP').map(l, l.name)].all(names, self.rules.all(r, !has(r.timeouts) || !has(r.timeouts.flowIdle) || (has(r.listeners) ? sets.intersects(names, r.listeners) : names.size() > 0)))",
+        "message": "timeouts.flowIdle is for rules that serve a listener with protocol UDP: remove it, or name the listener in the rule's listeners",
         "reason": "FieldValueInvalid",
     },
     {
-        "rule": "!has(self.rules) || self.listeners.all(l, l.protocol != 'TCP' || self.rules.filter(r, !has(r.listeners) || l.name in r.listeners).size() <= 1)",
-        "message": "a listener with protocol TCP must have one rule: name the listeners of each rule in its listeners",
+        "rule": "!has(self.rules) || [self.listeners.filter(l, l.protocol in ['TCP', 'UDP']).map(l, l.name)].all(names, names.size() == 0 || self.rules.all(r, !has(r.hostnames) || (has(r.listeners) && !sets.intersects(names, r.listeners))))",
+        "message": "a rule that serves a listener with protocol TCP or UDP must not have hostnames: remove them, or name the other listeners in the rule's listeners",
+        "reason": "FieldValueInvalid",
+    },
+    {
+        "rule": "!has(self.rules) || self.listeners.all(l, !(l.protocol in ['TCP', 'UDP']) || self.rules.filter(r, !has(r.listeners) || l.name in r.listeners).size() <= 1)",
+        "message": "a listener with protocol TCP or UDP must have one rule: name the listeners of each rule in its listeners",
         "reason": "FieldValueInvalid",
     },
 ]))]
@@ -256,8 +261,8 @@ pub struct LoadBalancerPoolSpec {
             "x-kubernetes-list-type" = "map",
             "x-kubernetes-list-map-keys" = ["name"],
             "x-kubernetes-validations" = [{
-                "rule": "self.all(l, self.exists_one(m, m.port == l.port))",
-                "message": "two listeners must not have the same port",
+                "rule": "self.all(l, self.exists_one(m, m.port == l.port && (m.protocol == 'UDP') == (l.protocol == 'UDP')))",
+                "message": "two listeners must not have the same port, unless one of them has protocol UDP",
                 "reason": "FieldValueInvalid",
             }]
         )
@@ -267,7 +272,7 @@ pub struct LoadBalancerPoolSpec {
     /// Which request goes to which backend sets; at most 256. An exact hostname goes before a wildcard, an exact
     /// path before an expression and the longest prefix; then what has a method, most headers, most queryParams, most
     /// cookies, sourceIPs; then the first rule wins. Without a rule every request is answered 404, and every connection of
-    /// protocol TCP or TLS is closed.
+    /// protocol TCP or TLS is closed, every datagram dropped.
     /// Listeners, hostnames and matches together make at most 100,000 routes: one for each listener and match, and for
     /// each hostname that both the listener and the rule take.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -300,7 +305,7 @@ pub struct LoadBalancerPoolSpec {
     pub health_check: Option<HealthCheck>,
 
     /// How long things may take. Without it: 3s to connect, 30s for a request, 5m for a body that stands still, 1h for a
-    /// connection of protocol TCP or TLS that does.
+    /// connection of protocol TCP or TLS that does, 30s for a flow of protocol UDP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeouts: Option<Timeouts>,
 

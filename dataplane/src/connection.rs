@@ -72,6 +72,11 @@ impl Peer {
         Self { port, scheme, address, from_port: ends.from.port(), to: ends.to, ip, limits, secured: None }
     }
 
+    /// Where datagrams come from.
+    pub(crate) fn of_datagrams(port: u16, ends: Ends, limits: Arc<ListenerLimits>) -> Self {
+        Self::new(port, Scheme::Http, ends, limits)
+    }
+
     /// Both ends of the client's connection.
     pub(crate) fn ends(&self) -> Ends {
         Ends { from: SocketAddr::new(self.address, self.from_port), to: self.to }
@@ -103,7 +108,7 @@ impl Arrival {
         let ends = Ends { from: proxied::canonical(from), to: proxied::canonical(to) };
         let protocol = listener.protocol.clone();
         let scheme = match protocol {
-            Protocol::Http | Protocol::Tcp => Scheme::Http,
+            Protocol::Http | Protocol::Tcp | Protocol::Udp => Scheme::Http,
             // What comes first is a handshake, or has to be: it counts as one.
             Protocol::Https(_) | Protocol::Tls(_) | Protocol::Passthrough => Scheme::Https,
         };
@@ -141,6 +146,8 @@ pub(crate) async fn serve(worker: Rc<Worker>, arrival: Arrival) {
         Protocol::Http => plain(worker, peer, Io::Plain(stream)).await,
         Protocol::Https(termination) => tls(worker, peer, stream, termination).await,
         Protocol::Tls(termination) => Box::pin(within_tls(&worker, peer, stream, &termination)).await,
+        // No connection comes to a port of datagrams.
+        Protocol::Udp => {}
         Protocol::Passthrough => Box::pin(layer4::passthrough::serve(&worker, &peer, stream)).await,
         Protocol::Tcp => Box::pin(layer4::serve(&worker, &peer, Io::Plain(stream), "")).await,
     }

@@ -118,9 +118,30 @@ pub struct Counters {
     pub layer4_bytes: [Count; 2],
     /// Those that ended: by both sides, by a side that broke off, for standing still, for being asked to go.
     pub layer4_ended: [Count; 4],
+    /// Flows of datagrams that began.
+    pub flows: Count,
+    /// Those that have not ended (gauge).
+    pub flows_open: Count,
+    /// Datagrams: of clients, of backends.
+    pub datagrams: [Count; 2],
+    /// Datagrams of clients that were dropped, by [`DROP_REASONS`].
+    pub datagrams_dropped: [Count; DROP_REASONS.len()],
     /// Connections of layer 4 that no backend took, by [`LAYER4_REASONS`].
     pub layer4_failures: [Count; LAYER4_REASONS.len()],
 }
+
+/// Why datagrams of clients are dropped.
+pub const DROP_REASONS: [&str; 9] = [
+    "no_route",
+    "ip_denied",
+    "no_backend",
+    "circuit_open",
+    "queue_full",
+    "limit",
+    "no_socket",
+    "ending",
+    "unsent",
+];
 
 /// Why no backend takes a connection of layer 4; the names are those of [`crate::failure`].
 pub const LAYER4_REASONS: [&str; 10] = [
@@ -166,6 +187,13 @@ impl Counters {
         let (_, reason) = failure.answer();
         if let Some(at) = LAYER4_REASONS.iter().position(|known| *known == reason) {
             self.layer4_failures[at].add(1);
+        }
+    }
+
+    /// Counts a datagram of a client that was dropped.
+    pub(crate) fn datagram_dropped(&self, reason: &str) {
+        if let Some(at) = DROP_REASONS.iter().position(|known| *known == reason) {
+            self.datagrams_dropped[at].add(1);
         }
     }
 

@@ -8,14 +8,20 @@ use std::collections::BTreeSet;
 use weir_crds::LoadBalancerPoolSpec;
 use weir_crds::pool as spec;
 use weir_crds::pool::{Protocol, SessionType};
-use weir_proto::limits::CONNECTION_IDLE_MS;
+use weir_proto::limits::{CONNECTION_IDLE_MS, FLOW_IDLE_MS};
+use weir_proto::push;
 
 /// Whether bytes are passed on whatever they say.
 pub(super) fn is_layer4(protocol: Protocol) -> bool {
     match protocol {
         Protocol::Http | Protocol::Https => false,
-        Protocol::Tcp | Protocol::Tls => true,
+        Protocol::Tcp | Protocol::Tls | Protocol::Udp => true,
     }
+}
+
+/// Whether clients name no host.
+fn is_bare(protocol: Protocol) -> bool {
+    matches!(protocol, Protocol::Tcp | Protocol::Udp)
 }
 
 /// As it is written.
@@ -25,6 +31,7 @@ pub(super) fn name(protocol: Protocol) -> &'static str {
         Protocol::Https => "HTTPS",
         Protocol::Tcp => "TCP",
         Protocol::Tls => "TLS",
+        Protocol::Udp => "UDP",
     }
 }
 
@@ -44,19 +51,33 @@ fn listener_of<'s>(spec: &'s LoadBalancerPoolSpec, rule: &spec::Rule) -> Option<
     spec.listeners.iter().find(|listener| is_layer4(listener.protocol) && serves(rule, listener))
 }
 
+fn has_connections(protocol: Protocol) -> bool {
+    is_layer4(protocol) && !has_flows(protocol)
+}
+
+fn has_flows(protocol: Protocol) -> bool {
+    protocol == Protocol::Udp
+}
+
+/// Whether a rule serves some listener of such a protocol.
+fn serves_one(spec: &LoadBalancerPoolSpec, rule: &spec::Rule, is: fn(Protocol) -> bool) -> bool {
+    spec.listeners.iter().any(|listener| is(listener.protocol) && serves(rule, listener))
+}
+
 /// Fields of a listener that are of HTTP.
 pub(super) fn check_listener(field: &str, own: &spec::Listener, check: &mut Check) {
     if !is_layer4(own.protocol) {
         return;
     }
     let limits = own.limits.clone().unwrap_or_default();
-    let is_bare = own.protocol == Protocol::Tcp;
+    let is_bare = is_bare(own.protocol);
     let said = [
         ("hostnames", is_bare && !own.hostnames.is_empty()),
         ("clientAddress", own.client_address.is_some()),
         ("httpsRedirect", own.https_redirect.is_some()),
         ("hsts", own.hsts.is_some()),
         ("paths", own.paths.is_some()),
+        ("proxyProtocol", own.protocol == Protocol::Udp && own.proxy_protocol.is_some()),
         ("limits.uriBytes", limits.uri_bytes.is_some()),
         ("limits.headBytes", limits.head_bytes.is_some()),
         ("limits.headers", limits.headers.is_some()),
@@ -117,13 +138,17 @@ pub(super) fn check_rules(spec: &LoadBalancerPoolSpec, check: &mut Check) {
             }
             check.unique(&mut seen, listener, field, quoted(listener));
         }
-        match listener_of(spec, rule) {
-            Some(listener) => check_rule(&field, spec, rule, listener, check),
-            None if rule.timeouts.as_ref().is_some_and(|own| own.connection_idle.is_some()) => {
-                let rule = "is for rules that serve a listener with protocol TCP or TLS: remove it";
-                check.refuse(format!("{field}.timeouts.connectionIdle"), "", rule);
-            }
-            None => {}
+        if let Some(listener) = listener_of(spec, rule) {
+            check_rule(&field, spec, rule, listener, check);
+        }
+        let own = rule.timeouts.clone().unwrap_or_default();
+        if own.connection_idle.is_some() && !serves_one(spec, rule, has_connections) {
+            let rule = "is for rules that serve a listener with protocol TCP or TLS: remove it";
+            check.refuse(format!("{field}.timeouts.connectionIdle"), "", rule);
+        }
+        if own.flow_idle.is_some() && !serves_one(spec, rule, has_flows) {
+            let rule = "is for rules that serve a listener with protocol UDP: remove it";
+            check.refuse(format!("{field}.timeouts.flowIdle"), "", rule);
         }
     }
     check_one_each(spec, check);
@@ -131,7 +156,7 @@ pub(super) fn check_rules(spec: &LoadBalancerPoolSpec, check: &mut Check) {
 
 /// Nothing tells connections apart that name no host, so that a second rule would have none.
 fn check_one_each(spec: &LoadBalancerPoolSpec, check: &mut Check) {
-    for listener in spec.listeners.iter().filter(|listener| listener.protocol == Protocol::Tcp) {
+    for listener in spec.listeners.iter().filter(|listener| is_bare(listener.protocol)) {
         let mut rules = spec.rules.iter().enumerate().filter(|(_, rule)| serves(rule, listener));
         if let (Some((first, _)), Some((second, _))) = (rules.next(), rules.next()) {
             let rule = format!(
@@ -152,12 +177,13 @@ fn check_rule(
     check: &mut Check,
 ) {
     let served = format!("listener {} with protocol {}", quoted(&listener.name), name(listener.protocol));
-    let bare = spec.listeners.iter().find(|own| own.protocol == Protocol::Tcp && serves(rule, own));
+    let bare = spec.listeners.iter().find(|own| is_bare(own.protocol) && serves(rule, own));
     if let Some(bare) = bare.filter(|_| !rule.hostnames.is_empty()) {
         let rule = format!(
-            "is not for listener {} with protocol TCP, which the rule serves and whose clients name none: remove it, or \
+            "is not for listener {} with protocol {}, which the rule serves and whose clients name none: remove it, or \
              name the other listeners in {field}.listeners",
-            quoted(&bare.name)
+            quoted(&bare.name),
+            name(bare.protocol)
         );
         check.refuse(format!("{field}.hostnames"), "", rule);
     }
@@ -196,6 +222,9 @@ fn check_rule(
         }
         if let Some(set) = spec.backend_sets.iter().position(|set| set.name == weighted.name) {
             check_set(set, spec, field, &served, check);
+            if serves_one(spec, rule, has_flows) {
+                check_set_of_datagrams(set, spec, field, check);
+            }
             let passed_on = spec.listeners.iter().find(|own| passes_tls_on(own) && serves(rule, own));
             if let Some(listener) = passed_on.filter(|_| spec.backend_sets[set].tls.is_some()) {
                 let rule = format!(
@@ -256,6 +285,24 @@ fn check_set(index: usize, spec: &LoadBalancerPoolSpec, rule: &str, served: &str
     }
 }
 
+/// A set that a rule sends datagrams to.
+fn check_set_of_datagrams(index: usize, spec: &LoadBalancerPoolSpec, rule: &str, check: &mut Check) {
+    let set = &spec.backend_sets[index];
+    let field = format!("spec.backendSets[{index}]");
+    let said = [("tls", set.tls.is_some()), ("proxyProtocol", set.proxy_protocol.is_some())];
+    for (name, _) in said.into_iter().filter(|(_, is_said)| *is_said) {
+        let said = format!("is of connections, and {rule} sends it datagrams: remove it, or use another set");
+        check.refuse(format!("{field}.{name}"), "", said);
+    }
+    let ports = set.service.is_some() || set.endpoint_selector.is_some();
+    if ports && !is_of_datagrams(spec, &set.name) {
+        let said = format!(
+            "is sent datagrams by {rule}, and connections too: its ports are either of UDP or of TCP, use a set for each"
+        );
+        check.refuse(field, "", said);
+    }
+}
+
 /// How long a connection of a rule may stand still; 0 where the rule serves none.
 pub(super) fn connection_idle_ms(
     field: &str,
@@ -269,27 +316,66 @@ pub(super) fn connection_idle_ms(
         Some(own) => check.within(&format!("{field}.timeouts.connectionIdle"), own, CONNECTION_IDLE_MS),
         None => pool.as_millis(),
     };
-    if listener_of(spec, rule).is_some() { idle } else { 0 }
+    if serves_one(spec, rule, has_connections) { idle } else { 0 }
+}
+
+/// The same for a flow.
+pub(super) fn flow_idle_ms(
+    field: &str,
+    spec: &LoadBalancerPoolSpec,
+    rule: &spec::Rule,
+    check: &mut Check,
+) -> u64 {
+    let pool = spec.timeouts.clone().unwrap_or_default().flow_idle;
+    let own = rule.timeouts.as_ref().and_then(|own| own.flow_idle);
+    let idle = match own {
+        Some(own) => check.within(&format!("{field}.timeouts.flowIdle"), own, FLOW_IDLE_MS),
+        None => pool.as_millis(),
+    };
+    if serves_one(spec, rule, has_flows) { idle } else { 0 }
 }
 
 /// Whether only rules of layer 4 send to a set.
 pub(super) fn is_alone(spec: &LoadBalancerPoolSpec, set: &str) -> bool {
+    is_of_these(spec, set, is_layer4)
+}
+
+/// Whether a set is sent datagrams, and nothing else.
+pub(super) fn is_of_datagrams(spec: &LoadBalancerPoolSpec, set: &str) -> bool {
+    is_of_these(spec, set, has_flows)
+}
+
+/// Whether rules send to a set, and all of them serve such listeners alone.
+fn is_of_these(spec: &LoadBalancerPoolSpec, set: &str, are: fn(Protocol) -> bool) -> bool {
     let sends = |rule: &&spec::Rule| rule.backend_sets.iter().any(|own| own.name == set);
     let mut rules = spec.rules.iter().filter(sends).peekable();
     rules.peek().is_some()
         && rules.all(|rule| {
             let mut served = spec.listeners.iter().filter(|listener| serves(rule, listener));
-            served.all(|listener| is_layer4(listener.protocol))
+            served.all(|listener| are(listener.protocol))
         })
+}
+
+/// Sets of datagrams whose algorithm nobody chose: a source goes to the same backend after its flow was forgotten, and from
+/// every proxy.
+pub(super) fn balance_by_source(spec: &LoadBalancerPoolSpec, sets: &mut [push::BackendSet]) {
+    let of_pool = spec.load_balancing.as_ref().map(|own| own.algorithm).unwrap_or_default();
+    for (own, set) in spec.backend_sets.iter().zip(sets) {
+        let is_chosen = own.load_balancing.is_some() || of_pool != spec::Algorithm::default();
+        if !is_chosen && is_of_datagrams(spec, &set.name) {
+            set.set_algorithm(push::Algorithm::ConsistentHash);
+            let key = push::HashKey::SourceIp.into();
+            set.consistent_hash =
+                Some(push::ConsistentHash { key, name: String::new(), max_load_percent: 0 });
+            // Each of its steps would move sources.
+            set.slow_start = None;
+        }
+    }
 }
 
 /// Sets that only rules of layer 4 send to keep no connection open that nobody needs: backends would be shown clients that
 /// say nothing.
-pub(super) fn keep_none_warm(
-    spec: &LoadBalancerPoolSpec,
-    sets: &mut [weir_proto::push::BackendSet],
-    check: &mut Check,
-) {
+pub(super) fn keep_none_warm(spec: &LoadBalancerPoolSpec, sets: &mut [push::BackendSet], check: &mut Check) {
     for (index, set) in sets.iter_mut().enumerate() {
         if !is_alone(spec, &set.name) {
             continue;

@@ -41,7 +41,7 @@ pub struct Claim {
     pub listener: String,
     /// What names the host, for messages: the listener, or `spec.rules[0]`.
     pub field: String,
-    /// TCP port.
+    /// Of TCP, or of UDP where that is spoken.
     pub port: u16,
     /// What is spoken there.
     pub protocol: push::Protocol,
@@ -127,7 +127,8 @@ fn listeners(
         check_tls(&field, listener, check);
         layer4::check_listener(&field, listener, check);
         let Some(port) = check.port(&format!("{field}.port"), listener.port) else { continue };
-        check.unique(&mut ports, port, format!("{field}.port"), port);
+        let is_of_datagrams = listener.protocol == spec::Protocol::Udp;
+        check.unique(&mut ports, (port, is_of_datagrams), format!("{field}.port"), port);
         claims.extend(claims_of(&field, listener, port, &spec.rules));
         let limits = listener.limits.as_ref();
         let limits = limits.map(|own| limits::of_listener(&format!("{field}.limits"), own, check));
@@ -144,9 +145,10 @@ fn listeners(
 
 fn check_tls(field: &str, listener: &spec::Listener, check: &mut Check) {
     match (listener.protocol, &listener.tls) {
-        (spec::Protocol::Http | spec::Protocol::Tcp, None) => {}
-        (spec::Protocol::Tcp, Some(_)) => {
-            check.refuse(format!("{field}.tls"), "", "is not for protocol TCP: remove it");
+        (spec::Protocol::Http | spec::Protocol::Tcp | spec::Protocol::Udp, None) => {}
+        (spec::Protocol::Tcp | spec::Protocol::Udp, Some(_)) => {
+            let rule = format!("is not for protocol {}: remove it", layer4::name(listener.protocol));
+            check.refuse(format!("{field}.tls"), "", rule);
         }
         (spec::Protocol::Http, Some(_)) => {
             let rule = "is not for protocol HTTP: remove it or set protocol to HTTPS";
@@ -263,6 +265,7 @@ fn protocol(listener: &spec::Listener) -> push::Protocol {
         spec::Protocol::Tcp => push::Protocol::Tcp,
         spec::Protocol::Tls if layer4::passes_tls_on(listener) => push::Protocol::TlsPassthrough,
         spec::Protocol::Tls => push::Protocol::Tls,
+        spec::Protocol::Udp => push::Protocol::Udp,
     }
 }
 
@@ -309,5 +312,6 @@ fn backend_sets(
     }
     policy::check_fallbacks(spec, &compiled, check);
     layer4::keep_none_warm(spec, &mut compiled, check);
+    layer4::balance_by_source(spec, &mut compiled);
     compiled
 }

@@ -9,7 +9,7 @@ use super::policy;
 use std::collections::BTreeSet;
 use weir_crds::pool as spec;
 use weir_crds::{Duration, LoadBalancerPoolSpec};
-use weir_proto::limits::{CONNECTION_IDLE_MS, ROUTES_PER_POOL_MAX, routes};
+use weir_proto::limits::{CONNECTION_IDLE_MS, FLOW_IDLE_MS, ROUTES_PER_POOL_MAX, routes};
 use weir_proto::push;
 
 /// How long a request may take.
@@ -26,6 +26,7 @@ impl Timeouts {
         let own = spec.timeouts.clone().unwrap_or_default();
         check.positive("spec.timeouts.idle", own.idle);
         check.within("spec.timeouts.connectionIdle", own.connection_idle, CONNECTION_IDLE_MS);
+        check.within("spec.timeouts.flowIdle", own.flow_idle, FLOW_IDLE_MS);
         Self { request: own.request, attempt: own.backend_request, idle: own.idle, total: own.total }
     }
 
@@ -102,6 +103,7 @@ pub(super) fn rules(spec: &LoadBalancerPoolSpec, check: &mut Check) -> Vec<push:
             filters: filters(&field, rule, &known, check),
             listeners: rule.listeners.clone(),
             connection_idle_timeout_ms: layer4::connection_idle_ms(&field, spec, rule, check),
+            flow_idle_timeout_ms: layer4::flow_idle_ms(&field, spec, rule, check),
         });
     }
     layer4::check_rules(spec, check);

@@ -63,6 +63,15 @@ pub struct Timeouts {
         "message": "connectionIdle must be 1s to 168h",
     }]))]
     pub connection_idle: Duration,
+
+    /// How long a flow of protocol UDP may be silent in both directions, as a duration like `30s`: 1s to 1h. It is
+    /// forgotten past it. spec.rules[].timeouts.flowIdle overrides it.
+    #[serde(default = "flow_idle_timeout")]
+    #[schemars(extend("x-kubernetes-validations" = [{
+        "rule": "duration(self) >= duration('1s') && duration(self) <= duration('1h')",
+        "message": "flowIdle must be 1s to 1h",
+    }]))]
+    pub flow_idle: Duration,
 }
 
 /// How long a request may take; what is left out is as in spec.timeouts.
@@ -100,6 +109,15 @@ pub struct RuleTimeouts {
         "message": "connectionIdle must be 1s to 168h",
     }]))]
     pub connection_idle: Option<Duration>,
+
+    /// How long a flow of protocol UDP may be silent in both directions, as a duration like `30s`: 1s to 1h. Without it:
+    /// spec.timeouts.flowIdle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = [{
+        "rule": "duration(self) >= duration('1s') && duration(self) <= duration('1h')",
+        "message": "flowIdle must be 1s to 1h",
+    }]))]
+    pub flow_idle: Option<Duration>,
 }
 
 /// Connections to backends. Each proxy counts its own.
@@ -195,6 +213,7 @@ impl Default for Timeouts {
             idle: body_idle_timeout(),
             total: none(),
             connection_idle: connection_idle_timeout(),
+            flow_idle: flow_idle_timeout(),
         }
     }
 }
@@ -229,6 +248,10 @@ fn none() -> Duration {
 
 fn connection_idle_timeout() -> Duration {
     Duration::from_secs(3_600)
+}
+
+fn flow_idle_timeout() -> Duration {
+    Duration::from_secs(30)
 }
 
 fn idle_per_backend() -> i32 {

@@ -41,13 +41,19 @@ use serde::{Deserialize, Serialize};
         "fieldPath": ".limits",
     },
     {
-        "rule": "self.protocol != 'TCP' || !(has(self.tls) || has(self.hostnames) || has(self.clientAddress) || has(self.httpsRedirect) || has(self.hsts) || has(self.paths))",
-        "message": "a listener with protocol TCP must not have tls, hostnames, clientAddress, httpsRedirect, hsts or paths: bytes are passed on whatever they say",
+        "rule": "self.protocol != 'UDP' || !has(self.proxyProtocol)",
+        "message": "a listener with protocol UDP must not have proxyProtocol: datagrams have no begin for it",
+        "reason": "FieldValueForbidden",
+        "fieldPath": ".proxyProtocol",
+    },
+    {
+        "rule": "!(self.protocol in ['TCP', 'UDP']) || !(has(self.tls) || has(self.hostnames) || has(self.clientAddress) || has(self.httpsRedirect) || has(self.hsts) || has(self.paths))",
+        "message": "a listener with protocol TCP or UDP must not have tls, hostnames, clientAddress, httpsRedirect, hsts or paths: bytes are passed on whatever they say",
         "reason": "FieldValueForbidden",
     },
     {
-        "rule": "self.protocol != 'TCP' || !has(self.limits) || !(has(self.limits.uriBytes) || has(self.limits.headBytes) || has(self.limits.headers) || has(self.limits.streamsPerConnection) || has(self.limits.resetsPerSecond) || has(self.limits.controlFramesPerSecond) || has(self.limits.handshakesPerSourcePerSecond) || has(self.limits.handshakesAtOnce) || has(self.limits.handshakesAtOncePerSource) || has(self.limits.headTimeout) || has(self.limits.idleTimeout) || has(self.limits.minBodyBytesPerSecond))",
-        "message": "a listener with protocol TCP has the limits connections and connectionsPerSource: remove all others, which are of HTTP and TLS",
+        "rule": "!(self.protocol in ['TCP', 'UDP']) || !has(self.limits) || !(has(self.limits.uriBytes) || has(self.limits.headBytes) || has(self.limits.headers) || has(self.limits.streamsPerConnection) || has(self.limits.resetsPerSecond) || has(self.limits.controlFramesPerSecond) || has(self.limits.handshakesPerSourcePerSecond) || has(self.limits.handshakesAtOnce) || has(self.limits.handshakesAtOncePerSource) || has(self.limits.headTimeout) || has(self.limits.idleTimeout) || has(self.limits.minBodyBytesPerSecond))",
+        "message": "a listener with protocol TCP or UDP has the limits connections and connectionsPerSource: remove all others, which are of HTTP and TLS",
         "reason": "FieldValueForbidden",
         "fieldPath": ".limits",
     },
@@ -69,12 +75,13 @@ pub struct Listener {
     #[schemars(length(min = 1, max = NAME_BYTES_MAX), regex(pattern = NAME_PATTERN))]
     pub name: String,
 
-    /// TCP port that the proxies listen on, 1 to 65535, unique within the pool.
+    /// Port that the proxies listen on, 1 to 65535, unique within the pool, but that one of UDP may have the number of another.
     #[schemars(range(min = 1, max = 65_535))]
     pub port: i32,
 
     /// What clients speak: HTTP or HTTPS, which both take HTTP/1.1 and HTTP/2; TCP, whose bytes are passed on whatever they
-    /// say; or TLS, where rules go by the name that the client asks for (SNI), and what is in it is passed on likewise.
+    /// say; TLS, where rules go by the name that the client asks for (SNI), and what is in it is passed on likewise; or UDP,
+    /// whose datagrams are.
     pub protocol: Protocol,
 
     /// Hosts that the listener serves, lower case, at most 16; `*.example.com` stands for every name below
@@ -133,4 +140,7 @@ pub enum Protocol {
     #[serde(rename = "TLS")]
     #[allow(missing_docs, reason = "a doc comment here would turn the schema's enum into oneOf")]
     Tls,
+    #[serde(rename = "UDP")]
+    #[allow(missing_docs, reason = "a doc comment here would turn the schema's enum into oneOf")]
+    Udp,
 }

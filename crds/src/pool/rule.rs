@@ -37,7 +37,7 @@ pub struct Rule {
     pub name: Option<String>,
 
     /// Names of the listeners that the rule serves, at most 16. Without it: every listener of the pool. A rule that serves a
-    /// listener with protocol TCP or TLS has backendSets, and nothing that is of requests.
+    /// listener with protocol TCP, TLS or UDP has backendSets, and nothing that is of requests.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         length(max = RULE_LISTENERS_MAX),

@@ -152,3 +152,49 @@ fn tls_has_certificates_or_is_passed_on_and_its_rules_have_hostnames() {
     last(&mut without, "listeners").as_object_mut().expect("an object").remove("tls");
     assert!(refusals(&without).iter().any(|refusal| refusal.contains("those or mode Passthrough")));
 }
+
+/// The pool with the listener `db` of protocol UDP, on a port that one of HTTP has.
+fn with_udp() -> Value {
+    let mut made = with_tcp();
+    let listener = last(&mut made, "listeners");
+    listener["protocol"] = "UDP".into();
+    listener["port"] = 80.into();
+    made
+}
+
+#[test]
+fn udp_has_a_port_of_its_own_and_what_is_of_connections_is_refused() {
+    assert_eq!(refusals(&with_udp()), Vec::<String>::new());
+    let mut made = with_udp();
+    last(&mut made, "rules")["timeouts"] = json!({"flowIdle": "1h"});
+    assert_eq!(refusals(&made), Vec::<String>::new());
+    for (list, fields, expected) in [
+        (
+            "listeners",
+            json!({"proxyProtocol": {"trustedCIDRs": ["10.0.0.0/8"]}}),
+            "protocol UDP must not have proxyProtocol",
+        ),
+        (
+            "listeners",
+            json!({"hostnames": ["a.example"]}),
+            "protocol TCP or UDP must not have tls, hostnames",
+        ),
+        ("rules", json!({"hostnames": ["a.example"]}), "must not have hostnames"),
+        ("rules", json!({"matches": [{"path": {"value": "/a"}}]}), "must have nothing that is of requests"),
+        ("rules", json!({"timeouts": {"flowIdle": "3601s"}}), "flowIdle must be 1s to 1h"),
+        (
+            "rules",
+            json!({"timeouts": {"connectionIdle": "1h"}}),
+            "connectionIdle is for rules that serve a listener with protocol TCP or TLS",
+        ),
+    ] {
+        let mut made = with_udp();
+        let at = last(&mut made, list).as_object_mut().expect("an object");
+        at.extend(fields.as_object().expect("an object").clone());
+        let refusals = refusals(&made);
+        assert!(refusals.iter().any(|refusal| refusal.contains(expected)), "{list} {fields}: {refusals:?}");
+    }
+    let mut made = with_tcp();
+    made["spec"]["rules"][0]["timeouts"] = json!({"flowIdle": "1s"});
+    assert!(refusals(&made).iter().any(|refusal| refusal.contains("flowIdle is for rules that serve")));
+}

@@ -100,6 +100,8 @@ pub struct Timeouts {
     pub total: Option<Duration>,
     /// How long a connection of layer 4 may stand still in both directions.
     pub connection_idle: Duration,
+    /// How long a flow of datagrams may be silent in both directions.
+    pub flow_idle: Duration,
 }
 
 impl Timeouts {
@@ -110,6 +112,7 @@ impl Timeouts {
         idle: Duration::from_secs(300),
         total: None,
         connection_idle: Duration::from_secs(3_600),
+        flow_idle: Duration::from_secs(30),
     };
 }
 

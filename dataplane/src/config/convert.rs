@@ -21,6 +21,7 @@ pub(super) use resilience::FallbackSpec;
 pub(super) use rules::RuleSpec;
 pub(super) use tls::Certificates;
 
+use crate::listener::{Door, Transport};
 use crate::proxied::Proxies;
 use crate::snapshot::{HttpsRedirect, ListenerLimits};
 use crate::tls::ServerCertificate;
@@ -99,6 +100,13 @@ pub(super) struct ListenerSpec {
     pub(super) proxies: Option<Arc<Proxies>>,
 }
 
+impl ListenerSpec {
+    /// What is bound for it.
+    pub(super) fn door(&self) -> Door {
+        Door { transport: self.protocol.spoken().transport(), port: self.port }
+    }
+}
+
 #[derive(Debug, Clone)]
 pub(super) enum ListenerProtocol {
     Http,
@@ -107,6 +115,7 @@ pub(super) enum ListenerProtocol {
     /// Ended here, and then bytes.
     Tls(ListenerTls),
     Passthrough,
+    Udp,
 }
 
 /// What is spoken on a port, by all pools that share it.
@@ -117,6 +126,14 @@ pub(super) enum Spoken {
     Tcp,
     Tls,
     Passthrough,
+    Udp,
+}
+
+impl Spoken {
+    /// What it is sent over.
+    pub(super) fn transport(self) -> Transport {
+        if self == Self::Udp { Transport::Udp } else { Transport::Tcp }
+    }
 }
 
 impl ListenerProtocol {
@@ -127,6 +144,7 @@ impl ListenerProtocol {
             Self::Tcp => Spoken::Tcp,
             Self::Tls(_) => Spoken::Tls,
             Self::Passthrough => Spoken::Passthrough,
+            Self::Udp => Spoken::Udp,
         }
     }
 
@@ -134,7 +152,7 @@ impl ListenerProtocol {
     pub(super) fn tls(&self) -> Option<&ListenerTls> {
         match self {
             Self::Https(tls) | Self::Tls(tls) => Some(tls),
-            Self::Http | Self::Tcp | Self::Passthrough => None,
+            Self::Http | Self::Tcp | Self::Passthrough | Self::Udp => None,
         }
     }
 }
@@ -166,7 +184,7 @@ pub(super) fn pool(
     for (index, wire) in config.listeners.iter().enumerate() {
         let listener = listener(index, wire, &mut certificates)?;
         let own = listener.protocol.spoken();
-        if *spoken.entry(listener.port).or_insert(own) != own {
+        if *spoken.entry(listener.door()).or_insert(own) != own {
             return Err(Rejection::new(
                 format!("spec.listeners[{index}].protocol"),
                 format!(
@@ -257,12 +275,12 @@ fn listener(
             }
             ListenerProtocol::Passthrough
         }
-        push::Protocol::Tcp => {
+        bare @ (push::Protocol::Tcp | push::Protocol::Udp) => {
             if wire.tls.is_some() || !wire.hostnames.is_empty() {
-                let reason = "a TCP listener has neither certificates nor hosts: leave tls and hostnames out";
+                let reason = "a listener of TCP or UDP has neither certificates nor hosts: leave tls and hostnames out";
                 return Err(Rejection::new(field("protocol"), reason));
             }
-            ListenerProtocol::Tcp
+            if bare == push::Protocol::Udp { ListenerProtocol::Udp } else { ListenerProtocol::Tcp }
         }
         push::Protocol::Unspecified => {
             let reason = format!(

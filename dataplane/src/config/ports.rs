@@ -2,6 +2,7 @@
 
 use super::convert::{ListenerSpec, PoolSpec, Spoken};
 use super::{hosts, routes};
+use crate::listener::Door;
 use crate::proxied::Proxies;
 use crate::snapshot::{Clients, Front, Fronts, ListenerLimits};
 use crate::tls::HostCertificates;
@@ -13,9 +14,9 @@ use lb_core::route::{Entry, Route, RouteParts, RouteTable};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// Every port that a pool wants, by number.
+/// Every port that a pool wants.
 #[derive(Debug, Default)]
-pub(super) struct Ports(BTreeMap<u16, Port>);
+pub(super) struct Ports(BTreeMap<Door, Port>);
 
 /// One port as all pools together want it.
 #[derive(Debug, Default)]
@@ -62,25 +63,25 @@ impl Ports {
         spec: &PoolSpec,
         of_rules: &[Arc<Route>],
         before: Option<&PoolSpec>,
-    ) -> BTreeSet<u16> {
-        let (now, before) = (numbers(spec), before.map(numbers).unwrap_or_default());
-        for number in &now {
-            self.0.entry(*number).or_default().put(*number, pool, spec, of_rules);
+    ) -> BTreeSet<Door> {
+        let (now, before) = (doors(spec), before.map(doors).unwrap_or_default());
+        for door in &now {
+            self.0.entry(*door).or_default().put(*door, pool, spec, of_rules);
         }
-        before.difference(&now).for_each(|number| self.take(*number, pool));
+        before.difference(&now).for_each(|door| self.take(*door, pool));
         now.union(&before).copied().collect()
     }
 
     /// Takes away what a pool had, and returns the ports that are to be built again.
-    pub(super) fn remove(&mut self, pool: &str, before: &PoolSpec) -> BTreeSet<u16> {
-        let numbers = numbers(before);
-        numbers.iter().for_each(|number| self.take(*number, pool));
-        numbers
+    pub(super) fn remove(&mut self, pool: &str, before: &PoolSpec) -> BTreeSet<Door> {
+        let doors = doors(before);
+        doors.iter().for_each(|door| self.take(*door, pool));
+        doors
     }
 
     /// `None` for one that no pool wants.
-    pub(super) fn wanted(&mut self, number: u16) -> Option<&mut Port> {
-        self.0.get_mut(&number)
+    pub(super) fn wanted(&mut self, door: Door) -> Option<&mut Port> {
+        self.0.get_mut(&door)
     }
 
     /// Other pools that speak another protocol on a port of this specification, with the position of its listener.
@@ -90,29 +91,29 @@ impl Ports {
         spec: &'a PoolSpec,
     ) -> impl Iterator<Item = (&'a str, usize)> {
         spec.listeners.iter().enumerate().flat_map(move |(index, listener)| {
-            let port = self.0.get(&listener.port);
+            let port = self.0.get(&listener.door());
             let spoken = listener.protocol.spoken();
             let others = port.into_iter().flat_map(move |port| port.speaking_other_than(spoken));
             others.filter(move |name| *name != pool).map(move |name| (name.as_str(), index))
         })
     }
 
-    fn take(&mut self, number: u16, pool: &str) {
-        let Some(port) = self.0.get_mut(&number) else { return };
+    fn take(&mut self, door: Door, pool: &str) {
+        let Some(port) = self.0.get_mut(&door) else { return };
         port.remove(pool);
         if port.parts.is_empty() {
-            self.0.remove(&number);
+            self.0.remove(&door);
         }
     }
 }
 
-fn numbers(spec: &PoolSpec) -> BTreeSet<u16> {
-    spec.listeners.iter().map(|listener| listener.port).collect()
+fn doors(spec: &PoolSpec) -> BTreeSet<Door> {
+    spec.listeners.iter().map(ListenerSpec::door).collect()
 }
 
 impl Port {
-    fn put(&mut self, number: u16, pool: &str, spec: &PoolSpec, of_rules: &[Arc<Route>]) {
-        let listeners = || spec.listeners.iter().filter(move |listener| listener.port == number);
+    fn put(&mut self, door: Door, pool: &str, spec: &PoolSpec, of_rules: &[Arc<Route>]) {
+        let listeners = || spec.listeners.iter().filter(move |listener| listener.door() == door);
         let part = Part {
             sets: routes::sets_of(of_rules.iter()),
             certificates: listeners().filter_map(|listener| certificates(listener, spec)).collect(),

@@ -5,6 +5,7 @@
 //! and another backend does no harm.
 
 pub(crate) mod passthrough;
+pub(crate) mod udp;
 
 use crate::balance::Target;
 use crate::connection::Peer;

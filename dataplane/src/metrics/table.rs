@@ -1,7 +1,7 @@
 //! The metrics, each with its name, its help and where its value comes from.
 
 use super::{Metric, Scrape, Value, load};
-use crate::counters::LAYER4_REASONS;
+use crate::counters::{DROP_REASONS, LAYER4_REASONS};
 use crate::readiness::Phase;
 use crate::sessions::Store;
 use lb_core::backend::Live;
@@ -9,7 +9,7 @@ use lb_core::sessions::SessionTable;
 use std::time::UNIX_EPOCH;
 
 /// Every metric, in the order in which they are exposed.
-pub static METRICS: [Metric; 63] = [
+pub static METRICS: [Metric; 67] = [
     Metric {
         name: "http_request_duration_seconds",
         help: "Time from the end of a request's head to the end of its response",
@@ -150,6 +150,34 @@ pub static METRICS: [Metric; 63] = [
             let ends = ["both", "broken", "idle", "asked"].into_iter().enumerate();
             let by = ends.map(|(i, end)| (end, scrape.total(|c| &c.layer4_ended[i])));
             Value::Counters("by", by.collect())
+        },
+    },
+    Metric {
+        name: "weir_udp_flows_total",
+        help: "Flows of UDP that began: datagrams of one source to one backend and back",
+        value: |scrape| scrape.counter(|c| &c.flows),
+    },
+    Metric {
+        name: "weir_udp_flows_open",
+        help: "Flows of UDP that have not ended",
+        value: |scrape| scrape.gauge(|c| &c.flows_open),
+    },
+    Metric {
+        name: "weir_udp_datagrams_total",
+        help: "Datagrams that came, of clients and of backends",
+        value: |scrape| {
+            let sides = ["clients", "backends"].into_iter().enumerate();
+            let by = sides.map(|(i, side)| (side, scrape.total(|c| &c.datagrams[i])));
+            Value::Counters("of", by.collect())
+        },
+    },
+    Metric {
+        name: "weir_udp_datagrams_dropped_total",
+        help: "Datagrams of clients that were dropped, by the reason",
+        value: |scrape| {
+            let reasons = DROP_REASONS.into_iter().enumerate();
+            let by = reasons.map(|(i, reason)| (reason, scrape.total(|c| &c.datagrams_dropped[i])));
+            Value::Counters("reason", by.collect())
         },
     },
     Metric {

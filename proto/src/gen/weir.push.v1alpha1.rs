@@ -839,6 +839,9 @@ pub struct Rule {
     /// How long a connection of layer 4 may stand still; 0: 3,600,000.
     #[prost(uint64, tag = "111")]
     pub connection_idle_timeout_ms: u64,
+    /// How long a flow of UDP may stand still; 0: 30,000.
+    #[prost(uint64, tag = "112")]
+    pub flow_idle_timeout_ms: u64,
 }
 /// Filters change requests and responses, or answer in a backend's place.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1734,6 +1737,9 @@ pub enum Protocol {
     Tls = 111,
     /// TLS that is passed on, by the same name.
     TlsPassthrough = 112,
+    /// Datagrams, whatever they say. Its port is another than one of the same number of
+    /// all other protocols.
+    Udp = 113,
 }
 impl Protocol {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -1748,6 +1754,7 @@ impl Protocol {
             Self::Tcp => "PROTOCOL_TCP",
             Self::Tls => "PROTOCOL_TLS",
             Self::TlsPassthrough => "PROTOCOL_TLS_PASSTHROUGH",
+            Self::Udp => "PROTOCOL_UDP",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1759,6 +1766,7 @@ impl Protocol {
             "PROTOCOL_TCP" => Some(Self::Tcp),
             "PROTOCOL_TLS" => Some(Self::Tls),
             "PROTOCOL_TLS_PASSTHROUGH" => Some(Self::TlsPassthrough),
+            "PROTOCOL_UDP" => Some(Self::Udp),
             _ => None,
         }
     }

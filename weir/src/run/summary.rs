@@ -57,6 +57,7 @@ fn lines(pool: &Pool, fleet: &Fleet, bind: IpAddr) -> Option<Vec<String>> {
             Protocol::Https => "https",
             Protocol::Tcp => "tcp",
             Protocol::Tls | Protocol::TlsPassthrough => "tls",
+            Protocol::Udp => "udp",
             Protocol::Http | Protocol::Unspecified => "http",
         };
         let port = u16::try_from(listener.port).unwrap_or_default();

@@ -304,3 +304,126 @@ fn what_cannot_be_for_tls_is_refused_with_field_and_sentence() {
         "{refused:?}"
     );
 }
+
+/// A pool with the listener `dns` of protocol UDP, and one of TCP with its port.
+fn of_udp(listener: &str, rule: &str, set: &str, spec: &str) -> Result<PoolConfig, Vec<String>> {
+    compiled(&format!(
+        "apiVersion: weir.dev/v1alpha1\nkind: LoadBalancerPool\nmetadata: {{name: shop}}\nspec: {{{spec} listeners: [{{name: dns, \
+         port: 53, protocol: UDP{listener}}}, {{name: tcp, port: 53, protocol: TCP}}], rules: [{{listeners: [dns], \
+         backendSets: [{{name: a}}]{rule}}}, {{listeners: [tcp], backendSets: [{{name: b}}]}}], backendSets: [{{name: a, \
+         static: {{backends: []}}{set}}}, {{name: b, static: {{backends: []}}}}]}}"
+    ))
+}
+
+#[test]
+fn udp_is_balanced_by_source_unless_somebody_chooses_and_flows_have_their_time() {
+    let of = |set: &str, spec: &str| of_udp("", "", set, spec).expect("right");
+    let config = of("", "loadBalancing: {slowStart: {window: 1m}},");
+    let [a, b] = config.backend_sets.as_slice() else { panic!("two sets") };
+    assert_eq!(
+        (a.algorithm(), b.algorithm()),
+        (push::Algorithm::ConsistentHash, push::Algorithm::LeastRequest)
+    );
+    let hash = a.consistent_hash.clone().expect("a key");
+    assert_eq!((hash.key(), hash.max_load_percent, a.slow_start), (push::HashKey::SourceIp, 0, None));
+    let idle = |config: &PoolConfig| {
+        (config.rules[0].flow_idle_timeout_ms, config.rules[0].connection_idle_timeout_ms)
+    };
+    assert_eq!((idle(&config), config.rules[1].flow_idle_timeout_ms), ((30_000, 0), 0));
+    let chosen = of(", loadBalancing: {algorithm: LeastRequest}", "timeouts: {flowIdle: 5s},");
+    assert_eq!(
+        (chosen.backend_sets[0].algorithm(), idle(&chosen)),
+        (push::Algorithm::LeastRequest, (5_000, 0))
+    );
+    let of_pool = of("", "loadBalancing: {algorithm: RoundRobin},");
+    assert_eq!(of_pool.backend_sets[0].algorithm(), push::Algorithm::RoundRobin);
+}
+
+#[test]
+fn what_cannot_be_for_udp_is_refused_with_field_and_sentence() {
+    for (listener, rule, set, spec, expected) in [
+        (
+            ", proxyProtocol: {trustedCIDRs: [10.0.0.0/8]}",
+            "",
+            "",
+            "",
+            "spec.listeners[0].proxyProtocol: is not for protocol UDP",
+        ),
+        (", hostnames: [a.example]", "", "", "", "spec.listeners[0].hostnames: is not for protocol UDP"),
+        (
+            ", tls: {mode: Passthrough}",
+            "",
+            "",
+            "",
+            "spec.listeners[0].tls.mode: Passthrough is for protocol TLS",
+        ),
+        (
+            "",
+            ", hostnames: [a.example]",
+            "",
+            "",
+            "spec.rules[0].hostnames: is not for listener \"dns\" with protocol UDP",
+        ),
+        (
+            "",
+            ", timeouts: {connectionIdle: 1h}",
+            "",
+            "",
+            "timeouts.connectionIdle: is for rules that serve a listener with protocol TCP or TLS",
+        ),
+        (
+            "",
+            ", timeouts: {flowIdle: 61m}",
+            "",
+            "",
+            "spec.rules[0].timeouts.flowIdle: 1h1m is out of range: use 1s to 1h",
+        ),
+        ("", "", "", "timeouts: {flowIdle: 1ms},", "spec.timeouts.flowIdle: 1ms is out of range"),
+        (
+            "",
+            "",
+            ", tls: {hostname: a.example, wellKnownCACertificates: System}",
+            "",
+            "spec.backendSets[0].tls: is of connections",
+        ),
+        ("", "", ", proxyProtocol: V2", "", "spec.backendSets[0].proxyProtocol: is of connections"),
+    ] {
+        let refused = of_udp(listener, rule, set, spec).expect_err(expected);
+        assert!(
+            refused.len() == 1 && refused[0].contains(expected),
+            "{listener}{rule}{set}{spec}: {refused:?}"
+        );
+    }
+    let flow = compiled(&pool("", "rules: [{timeouts: {flowIdle: 1s}, backendSets: [{name: a}]}]"))
+        .expect_err("no flows");
+    assert!(
+        flow[0].contains(
+            "spec.rules[0].timeouts.flowIdle: is for rules that serve a listener with protocol UDP"
+        )
+    );
+}
+
+#[test]
+fn a_service_is_followed_by_its_port_of_udp_where_a_set_is_sent_datagrams() {
+    let text = |rule: &str| {
+        format!(
+            "apiVersion: weir.dev/v1alpha1\nkind: LoadBalancerPool\nmetadata: {{name: shop}}\nspec: {{listeners: [{{name: dns, \
+             port: 53, protocol: UDP}}, {{name: tcp, port: 53, protocol: TCP}}], rules: [{{{rule}backendSets: [{{name: a}}]}}], \
+             backendSets: [{{name: a, service: {{name: web, port: dns}}}}]}}"
+        )
+    };
+    let mut objects = objects(&text("listeners: [dns], "));
+    let (name, own) = slice(&WEB_1.replace(
+        "{name: metrics, port: 9090}",
+        "{name: dns, port: 5353, protocol: UDP}, {name: dns, port: 1, protocol: TCP}",
+    ));
+    objects.insert_slice(name, own);
+    let world = world(&objects, None);
+    let ids: Vec<_> = backends(&world, "a").into_iter().map(|(id, ..)| id).collect();
+    assert_eq!(ids, ["10.1.0.1:5353", "10.1.0.2:5353"], "{:?}", shown(world.warnings()));
+    let refused = compiled(&text("")).expect_err("of both");
+    assert!(
+        refused[0].contains("spec.backendSets[0]: is sent datagrams by spec.rules[0], and connections too"),
+        "{refused:?}"
+    );
+}

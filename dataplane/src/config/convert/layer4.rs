@@ -10,7 +10,7 @@ impl Spoken {
     fn is_layer4(self) -> bool {
         match self {
             Self::Http | Self::Https => false,
-            Self::Tcp | Self::Tls | Self::Passthrough => true,
+            Self::Tcp | Self::Tls | Self::Passthrough | Self::Udp => true,
         }
     }
 }

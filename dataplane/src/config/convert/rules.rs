@@ -14,7 +14,7 @@ use lb_core::sessions::SessionPolicy;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
-use weir_proto::limits::{BACKOFF_MS, CONNECTION_IDLE_MS, HEDGE_MS};
+use weir_proto::limits::{BACKOFF_MS, CONNECTION_IDLE_MS, FLOW_IDLE_MS, HEDGE_MS};
 use weir_proto::push;
 
 /// Matches that send a request to one set of a rule.
@@ -175,6 +175,10 @@ fn timeouts(field: &str, wire: &push::Rule) -> Result<Timeouts, Rejection> {
         connection_idle: match wire.connection_idle_timeout_ms {
             0 => Timeouts::NONE.connection_idle,
             ms => duration(field, ".timeouts.connectionIdle", ms, CONNECTION_IDLE_MS)?,
+        },
+        flow_idle: match wire.flow_idle_timeout_ms {
+            0 => Timeouts::NONE.flow_idle,
+            ms => duration(field, ".timeouts.flowIdle", ms, FLOW_IDLE_MS)?,
         },
     })
 }

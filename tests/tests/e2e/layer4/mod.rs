@@ -1,10 +1,12 @@
 //! Layer 4: real processes on both sides of the proxy, and bytes that it does not read.
 
 mod connections;
+mod documents;
 mod endings;
 mod policies;
 mod redis;
 mod tls;
+mod udp;
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
