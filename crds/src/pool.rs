@@ -12,6 +12,7 @@ mod filters;
 mod health_check;
 mod https_only;
 mod limits;
+mod listener;
 mod listener_tls;
 mod load_balancing;
 mod matches;
@@ -59,8 +60,10 @@ pub use limits::{
     EncodedSlashes, HANDSHAKES_AT_ONCE_RANGE, HANDSHAKES_RANGE, HEAD_BYTES_RANGE, HEADERS_RANGE,
     LISTENER_STREAMS_RANGE, ListenerLimits, PathPolicy, RESETS_RANGE, RequestLimits, URI_BYTES_RANGE,
 };
+pub use listener::{Listener, Protocol};
 pub use listener_tls::{
-    CipherPolicy, ClientCertificateForward, ClientValidation, ClientValidationMode, ListenerTls, TlsVersion,
+    CipherPolicy, ClientCertificateForward, ClientValidation, ClientValidationMode, ListenerTls, TlsMode,
+    TlsVersion,
 };
 pub use load_balancing::{
     Algorithm, ConsistentHash, HashKey, KEY_NAME_BYTES_MAX, LOAD_PERCENT_MAX, LOAD_PERCENT_MIN,
@@ -106,6 +109,8 @@ pub const BACKEND_SETS_MAX: usize = 256;
 pub const STATIC_BACKENDS_MAX: usize = 1024;
 /// Matches of one rule.
 pub const MATCHES_MAX: usize = 16;
+/// Listeners that one rule names.
+pub const RULE_LISTENERS_MAX: usize = 16;
 /// Hostnames of one listener or rule.
 pub const HOSTNAMES_MAX: usize = 16;
 /// Backend sets that share one rule's requests.
@@ -216,6 +221,36 @@ pub const FIELD_NAME_PATTERN: &str = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$";
         "reason": "FieldValueInvalid",
         "fieldPath": ".circuitBreaker.fallback.backendSet",
     },
+    {
+        "rule": "!has(self.rules) || [self.listeners.map(l, l.name)].all(names, self.rules.all(r, !has(r.listeners) || sets.contains(names, r.listeners)))",
+        "message": "every name in spec.rules[].listeners must be a name in spec.listeners",
+        "reason": "FieldValueInvalid",
+    },
+    {
+        "rule": "!has(self.rules) || [self.listeners.filter(l, l.protocol in ['TCP', 'TLS', 'UDP']).map(l, l.name)].all(names, names.size() == 0 || self.rules.all(r, (has(r.listeners) && !sets.intersects(names, r.listeners)) || !(has(r.matches) || has(r.filters) || has(r.limits) || (has(r.rateLimits) && r.rateLimits.size() > 0) || (has(r.sessionPersistence) && !(r.sessionPersistence.type in ['SourceIP', 'None'])) || (has(r.timeouts) && (has(r.timeouts.request) || has(r.timeouts.backendRequest) || has(r.timeouts.idle) || has(r.timeouts.total))) || (has(r.retry) && (has(r.retry.codes) || has(r.retry.hedgeAfter))) || (has(r.backendSets) && r.backendSets.exists(b, has(b.matches))))))",
+        "message": "a rule that serves a listener with protocol TCP, TLS or UDP must have nothing that is of requests: no matches, filters, limits, rateLimits, cookies, codes, hedgeAfter and timeouts but connectionIdle and flowIdle; remove it, or name the listeners of HTTP in the rule's listeners",
+        "reason": "FieldValueInvalid",
+    },
+    {
+        "rule": "!has(self.rules) || [self.listeners.filter(l, l.protocol in ['TCP', 'TLS']).map(l, l.name)].all(names, self.rules.all(r, !has(r.timeouts) || !has(r.timeouts.connectionIdle) || (has(r.listeners) ? sets.intersects(names, r.listeners) : names.size() > 0)))",
+        "message": "timeouts.connectionIdle is for rules that serve a listener with protocol TCP or TLS: remove it, or name the listener in the rule's listeners",
+        "reason": "FieldValueInvalid",
+    },
+    {
+        "rule": "!has(self.rules) || [self.listeners.filter(l, l.protocol == 'UDP').map(l, l.name)].all(names, self.rules.all(r, !has(r.timeouts) || !has(r.timeouts.flowIdle) || (has(r.listeners) ? sets.intersects(names, r.listeners) : names.size() > 0)))",
+        "message": "timeouts.flowIdle is for rules that serve a listener with protocol UDP: remove it, or name the listener in the rule's listeners",
+        "reason": "FieldValueInvalid",
+    },
+    {
+        "rule": "!has(self.rules) || [self.listeners.filter(l, l.protocol in ['TCP', 'UDP']).map(l, l.name)].all(names, names.size() == 0 || self.rules.all(r, !has(r.hostnames) || (has(r.listeners) && !sets.intersects(names, r.listeners))))",
+        "message": "a rule that serves a listener with protocol TCP or UDP must not have hostnames: remove them, or name the other listeners in the rule's listeners",
+        "reason": "FieldValueInvalid",
+    },
+    {
+        "rule": "!has(self.rules) || self.listeners.all(l, !(l.protocol in ['TCP', 'UDP']) || self.rules.filter(r, !has(r.listeners) || l.name in r.listeners).size() <= 1)",
+        "message": "a listener with protocol TCP or UDP must have one rule: name the listeners of each rule in its listeners",
+        "reason": "FieldValueInvalid",
+    },
 ]))]
 pub struct LoadBalancerPoolSpec {
     /// Addresses that the proxies listen on: 1 to 64, each with its own name and port.
@@ -226,8 +261,8 @@ pub struct LoadBalancerPoolSpec {
             "x-kubernetes-list-type" = "map",
             "x-kubernetes-list-map-keys" = ["name"],
             "x-kubernetes-validations" = [{
-                "rule": "self.all(l, self.exists_one(m, m.port == l.port))",
-                "message": "two listeners must not have the same port",
+                "rule": "self.all(l, self.exists_one(m, m.port == l.port && (m.protocol == 'UDP') == (l.protocol == 'UDP')))",
+                "message": "two listeners must not have the same port, unless one of them has protocol UDP",
                 "reason": "FieldValueInvalid",
             }]
         )
@@ -236,7 +271,8 @@ pub struct LoadBalancerPoolSpec {
 
     /// Which request goes to which backend sets; at most 256. An exact hostname goes before a wildcard, an exact
     /// path before an expression and the longest prefix; then what has a method, most headers, most queryParams, most
-    /// cookies, sourceIPs; then the first rule wins. Without a rule every request is answered 404.
+    /// cookies, sourceIPs; then the first rule wins. Without a rule every request is answered 404, and every connection of
+    /// protocol TCP or TLS is closed, every datagram dropped.
     /// Listeners, hostnames and matches together make at most 100,000 routes: one for each listener and match, and for
     /// each hostname that both the listener and the rule take.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -268,7 +304,8 @@ pub struct LoadBalancerPoolSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health_check: Option<HealthCheck>,
 
-    /// How long things may take. Without it: 3s to connect, 30s for a request, 5m for a body that stands still.
+    /// How long things may take. Without it: 3s to connect, 30s for a request, 5m for a body that stands still, 1h for a
+    /// connection of protocol TCP or TLS that does, 30s for a flow of protocol UDP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeouts: Option<Timeouts>,
 
@@ -319,99 +356,6 @@ pub struct LoadBalancerPoolSpec {
     /// Which proxies serve the pool. Without it: all of class default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data_plane: Option<DataPlane>,
-}
-
-/// A port that the proxies listen on.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-#[schemars(extend("x-kubernetes-validations" = [
-    {
-        "rule": "self.protocol != 'HTTPS' || has(self.tls)",
-        "message": "a listener with protocol HTTPS must have tls.certificateRefs",
-        "reason": "FieldValueRequired",
-        "fieldPath": ".tls",
-    },
-    {
-        "rule": "self.protocol != 'HTTP' || !has(self.tls)",
-        "message": "a listener with protocol HTTP must not have tls: remove it or set protocol to HTTPS",
-        "reason": "FieldValueForbidden",
-        "fieldPath": ".tls",
-    },
-    {
-        "rule": "self.protocol != 'HTTPS' || !has(self.httpsRedirect)",
-        "message": "a listener with protocol HTTPS must not have httpsRedirect: its clients are there already",
-        "reason": "FieldValueForbidden",
-        "fieldPath": ".httpsRedirect",
-    },
-    {
-        "rule": "self.protocol != 'HTTP' || !has(self.hsts)",
-        "message": "a listener with protocol HTTP must not have hsts: browsers take it over HTTPS alone (RFC 6797)",
-        "reason": "FieldValueForbidden",
-        "fieldPath": ".hsts",
-    },
-]))]
-pub struct Listener {
-    /// Name of the listener, unique within the pool: a DNS label of 1 to 63 characters.
-    #[schemars(length(min = 1, max = NAME_BYTES_MAX), regex(pattern = NAME_PATTERN))]
-    pub name: String,
-
-    /// TCP port that the proxies listen on, 1 to 65535, unique within the pool.
-    #[schemars(range(min = 1, max = 65_535))]
-    pub port: i32,
-
-    /// What clients speak: HTTP or HTTPS. Both take HTTP/1.1 and HTTP/2.
-    pub protocol: Protocol,
-
-    /// Hosts that the listener serves, lower case, at most 16; `*.example.com` stands for every name below
-    /// example.com. Without it: every host.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(
-        length(max = HOSTNAMES_MAX),
-        inner(length(min = 1, max = HOSTNAME_BYTES_MAX), regex(pattern = HOSTNAME_PATTERN)),
-        extend("x-kubernetes-list-type" = "set")
-    )]
-    pub hostnames: Vec<String>,
-
-    /// Whose word on the client's address counts. Without it: nobody's, and every X-Forwarded header of a request is
-    /// replaced.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub client_address: Option<ClientAddress>,
-
-    /// Certificates; for protocol HTTPS, and only there.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tls: Option<ListenerTls>,
-
-    /// Sends clients to HTTPS; for protocol HTTP, and only there. `{}` is status 308 and port 443.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub https_redirect: Option<HttpsRedirect>,
-
-    /// Tells clients to stay with HTTPS; for protocol HTTPS, and only there.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub hsts: Option<Hsts>,
-
-    /// From which proxies in front connections begin with a header of the PROXY protocol. Without it: from none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub proxy_protocol: Option<ProxyProtocol>,
-
-    /// What clients may do here. Without it: what each limit says of itself.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub limits: Option<ListenerLimits>,
-
-    /// What is done with paths before a route is looked for. Without it: as `{}` says.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub paths: Option<PathPolicy>,
-}
-
-/// What clients speak to a listener.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[schemars(inline)]
-pub enum Protocol {
-    #[serde(rename = "HTTP")]
-    #[allow(missing_docs, reason = "a doc comment here would turn the schema's enum into oneOf")]
-    Http,
-    #[serde(rename = "HTTPS")]
-    #[allow(missing_docs, reason = "a doc comment here would turn the schema's enum into oneOf")]
-    Https,
 }
 
 /// A Secret.

@@ -1,5 +1,6 @@
 //! The generated definition: equal to the types, described, small, and strict.
 
+mod layer4;
 mod policies;
 
 use kube_cel::Validator;

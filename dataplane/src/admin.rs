@@ -311,10 +311,14 @@ fn milliseconds(duration: Duration) -> f64 {
 
 fn config(state: &AdminState) -> Value {
     let snapshot = state.current.load();
-    let listeners = snapshot.listeners.values().map(|listener| {
+    let listeners = snapshot.listeners.values().chain(snapshot.datagrams.values()).map(|listener| {
         let protocol = match listener.protocol {
             Protocol::Http => "HTTP",
             Protocol::Https(_) => "HTTPS",
+            Protocol::Tcp => "TCP",
+            Protocol::Tls(_) => "TLS",
+            Protocol::Passthrough => "TLS, passed on",
+            Protocol::Udp => "UDP",
         };
         json!({ "port": listener.port, "protocol": protocol })
     });

@@ -6,10 +6,15 @@ use crate::message::RequestHead;
 use lb_core::backend::KeySource;
 use xxhash_rust::xxh3::xxh3_64;
 
-/// The hash of what the source names, equal on every proxy; `None` where the request does not have it.
-pub(crate) fn key(source: &KeySource, head: &RequestHead, peer: &Peer) -> Option<u64> {
+/// The hash of what the source names, equal on every proxy; `None` where the request does not have it, as a connection of
+/// layer 4, without a head, has nothing but its client's address.
+pub(crate) fn key(source: &KeySource, head: Option<&RequestHead>, peer: &Peer) -> Option<u64> {
+    if *source == KeySource::SourceIp {
+        return Some(xxh3_64(peer.ip.as_bytes()));
+    }
+    let head = head?;
     match source {
-        KeySource::SourceIp => Some(xxh3_64(peer.ip.as_bytes())),
+        KeySource::SourceIp => None,
         KeySource::Host => head.authority.as_ref().map(|_| xxh3_64(head.host().as_bytes())),
         KeySource::Header(name) => head.headers.get(&**name).map(|value| xxh3_64(value.as_bytes())),
         KeySource::Cookie(name) => cookie::first(&head.headers, name).map(xxh3_64),
@@ -59,14 +64,16 @@ mod tests {
     }
 
     fn hash(source: &KeySource, head: &RequestHead) -> Option<u64> {
-        key(source, head, &peer("192.0.2.1"))
+        key(source, Some(head), &peer("192.0.2.1"))
     }
 
     #[test]
     fn a_client_is_its_address() {
-        let of = |ip| key(&KeySource::SourceIp, &head("/", &[]), &peer(ip));
+        let of = |ip| key(&KeySource::SourceIp, Some(&head("/", &[])), &peer(ip));
         assert_eq!(of("192.0.2.1"), of("192.0.2.1"));
         assert_ne!(of("192.0.2.1"), of("192.0.2.2"));
+        assert_eq!(of("192.0.2.1"), key(&KeySource::SourceIp, None, &peer("192.0.2.1")));
+        assert_eq!(key(&KeySource::Host, None, &peer("192.0.2.1")), None);
     }
 
     #[test]

@@ -46,7 +46,8 @@ type ById<K, S> = RefCell<HashMap<u64, (Weak<K>, S)>>;
 /// What a request asks for a backend with.
 #[derive(Debug)]
 pub(crate) struct Ask<'a> {
-    pub(crate) head: &'a RequestHead,
+    /// `None` for a connection of layer 4.
+    pub(crate) head: Option<&'a RequestHead>,
     pub(crate) peer: &'a Peer,
     /// Where its session is at home, the best first.
     pub(crate) choices: &'a [Choice],
@@ -312,8 +313,9 @@ pub(crate) enum Decided {
 
 /// The set that the request itself says; `None` where the weights do.
 pub(crate) fn decided_set<'a>(route: &'a Route, ask: &Ask<'_>) -> Option<(&'a WeightedSet, Decided)> {
-    let asked_for = |set: &&WeightedSet| set.matches.iter().any(|wanted| is_match(wanted, ask.head));
-    if let Some(set) = route.sets.iter().find(asked_for) {
+    let is_asked_for = |set: &&WeightedSet, head| set.matches.iter().any(|wanted| is_match(wanted, head));
+    let mut sets = route.sets.iter();
+    if let Some(set) = ask.head.and_then(|head| sets.find(|set| is_asked_for(set, head))) {
         return Some((set, Decided::Match));
     }
     let home = |choice: &Choice| {
@@ -401,7 +403,7 @@ mod tests {
 
     fn ask_of<'a>(head: &'a RequestHead, peer: &'a Peer) -> Ask<'a> {
         Ask {
-            head,
+            head: Some(head),
             peer,
             choices: &[],
             session_key: None,

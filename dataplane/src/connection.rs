@@ -10,7 +10,7 @@ use crate::tls::clients::Secured;
 use crate::tunnel::Side;
 use crate::wire::{Io, Wire};
 use crate::worker::Worker;
-use crate::{http1, http2, tunnel};
+use crate::{http1, http2, layer4, tunnel};
 use bytes::BytesMut;
 use http::HeaderValue;
 use rustls::server::Acceptor;
@@ -72,6 +72,11 @@ impl Peer {
         Self { port, scheme, address, from_port: ends.from.port(), to: ends.to, ip, limits, secured: None }
     }
 
+    /// Where datagrams come from.
+    pub(crate) fn of_datagrams(port: u16, ends: Ends, limits: Arc<ListenerLimits>) -> Self {
+        Self::new(port, Scheme::Http, ends, limits)
+    }
+
     /// Both ends of the client's connection.
     pub(crate) fn ends(&self) -> Ends {
         Ends { from: SocketAddr::new(self.address, self.from_port), to: self.to }
@@ -103,8 +108,9 @@ impl Arrival {
         let ends = Ends { from: proxied::canonical(from), to: proxied::canonical(to) };
         let protocol = listener.protocol.clone();
         let scheme = match protocol {
-            Protocol::Http => Scheme::Http,
-            Protocol::Https(_) => Scheme::Https,
+            Protocol::Http | Protocol::Tcp | Protocol::Udp => Scheme::Http,
+            // What comes first is a handshake, or has to be: it counts as one.
+            Protocol::Https(_) | Protocol::Tls(_) | Protocol::Passthrough => Scheme::Https,
         };
         let proxies = listener.proxies.as_ref();
         let proxies = proxies.filter(|proxies| proxies.trusts(ends.from.ip())).map(Arc::clone);
@@ -139,6 +145,11 @@ pub(crate) async fn serve(worker: Rc<Worker>, arrival: Arrival) {
     match protocol {
         Protocol::Http => plain(worker, peer, Io::Plain(stream)).await,
         Protocol::Https(termination) => tls(worker, peer, stream, termination).await,
+        Protocol::Tls(termination) => Box::pin(within_tls(&worker, peer, stream, &termination)).await,
+        // No connection comes to a port of datagrams.
+        Protocol::Udp => {}
+        Protocol::Passthrough => Box::pin(layer4::passthrough::serve(&worker, &peer, stream)).await,
+        Protocol::Tcp => Box::pin(layer4::serve(&worker, &peer, Io::Plain(stream), "")).await,
     }
     drop(admitted);
 }
@@ -170,7 +181,7 @@ async fn introduced(
     worker.admit_client(peer).map_err(|why| refuse(worker, stream, why)).ok()
 }
 
-fn refuse(worker: &Worker, stream: &TcpStream, why: Refused) {
+pub(crate) fn refuse(worker: &Worker, stream: &TcpStream, why: Refused) {
     worker.counters.connection_refused(why);
     let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
@@ -220,17 +231,7 @@ async fn carried(worker: Rc<Worker>, port: u16, stream: Carried, tunnel: Box<Tun
 }
 
 async fn tls(worker: Rc<Worker>, mut peer: Box<Peer>, stream: TcpStream, termination: Arc<Termination>) {
-    let begun = match worker.begin_handshake(&peer) {
-        Ok(begun) => begun,
-        Err(why) => return refuse(&worker, &stream, why),
-    };
-    let shaken = Box::pin(handshake(&worker, stream, termination)).await;
-    drop(begun);
-    let Some((stream, secured)) = shaken else {
-        worker.counters.handshakes_failed.add(1);
-        return;
-    };
-    peer.secured = Some(secured);
+    let Some(stream) = secured(&worker, &mut peer, stream, &termination).await else { return };
     let speaks_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let io = Io::Tls(stream);
     if speaks_http2 {
@@ -240,15 +241,50 @@ async fn tls(worker: Rc<Worker>, mut peer: Box<Peer>, stream: TcpStream, termina
     }
 }
 
+/// A connection of layer 4 whose TLS ends here.
+async fn within_tls(worker: &Worker, mut peer: Box<Peer>, stream: TcpStream, termination: &Termination) {
+    let Some(stream) = secured(worker, &mut peer, stream, termination).await else { return };
+    let asked = match &*stream {
+        TlsStream::Server(own) => own.get_ref().1.server_name(),
+        TlsStream::Client(_) => None,
+    };
+    let name = asked.unwrap_or_default().to_ascii_lowercase();
+    layer4::serve(worker, &peer, Io::Tls(stream), &name).await;
+}
+
+/// A handshake, with what it has shown of the client. `None` where it did not come to its end.
+async fn secured(
+    worker: &Worker,
+    peer: &mut Peer,
+    stream: TcpStream,
+    termination: &Termination,
+) -> Option<Box<TlsStream<TcpStream>>> {
+    let begun = match worker.begin_handshake(peer) {
+        Ok(begun) => begun,
+        Err(why) => {
+            refuse(worker, &stream, why);
+            return None;
+        }
+    };
+    let shaken = Box::pin(handshake(worker, stream, termination)).await;
+    drop(begun);
+    let Some((stream, secured)) = shaken else {
+        worker.counters.handshakes_failed.add(1);
+        return None;
+    };
+    peer.secured = Some(secured);
+    Some(stream)
+}
+
 async fn handshake(
     worker: &Worker,
     stream: TcpStream,
-    termination: Arc<Termination>,
+    termination: &Termination,
 ) -> Option<(Box<TlsStream<TcpStream>>, Arc<Secured>)> {
     let deadline = worker.timers.deadline();
     deadline.set(Some(HANDSHAKE_TIMEOUT));
     tokio::select! { biased;
-        accepted = accept(stream, &termination) => accepted,
+        accepted = accept(stream, termination) => accepted,
         () = deadline.passed() => None,
     }
 }

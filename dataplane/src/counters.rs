@@ -1,9 +1,11 @@
 //! What the workers count. One [`Counters`] for each worker, written by it alone and summed at a scrape, so that
 //! counting costs a request an increment in its own core's cache.
 
+use crate::failure::Failure;
 use crate::http2::Excess;
 use crate::sessions::{Refusal, SessionResult};
 use crate::sources::Refused;
+use crate::tunnel::Ended;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -108,7 +110,52 @@ pub struct Counters {
     pub tunnels: Count,
     /// Tunnels (WebSocket) open now (gauge).
     pub tunnels_open: Count,
+    /// Connections of layer 4 that a backend took.
+    pub layer4_connections: Count,
+    /// Those that are open now (gauge).
+    pub layer4_connections_open: Count,
+    /// Bytes that they carried: to backends, to clients.
+    pub layer4_bytes: [Count; 2],
+    /// Those that ended: by both sides, by a side that broke off, for standing still, for being asked to go.
+    pub layer4_ended: [Count; 4],
+    /// Flows of datagrams that began.
+    pub flows: Count,
+    /// Those that have not ended (gauge).
+    pub flows_open: Count,
+    /// Datagrams: of clients, of backends.
+    pub datagrams: [Count; 2],
+    /// Datagrams of clients that were dropped, by [`DROP_REASONS`].
+    pub datagrams_dropped: [Count; DROP_REASONS.len()],
+    /// Connections of layer 4 that no backend took, by [`LAYER4_REASONS`].
+    pub layer4_failures: [Count; LAYER4_REASONS.len()],
 }
+
+/// Why datagrams of clients are dropped.
+pub const DROP_REASONS: [&str; 9] = [
+    "no_route",
+    "ip_denied",
+    "no_backend",
+    "circuit_open",
+    "queue_full",
+    "limit",
+    "no_socket",
+    "ending",
+    "unsent",
+];
+
+/// Why no backend takes a connection of layer 4; the names are those of [`crate::failure`].
+pub const LAYER4_REASONS: [&str; 10] = [
+    "no_route",
+    "ip_denied",
+    "no_backend",
+    "circuit_open",
+    "queue_full",
+    "queue_timeout",
+    "connection_limit",
+    "connect_failed",
+    "connect_timeout",
+    "backend_tls",
+];
 
 impl Counters {
     /// Counts one answered request.
@@ -133,6 +180,26 @@ impl Counters {
             Some(SessionResult::FailedOver) => 2,
         };
         self.sessions[at].add(1);
+    }
+
+    /// Counts a connection of layer 4 that no backend took.
+    pub(crate) fn layer4_failed(&self, failure: Failure) {
+        let (_, reason) = failure.answer();
+        if let Some(at) = LAYER4_REASONS.iter().position(|known| *known == reason) {
+            self.layer4_failures[at].add(1);
+        }
+    }
+
+    /// Counts a datagram of a client that was dropped.
+    pub(crate) fn datagram_dropped(&self, reason: &str) {
+        if let Some(at) = DROP_REASONS.iter().position(|known| *known == reason) {
+            self.datagrams_dropped[at].add(1);
+        }
+    }
+
+    /// Counts a connection of layer 4 that ended.
+    pub(crate) fn layer4_ended(&self, ended: Ended) {
+        self.layer4_ended[ended as usize].add(1);
     }
 
     /// Counts a connection that is not served.

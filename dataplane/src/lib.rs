@@ -2,7 +2,8 @@
 //!
 //! [`proxy`] says what runs in the process. A request goes through these modules in this order; [`request`] is the
 //! one that knows them all: `listener` -> `worker` -> `connection` -> `http1` or `http2` -> `request` ->
-//! `forwarding` -> `rates` -> `balance` -> `pool` -> `upstream`.
+//! `forwarding` -> `rates` -> `balance` -> `pool` -> `upstream`. A connection of layer 4 goes from `connection` to `layer4`,
+//! which knows the stages in its place.
 //!
 //! A configuration change comes in by [`config`], becomes a [`snapshot`] and is in force with one pointer swap.
 //! [`admin`] and [`metrics`] show what happens; they read, and nothing on the request path waits for them.
@@ -26,6 +27,7 @@ mod failure;
 mod filters;
 mod forwarding;
 mod grpc;
+mod layer4;
 mod link;
 mod message;
 mod outcomes;

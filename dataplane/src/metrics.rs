@@ -163,7 +163,7 @@ impl Scrape {
         let snapshot = self.current.load();
         let mut all: Vec<Expiry> = Vec::new();
         for listener in snapshot.listeners.values() {
-            if let Protocol::Https(termination) = &listener.protocol {
+            if let Protocol::Https(termination) | Protocol::Tls(termination) = &listener.protocol {
                 all.extend_from_slice(termination.expiries());
             }
         }

@@ -343,7 +343,7 @@ async fn estate<'a>(admin: &'a std::net::TcpListener, workers: &[ToWorker]) -> E
     }
     drop(to);
     let mut listeners = Vec::new();
-    while let Some((_, socket)) = lent.recv().await {
+    while let Some(socket) = lent.recv().await {
         listeners.push(socket);
     }
     Estate { listeners, admin }

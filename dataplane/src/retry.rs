@@ -54,8 +54,12 @@ pub(crate) enum Next {
 
 impl<'a> Attempts<'a> {
     pub(crate) fn new(policy: &'a RetryPolicy, head: &RequestHead) -> Self {
-        let is_idempotent = head.method.is_idempotent();
-        Self { policy, is_idempotent, retries: 0, tried: Vec::new(), only_new: false }
+        Self { is_idempotent: head.method.is_idempotent(), ..Self::of_connection(policy) }
+    }
+
+    /// Of a connection of layer 4, which goes to another backend while none has taken it.
+    pub(crate) fn of_connection(policy: &'a RetryPolicy) -> Self {
+        Self { policy, is_idempotent: false, retries: 0, tried: Vec::new(), only_new: false }
     }
 
     /// Whether the request may be sent twice (RFC 9110, section 9.2.2).

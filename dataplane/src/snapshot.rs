@@ -3,6 +3,7 @@
 //! Made by `config`, read by every stage of the request path, once per request. What changes often, the members
 //! of a backend set, lives in a cell of its own inside ([`lb_core::backend::BackendSet`]).
 
+use crate::listener::{Door, Transport};
 use crate::proxied::Proxies;
 use crate::tls::Termination;
 use crate::{connection, http1};
@@ -27,12 +28,25 @@ pub struct Snapshot {
     pub version: u64,
     /// By port.
     pub listeners: BTreeMap<u16, Arc<Listener>>,
+    /// Those of datagrams, whose ports are others.
+    pub datagrams: BTreeMap<u16, Arc<Listener>>,
     /// Every set that a route sends to, also in place of another one, each once.
     pub sets: Arc<[Arc<BackendSet>]>,
     /// Sessions that this process remembers, a table for each pool that has any.
     pub tables: Vec<Arc<SessionTable>>,
     /// Every limit that a route asks, each once.
     pub limiters: Vec<Arc<Limiter>>,
+}
+
+impl Snapshot {
+    /// Every listener, of connections and of datagrams. Costs a copy of the list.
+    #[must_use]
+    pub fn doors(&self) -> BTreeMap<Door, Arc<Listener>> {
+        let streams = self.listeners.iter().map(|(port, own)| (Door::from(*port), own));
+        let datagrams = self.datagrams.iter();
+        let datagrams = datagrams.map(|(port, own)| (Door { transport: Transport::Udp, port: *port }, own));
+        streams.chain(datagrams).map(|(door, own)| (door, Arc::clone(own))).collect()
+    }
 }
 
 /// One port: pools that share it are merged here.
@@ -162,6 +176,14 @@ pub enum Protocol {
     Http,
     /// TLS, then HTTP/2 or HTTP/1.1 by ALPN.
     Https(Arc<Termination>),
+    /// Bytes, whatever they say.
+    Tcp,
+    /// TLS, then the same.
+    Tls(Arc<Termination>),
+    /// TLS that is passed on.
+    Passthrough,
+    /// Datagrams, whatever they say.
+    Udp,
 }
 
 /// The cell that holds the snapshot in force.

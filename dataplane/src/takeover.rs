@@ -19,6 +19,7 @@
 mod descriptors;
 
 use crate::config::Status;
+use crate::listener::ListeningSocket;
 use crate::readiness::{Phase, Readiness};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -99,7 +100,7 @@ pub enum TakeoverError {
 pub(crate) struct Predecessor {
     stream: UnixStream,
     pools: BTreeSet<String>,
-    pub(crate) listeners: Vec<TcpListener>,
+    pub(crate) listeners: Vec<ListeningSocket>,
     pub(crate) admin: Option<TcpListener>,
 }
 
@@ -134,9 +135,10 @@ impl Predecessor {
         let pools = pools.iter().filter_map(|name| Some(name.as_str()?.to_owned())).collect();
         let receive = descriptors::receive(&stream, count);
         let sockets = timeout(MESSAGE_LIMIT, receive).await.map_err(|_| timed_out())??;
-        let mut sockets = sockets.into_iter().map(TcpListener::from);
-        let admin = if offer["admin"] == true { sockets.next() } else { None };
-        Ok(Some(Self { stream, pools, listeners: sockets.collect(), admin }))
+        let mut sockets = sockets.into_iter();
+        let admin = if offer["admin"] == true { sockets.next().map(TcpListener::from) } else { None };
+        let listeners = sockets.map(ListeningSocket::of).collect::<io::Result<_>>()?;
+        Ok(Some(Self { stream, pools, listeners, admin }))
     }
 
     /// Waits until this process serves all that the other one does, and takes its place.
@@ -211,7 +213,7 @@ pub(crate) struct Door {
 /// What a process has to give.
 pub(crate) struct Estate<'a> {
     /// Those of all workers, asked for at the moment.
-    pub(crate) listeners: Vec<TcpListener>,
+    pub(crate) listeners: Vec<ListeningSocket>,
     pub(crate) admin: &'a TcpListener,
 }
 

@@ -48,6 +48,8 @@ enum Waits {
     Idle(u16),
     /// For nothing, until the tunnel is to end.
     Tunnel(u16),
+    /// The same for one whose clients cannot be told: where everyone is asked to go it has until the process ends.
+    Untold(u16),
 }
 
 /// Who is asked to go.
@@ -99,8 +101,8 @@ impl Timers {
                 (Waits::Idle(_), Whose::Everyone) => pace.idle,
                 (Waits::Tunnel(_), Whose::Everyone) => pace.tunnels,
                 (Waits::Idle(of), Whose::Port(port)) if of == port => pace.idle,
-                (Waits::Tunnel(of), Whose::Port(port)) if of == port => pace.tunnels,
-                (Waits::Tunnel(_), Whose::TunnelsTo(sets))
+                (Waits::Tunnel(of) | Waits::Untold(of), Whose::Port(port)) if of == port => pace.tunnels,
+                (Waits::Tunnel(_) | Waits::Untold(_), Whose::TunnelsTo(sets))
                     if tunnels.get(&key).is_some_and(|set| set.starts_with(sets)) =>
                 {
                     pace.tunnels
@@ -216,6 +218,15 @@ impl Deadline {
         self.timers.tunnels.borrow_mut().insert(self.key, Arc::clone(set));
     }
 
+    /// The same for a connection whose client cannot be told: one that everyone is asked to leave may end by itself.
+    pub(crate) fn set_untold(&self, port: u16, set: &Arc<str>) {
+        let pace = self.timers.ports.borrow().get(&port).copied();
+        let slot = &mut self.timers.slots.borrow_mut()[self.key];
+        slot.waits = Waits::Untold(port);
+        slot.at = pace.map_or(NEVER, |pace| pace.tunnels);
+        self.timers.tunnels.borrow_mut().insert(self.key, Arc::clone(set));
+    }
+
     /// What the future gives, or `None` once `limit` has passed. Leaves the deadline set.
     pub(crate) async fn within<T>(&self, limit: Duration, future: impl Future<Output = T>) -> Option<T> {
         self.set(Some(limit));
@@ -252,7 +263,7 @@ impl Deadline {
 impl Drop for Deadline {
     fn drop(&mut self) {
         let slot = self.timers.slots.borrow_mut().remove(self.key);
-        if let Waits::Tunnel(_) = slot.waits {
+        if let Waits::Tunnel(_) | Waits::Untold(_) = slot.waits {
             self.timers.tunnels.borrow_mut().remove(&self.key);
         }
     }
@@ -331,6 +342,29 @@ mod tests {
         let (count, first, last) = of(100..200);
         assert!(count == 100 && first < Some(4) && last > Some(36) && last <= Some(40), "{first:?} {last:?}");
         assert_eq!(of(200..300).0, 0, "work that is under way goes on");
+    }
+
+    #[test]
+    fn who_cannot_be_told_goes_with_a_port_or_a_pool_and_not_with_the_process() {
+        let timers = Rc::new(Timers::default());
+        let deadlines: Vec<Deadline> = (0..4).map(|_| timers.deadline()).collect();
+        for (deadline, (port, set)) in
+            deadlines.iter().zip([(80, "ns/a/set"), (80, "ns/b/set"), (81, "ns/a/set"), (82, "ns/b/set")])
+        {
+            deadline.set_untold(port, &set.into());
+        }
+        timers.leave(Whose::Everyone, SPREAD, &mut Rng::new(1));
+        assert_eq!(ends(&timers, &deadlines), [None; 4]);
+        timers.leave(Whose::TunnelsTo("ns/a/"), SPREAD, &mut Rng::new(1));
+        let end = |ends: Vec<Option<u64>>| ends.iter().map(Option::is_some).collect::<Vec<_>>();
+        assert_eq!(end(ends(&timers, &deadlines)), [true, false, true, false]);
+        timers.leave(Whose::Port(80), SPREAD, &mut Rng::new(1));
+        assert_eq!(end(ends(&timers, &deadlines)), [true, true, true, false]);
+        let late = timers.deadline();
+        late.set_untold(80, &"ns/b/set".into());
+        assert_eq!(end(ends(&timers, &[late])), [true], "one that came while it closed");
+        drop(deadlines);
+        assert!(timers.tunnels.borrow().is_empty());
     }
 
     #[test]

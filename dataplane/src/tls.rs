@@ -143,7 +143,16 @@ impl PartialEq for HostCertificates {
     }
 }
 
-/// TLS of one port: HTTP/2 and HTTP/1.1 by ALPN. Early data is not accepted, since it can be replayed.
+/// What is inside of TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Within {
+    /// HTTP/2 and HTTP/1.1, by ALPN.
+    Http,
+    /// Whatever client and backend speak: nothing is agreed on by ALPN.
+    Bytes,
+}
+
+/// TLS of one port. Early data is not accepted, since it can be replayed.
 ///
 /// The certificate is chosen by SNI in two steps, so that no listener answers for a host of another, whatever names its
 /// certificates have. First the listener that has the host, as for routes ([`lb_core::host`]); where two have the same
@@ -167,6 +176,7 @@ impl Termination {
     #[must_use]
     pub fn new<'a>(
         listeners: impl Iterator<Item = &'a HostCertificates> + Clone,
+        within: Within,
         tickets: impl Fn(PolicyId) -> Option<Arc<dyn ProducesTickets>>,
     ) -> Self {
         let by_sni = Arc::new(BySni::new(listeners.clone()));
@@ -176,7 +186,10 @@ impl Termination {
         for policy in listeners.map(|listener| &listener.policy) {
             if configs.iter().all(|(id, _)| *id != policy.id()) {
                 let mut config = policy.builder().with_cert_resolver(Arc::<BySni>::clone(&by_sni));
-                config.alpn_protocols = ALPN.map(<[u8]>::to_vec).to_vec();
+                config.alpn_protocols = match within {
+                    Within::Http => ALPN.map(<[u8]>::to_vec).to_vec(),
+                    Within::Bytes => Vec::new(),
+                };
                 config.max_early_data_size = 0;
                 config.send_half_rtt_data = false;
                 match tickets(policy.id()) {
@@ -333,7 +346,7 @@ pub(crate) mod tests {
         let wire = certificate("ns/a", &["a.org"]);
         let made = Arc::new(ServerCertificate::new(&wire).expect("valid"));
         let listener = HostCertificates { hosts: vec![None], certificates: vec![made], policy: policy() };
-        let termination = Termination::new([&listener].into_iter(), |_| None);
+        let termination = Termination::new([&listener].into_iter(), Within::Http, |_| None);
         let (_, config) = termination.of("a.org").expect("every host");
         let mut server = rustls::ServerConnection::new(Arc::clone(config)).expect("complete");
         let mut roots = rustls::RootCertStore::empty();

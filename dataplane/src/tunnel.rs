@@ -1,11 +1,12 @@
-//! After an upgrade: bytes both ways until both sides have ended. Of what they say, only where frames end is looked at,
-//! so that a tunnel can be ended between two of them.
+//! Bytes both ways until both sides have ended: after an upgrade, and for connections of layer 4. Of what a WebSocket says,
+//! only where frames end is looked at, so that it can be ended between two of them; of all else, nothing.
 
 mod frames;
 
 use crate::connection::{LINGER_TIMEOUT, STALL_TIMEOUT};
+use crate::counters::Count;
 use crate::http2::carried::{Carried, Incoming, Outgoing};
-use crate::request::{Tunnel, TunnelTo};
+use crate::request::{Relay, Tunnel, TunnelTo};
 use crate::timer::Deadline;
 use crate::wire::{Wire, poll_once};
 use crate::worker::Worker;
@@ -18,8 +19,11 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
-/// Room for a read, in bytes. Held only while data is on its way.
+/// Room for a read of a WebSocket, in bytes. Held only while data is on its way.
 const READ_BYTES: usize = 8 << 10;
+
+/// The same at layer 4, where much may come at once: as much as the allocator keeps for a thread.
+const RELAY_READ_BYTES: usize = 32 << 10;
 
 /// Longest time that a tunnel which is to end goes on because a frame to the client has not ended.
 const FRAME_END_LIMIT: Duration = Duration::from_secs(1);
@@ -33,9 +37,9 @@ pub(crate) enum Side<'a> {
 }
 
 impl<'a> Side<'a> {
-    fn split(self) -> (Inlet<'a>, Outlet<'a>) {
+    fn split(self, room: usize) -> (Inlet<'a>, Outlet<'a>) {
         match self {
-            Self::Wire(wire, early) => (Inlet::Wire(wire, early), Outlet::Wire(wire)),
+            Self::Wire(wire, early) => (Inlet::Wire { wire, early, room }, Outlet::Wire(wire)),
             Self::Stream(Carried { incoming, outgoing }) => {
                 (Inlet::Stream(incoming), Outlet::Stream(outgoing))
             }
@@ -43,7 +47,20 @@ impl<'a> Side<'a> {
     }
 }
 
-/// Carries bytes between a client and a backend.
+/// How a tunnel ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// Both sides have ended.
+    Both,
+    /// One of them broke off.
+    Broken,
+    /// Nothing moved for as long as it may.
+    Idle,
+    /// It was asked to go.
+    Asked,
+}
+
+/// Carries bytes between a client and a backend that agreed on WebSocket.
 ///
 /// A side that reads slowly slows down the other: one piece is under way in each direction, besides what HTTP/2's windows
 /// let a side send ahead. A half-close is passed on, and the other direction then ends once nothing has moved in it for
@@ -52,46 +69,112 @@ impl<'a> Side<'a> {
 /// client, which came to `port`, is asked to go ends with a frame that says so, to both sides.
 pub(crate) async fn run(worker: &Worker, port: u16, client: Side<'_>, tunnel: Tunnel) {
     let Tunnel { backend, set, held } = tunnel;
-    let _open = Open::new(worker);
+    let _open = Open::new(&worker.counters.tunnels, &worker.counters.tunnels_open);
     let leave = worker.timers.deadline();
     leave.set_tunnel(port, &set);
     match backend {
         TunnelTo::Http1(backend) => {
             backend.wire.keep_alive();
-            carry(worker, &leave, client, Side::Wire(&backend.wire, backend.buf)).await;
+            carry(worker, &leave, client, Side::Wire(&backend.wire, backend.buf), Kind::WebSocket).await
         }
-        TunnelTo::Http2(carried) => carry(worker, &leave, client, Side::Stream(carried)).await,
-    }
+        TunnelTo::Http2(carried) => {
+            carry(worker, &leave, client, Side::Stream(carried), Kind::WebSocket).await
+        }
+    };
     drop(held);
 }
 
-async fn carry(worker: &Worker, leave: &Deadline, client: Side<'_>, backend: Side<'_>) {
+/// Carries bytes between a client and a backend at layer 4. The same as for WebSockets but for three things: silence in both
+/// directions has a limit from the begin, there is no word that could tell the end, and what ends otherwise than by both
+/// sides ends with a reset to both, so that a part never passes for the whole.
+pub(crate) async fn relay(
+    worker: &Worker,
+    port: u16,
+    (client, early): (&Wire, BytesMut),
+    relay: Relay,
+) -> Ended {
+    let Relay { backend, set, idle, held } = relay;
+    let counters = &worker.counters;
+    let _open = Open::new(&counters.layer4_connections, &counters.layer4_connections_open);
+    let leave = worker.timers.deadline();
+    leave.set_untold(port, &set);
+    let sides = (Side::Wire(client, early), Side::Wire(&backend, BytesMut::new()));
+    let ended = carry(worker, &leave, sides.0, sides.1, Kind::Bytes { idle }).await;
+    if ended != Ended::Both {
+        client.reset_on_close();
+        backend.reset_on_close();
+    }
+    drop(held);
+    ended
+}
+
+/// What a tunnel carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    WebSocket,
+    /// Whatever they say; `idle` is how long they may stand still.
+    Bytes {
+        idle: Duration,
+    },
+}
+
+impl Kind {
+    fn read_bytes(self) -> usize {
+        match self {
+            Self::WebSocket => READ_BYTES,
+            Self::Bytes { .. } => RELAY_READ_BYTES,
+        }
+    }
+
+    /// Without frames there is no place between two of them.
+    fn gap(self) -> Gap {
+        Cell::new((self == Self::WebSocket).then(Frames::default))
+    }
+
+    /// Where bytes to the backend and to the client are counted.
+    fn counted(self, worker: &Worker) -> [Option<&Count>; 2] {
+        match self {
+            Self::WebSocket => [None, None],
+            Self::Bytes { .. } => worker.counters.layer4_bytes.each_ref().map(Some),
+        }
+    }
+}
+
+async fn carry(worker: &Worker, leave: &Deadline, client: Side<'_>, backend: Side<'_>, kind: Kind) -> Ended {
     let deadline = worker.timers.deadline();
-    let last = Last { is_alone: Cell::new(false), deadline: &deadline };
+    let last = Last { kind, is_alone: Cell::new(false), deadline: &deadline };
+    last.moved();
     // A side that has ended keeps its half until both have: given up, a stream of HTTP/2 would be reset.
+    let room = kind.read_bytes();
     let ((mut from_client, mut to_client), (mut from_backend, mut to_backend)) =
-        (client.split(), backend.split());
-    let (client_gap, backend_gap) = (gap(), gap());
-    let is_to_end = {
-        let mut up = pin!(copy(&mut from_client, &mut to_backend, &last, &backend_gap));
-        let mut down = pin!(copy(&mut from_backend, &mut to_client, &last, &client_gap));
+        (client.split(room), backend.split(room));
+    let (client_gap, backend_gap) = (kind.gap(), kind.gap());
+    let [counted_up, counted_down] = kind.counted(worker);
+    let ended = {
+        let mut up = pin!(copy(&mut from_client, &mut to_backend, &last, &backend_gap, counted_up));
+        let mut down = pin!(copy(&mut from_backend, &mut to_client, &last, &client_gap, counted_down));
         let both = async {
             tokio::select! {
-                end = &mut up => if end.is_ok() {
-                    last.within(down).await;
-                },
-                end = &mut down => if end.is_ok() {
-                    last.within(up).await;
-                },
+                end = &mut up => {
+                    end?;
+                    last.is_left_alone();
+                    down.await
+                }
+                end = &mut down => {
+                    end?;
+                    last.is_left_alone();
+                    up.await
+                }
             }
         };
         tokio::select! { biased;
-            () = both => false,
+            end = both => if end.is_ok() { Ended::Both } else { Ended::Broken },
+            () = deadline.passed() => Ended::Idle,
             // Asked again whenever the task has moved bytes.
-            () = ended(leave, worker, &client_gap) => true,
+            () = ended(leave, worker, &client_gap, kind) => Ended::Asked,
         }
     };
-    if is_to_end {
+    if ended == Ended::Asked {
         if is_between(&backend_gap) {
             // A backend that takes nothing keeps no client from its word.
             let _ = poll_once(to_backend.write(Bytes::from_static(&CLOSE_TO_BACKEND))).await;
@@ -101,22 +184,23 @@ async fn carry(worker: &Worker, leave: &Deadline, client: Side<'_>, backend: Sid
             let _ = deadline.within(LINGER_TIMEOUT, farewell(&mut from_client, &mut to_client, theirs)).await;
         }
     }
+    ended
 }
 
-/// Where a frame of ours can go: `None` while bytes are being written, of which any part may be gone.
+/// Where a frame of ours can go: `None` while bytes are being written, of which any part may be gone, and where there are no
+/// frames.
 type Gap = Cell<Option<Frames>>;
-
-fn gap() -> Gap {
-    Cell::new(Some(Frames::default()))
-}
 
 fn is_between(gap: &Gap) -> bool {
     gap.get().is_some_and(|frames| frames.is_between())
 }
 
 /// Waits until the tunnel is to end, and then until the client can be told, for [`FRAME_END_LIMIT`] at most.
-async fn ended(leave: &Deadline, worker: &Worker, client: &Gap) {
+async fn ended(leave: &Deadline, worker: &Worker, client: &Gap, kind: Kind) {
     leave.passed().await;
+    if kind != Kind::WebSocket {
+        return;
+    }
     let patience = worker.timers.deadline();
     patience.set(Some(FRAME_END_LIMIT));
     poll_fn(|cx| if is_between(client) { Poll::Ready(()) } else { patience.poll_passed(cx) }).await;
@@ -133,27 +217,36 @@ async fn farewell(from: &mut Inlet<'_>, to: &mut Outlet<'_>, mut theirs: Frames)
     to.end().await
 }
 
-/// What limits a direction once the other one has ended.
+/// What limits silence: of a WebSocket, in one direction once the other one has ended.
 struct Last<'a> {
+    kind: Kind,
     is_alone: Cell<bool>,
     deadline: &'a Deadline,
 }
 
 impl Last<'_> {
-    async fn within<T>(&self, direction: impl Future<Output = io::Result<T>>) -> Option<T> {
+    fn is_left_alone(&self) {
         self.is_alone.set(true);
-        self.deadline.within(STALL_TIMEOUT, direction).await?.ok()
+        self.moved();
     }
 
     fn moved(&self) {
-        if self.is_alone.get() {
-            self.deadline.set(Some(STALL_TIMEOUT));
+        match self.kind {
+            Kind::Bytes { idle } => self.deadline.set(Some(idle)),
+            Kind::WebSocket if self.is_alone.get() => self.deadline.set(Some(STALL_TIMEOUT)),
+            Kind::WebSocket => {}
         }
     }
 }
 
 /// One direction, until `from` has ended and `to` knows. `gap` says where its frames are.
-async fn copy(from: &mut Inlet<'_>, to: &mut Outlet<'_>, last: &Last<'_>, gap: &Gap) -> io::Result<()> {
+async fn copy(
+    from: &mut Inlet<'_>,
+    to: &mut Outlet<'_>,
+    last: &Last<'_>,
+    gap: &Gap,
+    counted: Option<&Count>,
+) -> io::Result<()> {
     loop {
         let next = tokio::select! { biased;
             next = from.next() => next?,
@@ -165,14 +258,21 @@ async fn copy(from: &mut Inlet<'_>, to: &mut Outlet<'_>, last: &Last<'_>, gap: &
             return to.end().await;
         };
         frames.iter_mut().for_each(|frames| frames.pass(&data));
+        let length = data.len() as u64;
         to.write(data).await?;
         gap.set(frames);
+        counted.iter().for_each(|counted| counted.add(length));
         last.moved();
     }
 }
 
 enum Inlet<'a> {
-    Wire(&'a Wire, BytesMut),
+    /// With room for so many bytes in a read.
+    Wire {
+        wire: &'a Wire,
+        early: BytesMut,
+        room: usize,
+    },
     Stream(Incoming),
 }
 
@@ -180,14 +280,14 @@ impl Inlet<'_> {
     /// The next bytes; `None` at the end. Cancellation safe.
     async fn next(&mut self) -> io::Result<Option<Bytes>> {
         match self {
-            Self::Wire(wire, early) if early.is_empty() => {
+            Self::Wire { wire, early, room } if early.is_empty() => {
                 // An idle tunnel holds no buffer: most WebSockets are idle most of the time.
                 wire.readable().await;
-                let mut buf = BytesMut::with_capacity(READ_BYTES);
+                let mut buf = BytesMut::with_capacity(*room);
                 let read = wire.read(&mut buf).await?;
                 Ok((read > 0).then(|| buf.freeze()))
             }
-            Self::Wire(_, early) => Ok(Some(std::mem::take(early).freeze())),
+            Self::Wire { early, .. } => Ok(Some(std::mem::take(early).freeze())),
             Self::Stream(incoming) => incoming.next().await,
         }
     }
@@ -224,19 +324,19 @@ impl Outlet<'_> {
 }
 
 /// Counts a tunnel for as long as it is open.
-struct Open<'a>(&'a Worker);
+struct Open<'a>(&'a Count);
 
 impl<'a> Open<'a> {
-    fn new(worker: &'a Worker) -> Self {
-        worker.counters.tunnels.add(1);
-        worker.counters.tunnels_open.add(1);
-        Self(worker)
+    fn new(all: &Count, open: &'a Count) -> Self {
+        all.add(1);
+        open.add(1);
+        Self(open)
     }
 }
 
 impl Drop for Open<'_> {
     fn drop(&mut self) {
-        self.0.counters.tunnels_open.sub(1);
+        self.0.sub(1);
     }
 }
 

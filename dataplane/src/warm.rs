@@ -27,10 +27,30 @@ pub(crate) async fn open(
     connected: Connected,
     step: &Step<'_>,
 ) -> Result<Opened, Failure> {
+    let io = dial(address, to, Some(to.policy.protocol), step).await?;
+    match to.policy.protocol {
+        UpstreamProtocol::Http1 => Ok(Opened::Http1(Http1::new(io, connected))),
+        UpstreamProtocol::Http2 => {
+            let connection = step.within(http2::client::Connection::new(io, connected)).await;
+            let connection =
+                connection.ok_or(Failure::ConnectTimeout)?.map_err(|_| Failure::ConnectFailed)?;
+            Ok(Opened::Http2(connection))
+        }
+    }
+}
+
+/// Connects, tells the backend of the client where the set says so, and secures the connection where it does. `protocol` is
+/// agreed on by ALPN; `None`: bytes are passed on for as long as they come.
+pub(crate) async fn dial(
+    address: SocketAddr,
+    to: To<'_>,
+    protocol: Option<UpstreamProtocol>,
+    step: &Step<'_>,
+) -> Result<Io, Failure> {
     let policy = to.policy;
     let mut stream = upstream::connect(address, step).await?;
-    if policy.protocol == UpstreamProtocol::Http2 {
-        // Many streams wait on it, some for as long as they like: a backend that vanished would keep them all.
+    if protocol != Some(UpstreamProtocol::Http1) {
+        // What it carries may wait for as long as it likes: a backend that vanished would keep it.
         let _ = SockRef::from(&stream).set_tcp_keepalive(&wire::keep_alive());
     }
     if let Some(version) = policy.proxy_header {
@@ -39,19 +59,10 @@ pub(crate) async fn open(
         let sent = step.within(stream.write_all(&header)).await;
         sent.ok_or(Failure::ConnectTimeout)?.map_err(|_| Failure::ConnectFailed)?;
     }
-    let io = match &policy.tls {
-        None => Io::Plain(stream),
+    match &policy.tls {
+        None => Ok(Io::Plain(stream)),
         // On the heap, for few requests begin with a handshake.
-        Some(profile) => Io::Tls(Box::pin(backends::secure(profile, policy.protocol, stream, step)).await?),
-    };
-    match policy.protocol {
-        UpstreamProtocol::Http1 => Ok(Opened::Http1(Http1::new(io, connected))),
-        UpstreamProtocol::Http2 => {
-            let connection = step.within(http2::client::Connection::new(io, connected)).await;
-            let connection =
-                connection.ok_or(Failure::ConnectTimeout)?.map_err(|_| Failure::ConnectFailed)?;
-            Ok(Opened::Http2(connection))
-        }
+        Some(profile) => Ok(Io::Tls(Box::pin(backends::secure(profile, protocol, stream, step)).await?)),
     }
 }
 

@@ -3,13 +3,14 @@
 //! Everything of a request happens on the worker that accepted its connection, so nothing here is shared and
 //! nothing is locked. Configuration, metrics and administration run elsewhere and reach in by atomics.
 
-use crate::balance::Turns;
+use crate::balance::{Target, Turns};
 use crate::connection::{self, Arrival, Peer, Scheme};
 use crate::counters::Counters;
 use crate::failure::Failure;
-use crate::listener::ListenerChange;
+use crate::layer4::udp;
+use crate::listener::{Door, ListenerChange, ListeningSocket, Transport};
 use crate::message::RequestHead;
-use crate::outcomes::Outcomes;
+use crate::outcomes::{self, Outcomes};
 use crate::pool::Pools;
 use crate::rates::{self, Telling};
 use crate::sessions::{Keeping, Moment, Seen};
@@ -18,7 +19,7 @@ use crate::sources::{Counted, Handshake, Refused, Sources};
 use crate::timer::{Spread, TICK, Timers, Whose};
 use crate::warm;
 use crate::wire::poll_once;
-use lb_core::balance::Rng;
+use lb_core::balance::{Outcome, OutcomeKind, Rng};
 use lb_core::resilience::RetryBudget;
 use lb_core::route::{Route, Sessions};
 use std::cell::{Cell, RefCell};
@@ -26,11 +27,11 @@ use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::spawn_local;
 
@@ -160,9 +161,32 @@ impl Worker {
         Ok(admitted)
     }
 
+    /// Counts a flow in, with its port and with its source.
+    pub(crate) fn admit_flow(&self, client: &Peer) -> Result<(Counted, Counted), Refused> {
+        let of_port = self.sources.admit(client.port, &client.limits)?;
+        Ok((of_port, self.sources.admit_source(client.port, client.address, &client.limits)?))
+    }
+
     /// Counts a handshake among those that are under way.
     pub(crate) fn begin_handshake(&self, peer: &Peer) -> Result<Handshake, Refused> {
         self.sources.begin_handshake(peer.port, peer.address, &peer.limits)
+    }
+
+    /// What a connection of layer 4 says of its session.
+    pub(crate) fn session_of_source<'a>(&'a self, sessions: &'a Sessions, peer: &Peer) -> Seen<'a> {
+        let of_day = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let since_start = self.outcomes.since_start(Instant::now());
+        self.keeping.seen_of_source(sessions, peer, Moment { of_day, since_start })
+    }
+
+    /// Tells those whom it concerns what came of a request, or of a connection of layer 4, on a backend.
+    pub(crate) fn record(&self, target: &Target<'_>, begun: Instant, kind: OutcomeKind) {
+        let latency = begun.elapsed();
+        if let Some(probe) = target.probe.take() {
+            probe.end(self.outcomes.since_start(Instant::now()), !outcomes::is_failure(kind));
+        }
+        let (live, backend) = (target.slot.live(), target.backend.as_ref());
+        self.outcomes.record(target.set, live, backend, Outcome { latency, kind });
     }
 
     /// Takes a retry out of a set's budget, where there is one left.
@@ -265,12 +289,27 @@ async fn run(seat: Seat) {
 }
 
 /// A listening socket, and what stops its task.
-type Accepting = (Rc<TcpListener>, Rc<Notify>);
+type Accepting = (Served, Rc<Notify>);
+
+/// A listening socket whose task has it too.
+enum Served {
+    Streams(Rc<TcpListener>),
+    Datagrams(Rc<UdpSocket>),
+}
+
+impl AsFd for Served {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Streams(socket) => socket.as_fd(),
+            Self::Datagrams(socket) => socket.as_fd(),
+        }
+    }
+}
 
 /// Where clients come in, and how they are asked to go.
 struct Doors {
     worker: Rc<Worker>,
-    accepting: BTreeMap<u16, Vec<Accepting>>,
+    accepting: BTreeMap<Door, Vec<Accepting>>,
     spread: Spread,
     /// Seeded by the system, so that workers and proxies do not end their tunnels in step.
     random: Rng,
@@ -279,33 +318,48 @@ struct Doors {
 impl Doors {
     fn change(&mut self, change: ListenerChange) {
         match change {
-            ListenerChange::Open { port, socket } => match TcpListener::from_std(socket) {
-                Ok(socket) => {
-                    let (socket, stop) = (Rc::new(socket), Rc::default());
-                    let task = accept(Rc::clone(&self.worker), port, Rc::clone(&socket), Rc::clone(&stop));
-                    spawn_local(task);
-                    self.worker.timers.stay(port);
-                    self.accepting.entry(port).or_default().push((socket, stop));
+            ListenerChange::Open { port, socket } => {
+                if let Err(error) = self.open(port, socket) {
+                    tracing::error!(port, %error, "a listening socket cannot be used");
                 }
-                Err(error) => tracing::error!(port, %error, "a listening socket cannot be used"),
-            },
-            ListenerChange::Close { port } => {
-                for (_, stop) in self.accepting.remove(&port).unwrap_or_default() {
+            }
+            ListenerChange::Close { door } => {
+                for (_, stop) in self.accepting.remove(&door).unwrap_or_default() {
                     stop.notify_one();
                 }
-                self.ask(Whose::Port(port));
+                if door.transport == Transport::Tcp {
+                    self.ask(Whose::Port(door.port));
+                }
             }
             ListenerChange::PoolGone { sets } => self.ask(Whose::TunnelsTo(&sets)),
             ListenerChange::Lend { to } => {
-                for (port, sockets) in &self.accepting {
-                    for (socket, _) in sockets {
-                        // Whoever asked looks at what came, and does without what did not.
-                        let lent = socket.as_fd().try_clone_to_owned();
-                        let _ = lent.map(|socket| to.send((*port, socket.into())));
-                    }
+                for (socket, _) in self.accepting.values().flatten() {
+                    // Whoever asked looks at what came, and does without what did not.
+                    let lent = socket.as_fd().try_clone_to_owned().and_then(ListeningSocket::of);
+                    let _ = lent.map(|socket| to.send(socket));
                 }
             }
         }
+    }
+
+    fn open(&mut self, port: u16, socket: ListeningSocket) -> io::Result<()> {
+        let stop = Rc::<Notify>::default();
+        let (transport, socket) = match socket {
+            ListeningSocket::Streams(socket) => {
+                let socket = Rc::new(TcpListener::from_std(socket)?);
+                spawn_local(accept(Rc::clone(&self.worker), port, Rc::clone(&socket), Rc::clone(&stop)));
+                self.worker.timers.stay(port);
+                (Transport::Tcp, Served::Streams(socket))
+            }
+            ListeningSocket::Datagrams(socket) => {
+                let socket = Rc::new(UdpSocket::from_std(socket)?);
+                let served = udp::serve(Rc::clone(&self.worker), port, Rc::clone(&socket), Rc::clone(&stop));
+                spawn_local(served);
+                (Transport::Udp, Served::Datagrams(socket))
+            }
+        };
+        self.accepting.entry(Door { transport, port }).or_default().push((socket, stop));
+        Ok(())
     }
 
     /// Accepts no more, and asks everyone to go.
@@ -403,20 +457,34 @@ fn is_about_one_connection(error: &io::Error) -> bool {
 }
 
 /// A connection that is open.
-struct Open(Rc<Worker>);
+struct Open(Busy);
 
 impl Open {
     fn new(worker: &Rc<Worker>) -> Self {
-        worker.connections.set(worker.connections.get() + 1);
         worker.counters.connections_open.add(1);
-        Self(Rc::clone(worker))
+        Self(Busy::new(worker))
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
+        self.0.0.counters.connections_open.sub(1);
+    }
+}
+
+/// What a worker waits for before it ends: a connection, or a flow.
+pub(crate) struct Busy(Rc<Worker>);
+
+impl Busy {
+    pub(crate) fn new(worker: &Rc<Worker>) -> Self {
+        worker.connections.set(worker.connections.get() + 1);
+        Self(Rc::clone(worker))
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
         self.0.connections.set(self.0.connections.get() - 1);
-        self.0.counters.connections_open.sub(1);
         self.0.ended.notify_one();
     }
 }

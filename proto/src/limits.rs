@@ -170,6 +170,10 @@ pub const HEDGE_MS: (u64, u64) = (1, 60_000);
 pub const BUDGET_WINDOW_MS: (u64, u64) = (1_000, 60_000);
 /// Wait in a queue.
 pub const QUEUE_WAIT_MS: (u64, u64) = (1, 300_000);
+/// How long a connection of layer 4 may stand still.
+pub const CONNECTION_IDLE_MS: (u64, u64) = (1_000, 604_800_000);
+/// How long a flow of UDP may be silent.
+pub const FLOW_IDLE_MS: (u64, u64) = (1_000, 3_600_000);
 /// Time over which a rate limit counts.
 pub const RATE_PERIOD_MS: (u64, u64) = (1_000, 86_400_000);
 

@@ -32,7 +32,14 @@ pub(super) struct Turn {
 /// Claims of any number of pools. What is empty is not kept.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Claims {
-    by_class: BTreeMap<String, BTreeMap<u16, Port>>,
+    by_class: BTreeMap<String, BTreeMap<Number, Port>>,
+}
+
+/// Of a port: whether it is one of UDP, and which.
+type Number = (bool, u16);
+
+fn number(claim: &Claim) -> Number {
+    (claim.protocol == Protocol::Udp, claim.port)
 }
 
 /// Mostly one claimant for each host; more where pools ask for different proxies of one class, or wait for one another.
@@ -76,7 +83,7 @@ impl Claims {
     pub(super) fn insert(&mut self, turn: &Arc<Turn>, data_plane: &Arc<DataPlane>, claims: &[Claim]) {
         for claim in claims {
             let ports = self.by_class.entry(data_plane.class.clone()).or_default();
-            let port = ports.entry(claim.port).or_default();
+            let port = ports.entry(number(claim)).or_default();
             let put = |claimants: &mut Claimants| {
                 claimants.insert(Arc::clone(turn), Arc::clone(data_plane));
             };
@@ -94,7 +101,7 @@ impl Claims {
     pub(super) fn remove(&mut self, of: Claimant<'_>, claims: &[Claim]) {
         let Some(ports) = self.by_class.get_mut(&of.data_plane.class) else { return };
         for claim in claims {
-            let Some(port) = ports.get_mut(&claim.port) else { continue };
+            let Some(port) = ports.get_mut(&number(claim)) else { continue };
             take(&mut port.by_protocol, &claim.protocol, of.turn);
             match &claim.hostname {
                 Some(host) => take(&mut port.by_host, host, of.turn),
@@ -106,7 +113,7 @@ impl Claims {
                 take(&mut port.by_setting, setting, of.turn);
             }
             if port.by_protocol.is_empty() {
-                ports.remove(&claim.port);
+                ports.remove(&number(claim));
             }
         }
         if ports.is_empty() {
@@ -151,7 +158,7 @@ impl Claims {
     }
 
     fn port(&self, of: Claimant<'_>, claim: &Claim) -> Option<&Port> {
-        self.by_class.get(&of.data_plane.class)?.get(&claim.port)
+        self.by_class.get(&of.data_plane.class)?.get(&number(claim))
     }
 
     fn conflict(&self, of: Claimant<'_>, claim: &Claim) -> Option<Rejection> {

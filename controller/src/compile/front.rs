@@ -1,7 +1,7 @@
 //! How clients of a listener come in: sent to HTTPS, told to stay there, and by which proxies.
 
 use super::check::Check;
-use super::policy;
+use super::{layer4, policy};
 use weir_crds::pool as spec;
 use weir_proto::limits::{HSTS_MAX_AGE_S, PROXY_NETWORKS_MAX};
 use weir_proto::push;
@@ -17,11 +17,12 @@ pub(super) fn compile(
     compiled: Option<push::Listener>,
 ) -> Option<push::Listener> {
     let is_secure = own.protocol == spec::Protocol::Https;
+    let is_layer4 = layer4::is_layer4(own.protocol);
     if own.https_redirect.is_some() && is_secure {
         let rule = "is not for protocol HTTPS, whose clients are there already: remove it";
         check.refuse(format!("{field}.httpsRedirect"), "", rule);
     }
-    if own.hsts.is_some() && !is_secure {
+    if own.hsts.is_some() && !is_secure && !is_layer4 {
         let rule = "is for protocol HTTPS, since browsers take it over nothing else: put it on that listener";
         check.refuse(format!("{field}.hsts"), "", rule);
     }

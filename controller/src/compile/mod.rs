@@ -29,6 +29,7 @@ mod expiry;
 mod filters;
 mod front;
 mod index;
+mod layer4;
 mod limits;
 mod matches;
 mod objects;

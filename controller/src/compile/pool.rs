@@ -3,6 +3,7 @@
 use super::authorities;
 use super::certificates::Certificates;
 use super::check::{Check, quoted};
+use super::layer4;
 use super::limits;
 use super::policy::{self, Policy};
 use super::rules::{check_routes, rules};
@@ -40,7 +41,7 @@ pub struct Claim {
     pub listener: String,
     /// What names the host, for messages: the listener, or `spec.rules[0]`.
     pub field: String,
-    /// TCP port.
+    /// Of TCP, or of UDP where that is spoken.
     pub port: u16,
     /// What is spoken there.
     pub protocol: push::Protocol,
@@ -158,8 +159,10 @@ fn listeners(
         check.unique(&mut names, &listener.name, format!("{field}.name"), quoted(&listener.name));
         check.hostnames(&format!("{field}.hostnames"), &listener.hostnames);
         check_tls(&field, listener, check);
+        layer4::check_listener(&field, listener, check);
         let Some(port) = check.port(&format!("{field}.port"), listener.port) else { continue };
-        check.unique(&mut ports, port, format!("{field}.port"), port);
+        let is_of_datagrams = listener.protocol == spec::Protocol::Udp;
+        check.unique(&mut ports, (port, is_of_datagrams), format!("{field}.port"), port);
         claims.extend(claims_of(&field, listener, port, &spec.rules));
         let limits = listener.limits.as_ref();
         let limits = limits.map(|own| limits::of_listener(&format!("{field}.limits"), own, check));
@@ -176,7 +179,11 @@ fn listeners(
 
 fn check_tls(field: &str, listener: &spec::Listener, check: &mut Check) {
     match (listener.protocol, &listener.tls) {
-        (spec::Protocol::Http, None) => {}
+        (spec::Protocol::Http | spec::Protocol::Tcp | spec::Protocol::Udp, None) => {}
+        (spec::Protocol::Tcp | spec::Protocol::Udp, Some(_)) => {
+            let rule = format!("is not for protocol {}: remove it", layer4::name(listener.protocol));
+            check.refuse(format!("{field}.tls"), "", rule);
+        }
         (spec::Protocol::Http, Some(_)) => {
             let rule = "is not for protocol HTTP: remove it or set protocol to HTTPS";
             check.refuse(format!("{field}.tls"), "", rule);
@@ -185,7 +192,14 @@ fn check_tls(field: &str, listener: &spec::Listener, check: &mut Check) {
             let rule = "is missing: protocol HTTPS needs tls.certificateRefs";
             check.refuse(format!("{field}.tls"), "", rule);
         }
-        (spec::Protocol::Https, Some(tls)) => {
+        (spec::Protocol::Tls, None) => {
+            let rule = "is missing: protocol TLS needs tls.certificateRefs, or tls.mode Passthrough";
+            check.refuse(format!("{field}.tls"), "", rule);
+        }
+        (_, Some(tls)) if tls.mode == Some(spec::TlsMode::Passthrough) => {
+            layer4::check_passthrough(&format!("{field}.tls"), listener, tls, check);
+        }
+        (spec::Protocol::Https | spec::Protocol::Tls, Some(tls)) => {
             let refs = format!("{field}.tls.certificateRefs");
             check.count(&refs, &tls.certificate_refs, (1, spec::CERTIFICATES_MAX));
             authorities::check_references(&refs, &tls.certificate_refs, check);
@@ -208,7 +222,7 @@ fn claims_of(field: &str, listener: &spec::Listener, port: u16, rules: &[spec::R
         listener: field.to_owned(),
         field: of.to_owned(),
         port,
-        protocol: protocol(listener.protocol),
+        protocol: protocol(listener),
         hostname: hostname.map(ToOwned::to_owned),
         settings: PortSetting::all_of(listener),
     };
@@ -218,7 +232,8 @@ fn claims_of(field: &str, listener: &spec::Listener, port: u16, rules: &[spec::R
         claims.push(claim(field, None));
     }
     let mut claimed: BTreeSet<&str> = hosts.iter().map(String::as_str).collect();
-    for (index, rule) in rules.iter().enumerate() {
+    let serving = rules.iter().enumerate().filter(|(_, rule)| layer4::serves(rule, listener));
+    for (index, rule) in serving {
         for host in &rule.hostnames {
             let is_served = hosts.is_empty() || hosts.iter().any(|listener| covers(listener, host));
             if is_served && claimed.insert(host) {
@@ -238,6 +253,7 @@ fn compile_listener(
 ) -> Option<push::Listener> {
     let tls = match &listener.tls {
         None => None,
+        Some(_) if layer4::passes_tls_on(listener) => None,
         Some(tls) => {
             let pairs = certificates.of(&format!("{field}.tls.certificateRefs"), tls);
             let own = tls.client_validation.as_ref();
@@ -253,7 +269,7 @@ fn compile_listener(
     Some(push::Listener {
         name: listener.name.clone(),
         port: port.into(),
-        protocol: protocol(listener.protocol).into(),
+        protocol: protocol(listener).into(),
         hostnames: listener.hostnames.clone(),
         tls,
         paths: listener.paths.as_ref().map(limits::paths),
@@ -277,10 +293,14 @@ fn tls_of(own: &spec::ListenerTls, certificates: Vec<push::Certificate>) -> push
     }
 }
 
-fn protocol(protocol: spec::Protocol) -> push::Protocol {
-    match protocol {
+fn protocol(listener: &spec::Listener) -> push::Protocol {
+    match listener.protocol {
         spec::Protocol::Http => push::Protocol::Http,
         spec::Protocol::Https => push::Protocol::Https,
+        spec::Protocol::Tcp => push::Protocol::Tcp,
+        spec::Protocol::Tls if layer4::passes_tls_on(listener) => push::Protocol::TlsPassthrough,
+        spec::Protocol::Tls => push::Protocol::Tls,
+        spec::Protocol::Udp => push::Protocol::Udp,
     }
 }
 
@@ -326,5 +346,7 @@ fn backend_sets(
         compiled.push(set);
     }
     policy::check_fallbacks(spec, &compiled, check);
+    layer4::keep_none_warm(spec, &mut compiled, check);
+    layer4::balance_by_source(spec, &mut compiled);
     compiled
 }

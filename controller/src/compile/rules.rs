@@ -2,13 +2,14 @@
 
 use super::check::{Check, quoted};
 use super::filters::{self, filters};
+use super::layer4;
 use super::limits;
 use super::matches::Matches;
 use super::policy;
 use std::collections::BTreeSet;
 use weir_crds::pool as spec;
 use weir_crds::{Duration, LoadBalancerPoolSpec};
-use weir_proto::limits::{ROUTES_PER_POOL_MAX, routes};
+use weir_proto::limits::{CONNECTION_IDLE_MS, FLOW_IDLE_MS, ROUTES_PER_POOL_MAX, routes};
 use weir_proto::push;
 
 /// How long a request may take.
@@ -24,6 +25,8 @@ impl Timeouts {
     fn of_pool(spec: &LoadBalancerPoolSpec, check: &mut Check) -> Self {
         let own = spec.timeouts.clone().unwrap_or_default();
         check.positive("spec.timeouts.idle", own.idle);
+        check.within("spec.timeouts.connectionIdle", own.connection_idle, CONNECTION_IDLE_MS);
+        check.within("spec.timeouts.flowIdle", own.flow_idle, FLOW_IDLE_MS);
         Self { request: own.request, attempt: own.backend_request, idle: own.idle, total: own.total }
     }
 
@@ -99,8 +102,12 @@ pub(super) fn rules(spec: &LoadBalancerPoolSpec, check: &mut Check) -> Vec<push:
             },
             filters: filters(&field, rule, &known, check),
             name: rule.name.clone().unwrap_or_default(),
+            listeners: rule.listeners.clone(),
+            connection_idle_timeout_ms: layer4::connection_idle_ms(&field, spec, rule, check),
+            flow_idle_timeout_ms: layer4::flow_idle_ms(&field, spec, rule, check),
         });
     }
+    layer4::check_rules(spec, check);
     policy::check_keys(&compiled, check);
     matches.check_patterns(check);
     compiled
@@ -123,10 +130,12 @@ pub(super) fn check_routes(spec: &LoadBalancerPoolSpec, check: &mut Check) {
     if !check.is_clean() {
         return;
     }
-    let listeners: Vec<_> = spec.listeners.iter().map(|listener| listener.hostnames.as_slice()).collect();
-    let rules: Vec<_> =
-        spec.rules.iter().map(|rule| (rule.hostnames.as_slice(), rule.matches.len())).collect();
-    let count = routes(&listeners, &rules);
+    let of_listener = |listener: &spec::Listener| {
+        let rules = spec.rules.iter().filter(|rule| layer4::serves(rule, listener));
+        let rules: Vec<_> = rules.map(|rule| (rule.hostnames.as_slice(), rule.matches.len())).collect();
+        routes(&[listener.hostnames.as_slice()], &rules)
+    };
+    let count = spec.listeners.iter().map(of_listener).fold(0, usize::saturating_add);
     if count > ROUTES_PER_POOL_MAX {
         let rule = format!(
             "are too many, one for each listener, hostname and match: use at most {ROUTES_PER_POOL_MAX}, by fewer of \

@@ -5,6 +5,7 @@ mod certificates;
 mod conflicts;
 mod front;
 mod incremental;
+mod layer4;
 mod limits;
 mod names;
 mod odd_objects;

@@ -112,8 +112,8 @@ const WRONG: &[(&str, &str, &str)] = &[
     ),
     (
         "    protocol: HTTP",
-        "    protocol: TCP",
-        "a.yaml:9:15: spec.listeners[0].protocol: TCP cannot be used here: use HTTP or HTTPS",
+        "    protocol: SCTP",
+        "a.yaml:9:15: spec.listeners[0].protocol: SCTP cannot be used here: use ",
     ),
     ("    protocol: HTTP\n", "", "a.yaml:7:5: spec.listeners[0].protocol: is missing: add it"),
     (

@@ -54,6 +54,24 @@ pub struct Timeouts {
     /// and event streams too. spec.rules[].timeouts.total overrides it.
     #[serde(default = "none")]
     pub total: Duration,
+
+    /// How long a connection of protocol TCP or TLS may stand still in both directions, as a duration like `1h`: 1s to 168h. It
+    /// is closed past it. spec.rules[].timeouts.connectionIdle overrides it.
+    #[serde(default = "connection_idle_timeout")]
+    #[schemars(extend("x-kubernetes-validations" = [{
+        "rule": "duration(self) >= duration('1s') && duration(self) <= duration('168h')",
+        "message": "connectionIdle must be 1s to 168h",
+    }]))]
+    pub connection_idle: Duration,
+
+    /// How long a flow of protocol UDP may be silent in both directions, as a duration like `30s`: 1s to 1h. It is
+    /// forgotten past it. spec.rules[].timeouts.flowIdle overrides it.
+    #[serde(default = "flow_idle_timeout")]
+    #[schemars(extend("x-kubernetes-validations" = [{
+        "rule": "duration(self) >= duration('1s') && duration(self) <= duration('1h')",
+        "message": "flowIdle must be 1s to 1h",
+    }]))]
+    pub flow_idle: Duration,
 }
 
 /// How long a request may take; what is left out is as in spec.timeouts.
@@ -82,6 +100,24 @@ pub struct RuleTimeouts {
     /// spec.timeouts.total.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub total: Option<Duration>,
+
+    /// How long a connection of protocol TCP or TLS may stand still in both directions, as a duration like `1h`: 1s to 168h.
+    /// Without it: spec.timeouts.connectionIdle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = [{
+        "rule": "duration(self) >= duration('1s') && duration(self) <= duration('168h')",
+        "message": "connectionIdle must be 1s to 168h",
+    }]))]
+    pub connection_idle: Option<Duration>,
+
+    /// How long a flow of protocol UDP may be silent in both directions, as a duration like `30s`: 1s to 1h. Without it:
+    /// spec.timeouts.flowIdle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = [{
+        "rule": "duration(self) >= duration('1s') && duration(self) <= duration('1h')",
+        "message": "flowIdle must be 1s to 1h",
+    }]))]
+    pub flow_idle: Option<Duration>,
 }
 
 /// Connections to backends. Each proxy counts its own.
@@ -176,6 +212,8 @@ impl Default for Timeouts {
             backend_request: none(),
             idle: body_idle_timeout(),
             total: none(),
+            connection_idle: connection_idle_timeout(),
+            flow_idle: flow_idle_timeout(),
         }
     }
 }
@@ -206,6 +244,14 @@ fn body_idle_timeout() -> Duration {
 
 fn none() -> Duration {
     Duration::from_secs(0)
+}
+
+fn connection_idle_timeout() -> Duration {
+    Duration::from_secs(3_600)
+}
+
+fn flow_idle_timeout() -> Duration {
+    Duration::from_secs(30)
 }
 
 fn idle_per_backend() -> i32 {

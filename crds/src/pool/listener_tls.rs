@@ -4,18 +4,33 @@ use super::{CERTIFICATES_MAX, SecretReference, TLS_AUTHORITIES_MAX};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// How a listener ends TLS.
+/// How a listener ends TLS, or passes it on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "(has(self.mode) && self.mode == 'Passthrough') != has(self.certificateRefs)",
+    "message": "tls must have certificateRefs, and must not with mode Passthrough, which passes on what it cannot read",
+    "reason": "FieldValueInvalid",
+    "fieldPath": ".certificateRefs",
+}, {
+    "rule": "!has(self.mode) || self.mode != 'Passthrough' || !(has(self.minVersion) || has(self.cipherPolicy) || has(self.clientValidation))",
+    "message": "mode Passthrough must not have minVersion, cipherPolicy and clientValidation: backends end TLS",
+    "reason": "FieldValueForbidden",
+}, {
     "rule": "!has(self.cipherPolicy) || self.cipherPolicy != 'Modern' || !has(self.minVersion) || self.minVersion == '1.3'",
     "message": "cipherPolicy Modern is TLS 1.3 alone: remove minVersion or set it to 1.3",
     "reason": "FieldValueInvalid",
     "fieldPath": ".minVersion",
 }]))]
 pub struct ListenerTls {
+    /// Terminate: TLS ends here, with certificateRefs. Passthrough: it is passed on to the backends, which end it, by the
+    /// name that the client asks for (SNI); for protocol TLS, and only there. Default: Terminate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<TlsMode>,
+
     /// Secrets of type kubernetes.io/tls, 1 to 16, chosen by the name that the client asks for (SNI); the first
     /// one answers a client that asks for none. Of several with one name, the first whose key the client can verify.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         length(min = 1, max = CERTIFICATES_MAX),
         extend("x-kubernetes-list-type" = "atomic")
@@ -34,6 +49,16 @@ pub struct ListenerTls {
     /// Asks clients for a certificate. Without it: none is asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_validation: Option<ClientValidation>,
+}
+
+/// Where TLS ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
+#[allow(missing_docs, reason = "a doc comment on a variant would turn the schema's enum into oneOf")]
+pub enum TlsMode {
+    #[default]
+    Terminate,
+    Passthrough,
 }
 
 /// A version of TLS.

@@ -2,8 +2,8 @@
 
 use super::{
     FILTERS_MAX, HOSTNAME_BYTES_MAX, HOSTNAME_PATTERN, HOSTNAMES_MAX, IpRules, MATCHES_MAX, NAME_BYTES_MAX,
-    NAME_PATTERN, RATE_LIMITS_MAX, RULE_BACKEND_SETS_MAX, RateLimit, RequestLimits, Retry, RouteMatch,
-    RuleFilter, RuleTimeouts, SessionPersistence, WeightedBackendSet,
+    NAME_PATTERN, RATE_LIMITS_MAX, RULE_BACKEND_SETS_MAX, RULE_LISTENERS_MAX, RateLimit, RequestLimits,
+    Retry, RouteMatch, RuleFilter, RuleTimeouts, SessionPersistence, WeightedBackendSet,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -35,6 +35,16 @@ pub struct Rule {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = NAME_BYTES_MAX), regex(pattern = NAME_PATTERN))]
     pub name: Option<String>,
+
+    /// Names of the listeners that the rule serves, at most 16. Without it: every listener of the pool. A rule that serves a
+    /// listener with protocol TCP, TLS or UDP has backendSets, and nothing that is of requests.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = RULE_LISTENERS_MAX),
+        inner(length(min = 1, max = NAME_BYTES_MAX), regex(pattern = NAME_PATTERN)),
+        extend("x-kubernetes-list-type" = "set")
+    )]
+    pub listeners: Vec<String>,
 
     /// Hosts that the rule is for, lower case, at most 16; `*.example.com` stands for every name below
     /// example.com. Without it: every host of the listeners.

@@ -9,6 +9,7 @@
 //! - [`route`]: host and path to a [`route::Route`], near-constant in the number of routes.
 //! - [`backend`]: backend sets, immutable [`backend::Membership`] versions and the [`backend::Live`] state that
 //!   survives them.
+//! - [`flows`]: which datagrams belong together, and for how long.
 //! - [`health`]: which backends take requests: checks, shared with other proxies, and what requests tell.
 //! - [`balance`]: which backends may take a request and at what share; pickers, one mutable state per worker; what came
 //!   of requests, on its way to them.
@@ -21,6 +22,7 @@ pub mod addresses;
 pub mod backend;
 pub mod balance;
 pub mod connections;
+pub mod flows;
 pub mod health;
 pub mod host;
 pub mod path;

@@ -125,11 +125,27 @@ pub struct Timeouts {
     pub idle: Duration,
     /// Until the end of the response; `None` for no limit.
     pub total: Option<Duration>,
+    /// How long a connection of layer 4 may stand still in both directions.
+    pub connection_idle: Duration,
+    /// How long a flow of datagrams may be silent in both directions.
+    pub flow_idle: Duration,
+}
+
+impl Timeouts {
+    /// No limits but the defaults of what stands still.
+    pub const NONE: Self = Self {
+        request: None,
+        attempt: None,
+        idle: Duration::from_secs(300),
+        total: None,
+        connection_idle: Duration::from_secs(3_600),
+        flow_idle: Duration::from_secs(30),
+    };
 }
 
 impl Default for Timeouts {
     fn default() -> Self {
-        Self { request: None, attempt: None, idle: Duration::from_secs(300), total: None }
+        Self::NONE
     }
 }
 

@@ -13,15 +13,16 @@
 
 mod port_tls;
 
-use super::convert::{self, Certificates, ListenerProtocol, ListenerSpec, PoolSpec, Rejection, SetSpec};
+use super::convert::{self, Certificates, ListenerSpec, PoolSpec, Rejection, SetSpec, Spoken};
 use super::members;
 use super::ports::Ports;
 use super::routes::{self, Parts, PoolLimits, PoolSessions};
 use super::status::Status;
 use crate::health::{Counts, Exchange, Ids, Orders, Surroundings};
-use crate::listener::Sockets;
+use crate::listener::{Door, Sockets, Transport};
 use crate::sessions::Sealer;
 use crate::snapshot::{Current, Listener, Protocol, Snapshot};
+use crate::tls::Within;
 use crate::tls::tickets::Ring;
 use lb_core::backend::{BackendSet, Membership, Place};
 use lb_core::health::SetPlan;
@@ -56,9 +57,9 @@ pub struct Applier {
     /// `None` in a proxy without workers.
     sealer: Option<Arc<Sealer>>,
     /// Ports whose listener is to be built again at the next commit.
-    touched: BTreeSet<u16>,
+    touched: BTreeSet<Door>,
     /// When ports close that no pool wants any more. Until then their listeners stay in the snapshot as they were.
-    retiring: BTreeMap<u16, Instant>,
+    retiring: BTreeMap<Door, Instant>,
     /// Memberships of kept cells, to be put in place with the routes that go with them.
     members: Vec<(Arc<BackendSet>, Arc<Membership>)>,
     /// Sets whose members or checks are new, and sets that are gone: for who keeps their health, once they serve.
@@ -236,10 +237,10 @@ impl Applier {
         let before = self.current.load_full();
         if self.touched.is_empty() {
             // Only a port that was bound for a pool that was refused has to be given back.
-            self.sockets.open_exactly(&before.listeners.keys().copied().collect());
+            self.sockets.open_exactly(&before.doors().into_keys().collect());
             return;
         }
-        let mut listeners = before.listeners.clone();
+        let mut listeners = before.doors();
         for port in std::mem::take(&mut self.touched) {
             match self.listener(port) {
                 Some(listener) => {
@@ -250,24 +251,26 @@ impl Applier {
                     self.retiring.entry(port).or_insert_with(|| now() + PORT_LINGER);
                 }
                 // Prepared for a pool that was refused.
-                None => drop(self.tls.remove(&port)),
+                None => drop(self.tls.remove(&port.port)),
             }
         }
-        self.swap(listeners);
+        self.swap(&listeners);
     }
 
     /// Closes ports that no pool has taken over in time. Gives the moment at which the next one closes.
     pub fn close_retired(&mut self, now: Instant) -> Option<Instant> {
-        let due: Vec<u16> =
+        let due: Vec<Door> =
             self.retiring.iter().filter(|(_, at)| **at <= now).map(|(port, _)| *port).collect();
         if !due.is_empty() {
-            let mut listeners = self.current.load().listeners.clone();
+            let mut listeners = self.current.load().doors();
             for port in due {
                 self.retiring.remove(&port);
-                self.tls.remove(&port);
+                if port.transport == Transport::Tcp {
+                    self.tls.remove(&port.port);
+                }
                 listeners.remove(&port);
             }
-            self.swap(listeners);
+            self.swap(&listeners);
         }
         self.retiring.values().min().copied()
     }
@@ -286,14 +289,15 @@ impl Applier {
         sets.into_iter().flatten().map(|(name, set)| (name.as_str(), set))
     }
 
-    fn swap(&mut self, listeners: BTreeMap<u16, Arc<Listener>>) {
+    fn swap(&mut self, listeners: &BTreeMap<Door, Arc<Listener>>) {
         let before = self.current.load_full();
+        let known = before.doors();
         let version = before.version + 1;
         let ports = listeners.keys().copied().collect();
-        let is_same = |(port, listener): (&u16, &Arc<Listener>)| {
-            before.listeners.get(port).is_some_and(|before| Arc::ptr_eq(&before.sets, &listener.sets))
+        let is_same = |(port, listener): (&Door, &Arc<Listener>)| {
+            known.get(port).is_some_and(|before| Arc::ptr_eq(&before.sets, &listener.sets))
         };
-        let are_sets_same = listeners.len() == before.listeners.len() && listeners.iter().all(is_same);
+        let are_sets_same = listeners.len() == known.len() && listeners.iter().all(is_same);
         let sets = if are_sets_same {
             Arc::clone(&before.sets)
         } else {
@@ -301,7 +305,12 @@ impl Applier {
         };
         let tables = routes::tables(self.sessions.values());
         let limiters = self.limits.values().flat_map(PoolLimits::all).cloned().collect();
-        self.current.store(Arc::new(Snapshot { version, listeners, sets, tables, limiters }));
+        let of = |transport| {
+            let all = listeners.iter().filter(|(door, _)| door.transport == transport);
+            all.map(|(door, listener)| (door.port, Arc::clone(listener))).collect()
+        };
+        let (listeners, datagrams) = (of(Transport::Tcp), of(Transport::Udp));
+        self.current.store(Arc::new(Snapshot { version, listeners, datagrams, sets, tables, limiters }));
         self.sockets.open_exactly(&ports);
         self.status.committed(version);
     }
@@ -355,7 +364,7 @@ impl Applier {
     fn prepare_ports(&mut self, spec: &PoolSpec) -> Result<(), Rejection> {
         for (index, listener) in spec.listeners.iter().enumerate() {
             let field = format!("spec.listeners[{index}].port");
-            if let Err(error) = self.sockets.bind(listener.port) {
+            if let Err(error) = self.sockets.bind(listener.door()) {
                 self.needs_commit = true;
                 let reason = format!(
                     "{error}: {}: free the port, or choose another (below 1024 a privilege is needed)",
@@ -363,10 +372,10 @@ impl Applier {
                 );
                 return Err(Rejection::new(field, reason));
             }
-            let ListenerProtocol::Https(own) = &listener.protocol else { continue };
+            let Some(own) = listener.protocol.tls() else { continue };
             let (port, policy) = (listener.port, own.policy.id());
             if !self.tls.contains_key(&port) {
-                self.touched.insert(port);
+                self.touched.insert(listener.door());
             }
             let prepared = self.tls.entry(port).or_default().prepare(port, policy, self.ring.as_ref());
             prepared.map_err(|error| Rejection::new(field, error.to_string()))?;
@@ -441,14 +450,18 @@ impl Applier {
     }
 
     /// The port as all pools together want it; `None` when none does.
-    fn listener(&mut self, number: u16) -> Option<Listener> {
-        let port = self.ports.wanted(number)?;
-        let protocol = match self.tls.get_mut(&number) {
-            Some(tls) if port.is_secure() => Protocol::Https(tls.config(port)),
+    fn listener(&mut self, door: Door) -> Option<Listener> {
+        let port = self.ports.wanted(door)?;
+        let protocol = match (port.spoken(), self.tls.get_mut(&door.port)) {
+            (Some(Spoken::Https), Some(tls)) => Protocol::Https(tls.config(port, Within::Http)),
+            (Some(Spoken::Tls), Some(tls)) => Protocol::Tls(tls.config(port, Within::Bytes)),
+            (Some(Spoken::Passthrough), _) => Protocol::Passthrough,
+            (Some(Spoken::Tcp), _) => Protocol::Tcp,
+            (Some(Spoken::Udp), _) => Protocol::Udp,
             _ => Protocol::Http,
         };
         Some(Listener {
-            port: number,
+            port: door.port,
             protocol,
             routes: port.routes(),
             sets: port.sets(),
@@ -470,14 +483,10 @@ fn now() -> Instant {
 fn clash(spec: &PoolSpec, other: &PoolSpec) -> Option<usize> {
     spec.listeners.iter().position(|listener| {
         let differs = |theirs: &ListenerSpec| {
-            theirs.port == listener.port && is_tls(&theirs.protocol) != is_tls(&listener.protocol)
+            theirs.door() == listener.door() && theirs.protocol.spoken() != listener.protocol.spoken()
         };
         other.listeners.iter().any(differs)
     })
-}
-
-fn is_tls(protocol: &ListenerProtocol) -> bool {
-    matches!(protocol, ListenerProtocol::Https(_))
 }
 
 #[cfg(test)]

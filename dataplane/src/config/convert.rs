@@ -6,6 +6,7 @@
 
 mod filters;
 mod front;
+mod layer4;
 mod limits;
 mod matches;
 mod policy;
@@ -20,6 +21,7 @@ pub(super) use resilience::FallbackSpec;
 pub(super) use rules::RuleSpec;
 pub(super) use tls::Certificates;
 
+use crate::listener::{Door, Transport};
 use crate::proxied::Proxies;
 use crate::snapshot::{HttpsRedirect, ListenerLimits};
 use crate::tls::ServerCertificate;
@@ -77,6 +79,7 @@ pub(super) struct PoolSpec {
 
 #[derive(Debug, Clone)]
 pub(super) struct ListenerSpec {
+    /// By which rules name it.
     pub(super) name: Arc<str>,
     pub(super) port: u16,
     pub(super) protocol: ListenerProtocol,
@@ -97,10 +100,61 @@ pub(super) struct ListenerSpec {
     pub(super) proxies: Option<Arc<Proxies>>,
 }
 
+impl ListenerSpec {
+    /// What is bound for it.
+    pub(super) fn door(&self) -> Door {
+        Door { transport: self.protocol.spoken().transport(), port: self.port }
+    }
+}
+
 #[derive(Debug, Clone)]
 pub(super) enum ListenerProtocol {
     Http,
     Https(ListenerTls),
+    Tcp,
+    /// Ended here, and then bytes.
+    Tls(ListenerTls),
+    Passthrough,
+    Udp,
+}
+
+/// What is spoken on a port, by all pools that share it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Spoken {
+    Http,
+    Https,
+    Tcp,
+    Tls,
+    Passthrough,
+    Udp,
+}
+
+impl Spoken {
+    /// What it is sent over.
+    pub(super) fn transport(self) -> Transport {
+        if self == Self::Udp { Transport::Udp } else { Transport::Tcp }
+    }
+}
+
+impl ListenerProtocol {
+    pub(super) fn spoken(&self) -> Spoken {
+        match self {
+            Self::Http => Spoken::Http,
+            Self::Https(_) => Spoken::Https,
+            Self::Tcp => Spoken::Tcp,
+            Self::Tls(_) => Spoken::Tls,
+            Self::Passthrough => Spoken::Passthrough,
+            Self::Udp => Spoken::Udp,
+        }
+    }
+
+    /// What TLS is ended with, where it is.
+    pub(super) fn tls(&self) -> Option<&ListenerTls> {
+        match self {
+            Self::Https(tls) | Self::Tls(tls) => Some(tls),
+            Self::Http | Self::Tcp | Self::Passthrough | Self::Udp => None,
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -126,11 +180,11 @@ pub(super) fn pool(
     let mut certificates = Reader::new(known);
     let sets = sets(&config.backend_sets, &mut certificates)?;
     let mut listeners: Vec<ListenerSpec> = Vec::new();
-    let mut secured = BTreeMap::new();
+    let mut spoken = BTreeMap::new();
     for (index, wire) in config.listeners.iter().enumerate() {
         let listener = listener(index, wire, &mut certificates)?;
-        let is_tls = matches!(listener.protocol, ListenerProtocol::Https(_));
-        if *secured.entry(listener.port).or_insert(is_tls) != is_tls {
+        let own = listener.protocol.spoken();
+        if *spoken.entry(listener.door()).or_insert(own) != own {
             return Err(Rejection::new(
                 format!("spec.listeners[{index}].protocol"),
                 format!(
@@ -147,15 +201,19 @@ pub(super) fn pool(
     let rules = rules.map(|(index, wire)| rules::rule(index, wire, &sets, &pool, &mut shared));
     let rules = rules.collect::<Result<Vec<_>, _>>()?;
     check_routes(&listeners, &rules)?;
+    layer4::check(&listeners, &rules)?;
     let fallbacks = resilience::fallbacks(&config.backend_sets, &sets)?;
     Ok((PoolSpec { listeners, rules, sets, fallbacks }, certificates.used))
 }
 
 /// Counted before any is made.
 fn check_routes(listeners: &[ListenerSpec], rules: &[RuleSpec]) -> Result<(), Rejection> {
-    let listeners: Vec<_> = listeners.iter().map(|listener| listener.hostnames.as_slice()).collect();
-    let rules: Vec<_> = rules.iter().map(|rule| (rule.hostnames.as_slice(), rule.matches.len())).collect();
-    match routes(&listeners, &rules) {
+    let of_listener = |listener: &ListenerSpec| {
+        let rules = rules.iter().filter(|rule| rule.serves(listener));
+        let rules: Vec<_> = rules.map(|rule| (rule.hostnames.as_slice(), rule.matches.len())).collect();
+        routes(&[listener.hostnames.as_slice()], &rules)
+    };
+    match listeners.iter().map(of_listener).fold(0, usize::saturating_add) {
         0..=ROUTES_PER_POOL_MAX => Ok(()),
         count => {
             let reason = format!(
@@ -208,24 +266,25 @@ fn listener(
             }
             ListenerProtocol::Http
         }
-        push::Protocol::Https => {
-            let tls = wire.tls.as_ref().filter(|tls| !tls.certificates.is_empty()).ok_or_else(|| {
-                let reason = "an HTTPS listener needs a certificate: name a Secret of type kubernetes.io/tls";
-                Rejection::new(field("tls.certificateRefs"), reason)
-            })?;
-            let mut pairs = Vec::new();
-            for (nth, wire) in tls.certificates.iter().enumerate() {
-                let certificate = certificates.pair(wire).map_err(|error| {
-                    Rejection::new(field(&format!("tls.certificateRefs[{nth}]")), error.to_string())
-                })?;
-                pairs.push(certificate);
+        push::Protocol::Https => ListenerProtocol::Https(terminated(&field("tls"), wire, certificates)?),
+        push::Protocol::Tls => ListenerProtocol::Tls(terminated(&field("tls"), wire, certificates)?),
+        push::Protocol::TlsPassthrough => {
+            if wire.tls.is_some() {
+                let reason = "TLS that is passed on has no certificates here: leave them out";
+                return Err(Rejection::new(field("tls"), reason));
             }
-            let policy = certificates.policy(&field("tls"), tls)?;
-            ListenerProtocol::Https(ListenerTls { certificates: pairs, policy })
+            ListenerProtocol::Passthrough
+        }
+        bare @ (push::Protocol::Tcp | push::Protocol::Udp) => {
+            if wire.tls.is_some() || !wire.hostnames.is_empty() {
+                let reason = "a listener of TCP or UDP has neither certificates nor hosts: leave tls and hostnames out";
+                return Err(Rejection::new(field("protocol"), reason));
+            }
+            if bare == push::Protocol::Udp { ListenerProtocol::Udp } else { ListenerProtocol::Tcp }
         }
         push::Protocol::Unspecified => {
             let reason = format!(
-                "protocol {} is not known to this proxy: upgrade the proxies, or choose HTTP or HTTPS",
+                "protocol {} is not known to this proxy: upgrade the proxies, or choose another",
                 wire.protocol
             );
             return Err(Rejection::new(field("protocol"), reason));
@@ -256,6 +315,30 @@ fn listener(
         hsts: hsts.transpose()?,
         proxies: proxies.transpose()?.map(Arc::new),
     })
+}
+
+/// How a listener ends TLS.
+fn terminated(
+    field: &str,
+    wire: &push::Listener,
+    certificates: &mut Reader<'_>,
+) -> Result<ListenerTls, Rejection> {
+    let tls = wire.tls.as_ref().filter(|tls| !tls.certificates.is_empty()).ok_or_else(|| {
+        let reason = format!(
+            "an {} listener needs a certificate: name a Secret of type kubernetes.io/tls",
+            if wire.protocol() == push::Protocol::Tls { "TLS" } else { "HTTPS" }
+        );
+        Rejection::new(format!("{field}.certificateRefs"), reason)
+    })?;
+    let mut pairs = Vec::new();
+    for (nth, wire) in tls.certificates.iter().enumerate() {
+        let certificate = certificates
+            .pair(wire)
+            .map_err(|error| Rejection::new(format!("{field}.certificateRefs[{nth}]"), error.to_string()))?;
+        pairs.push(certificate);
+    }
+    let policy = certificates.policy(field, tls)?;
+    Ok(ListenerTls { certificates: pairs, policy })
 }
 
 fn check_hostname(hostname: &str) -> Result<(), String> {

@@ -1,7 +1,8 @@
 //! What a port serves, kept by the pools that share it, so that a pool changes its part and no other is looked at.
 
-use super::convert::{ListenerProtocol, ListenerSpec, PoolSpec};
+use super::convert::{ListenerSpec, PoolSpec, Spoken};
 use super::{hosts, routes};
+use crate::listener::Door;
 use crate::proxied::Proxies;
 use crate::snapshot::{Clients, Front, Fronts, ListenerLimits};
 use crate::tls::HostCertificates;
@@ -13,17 +14,16 @@ use lb_core::route::{Entry, Route, RouteParts, RouteTable};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// Every port that a pool wants, by number.
+/// Every port that a pool wants.
 #[derive(Debug, Default)]
-pub(super) struct Ports(BTreeMap<u16, Port>);
+pub(super) struct Ports(BTreeMap<Door, Port>);
 
 /// One port as all pools together want it.
 #[derive(Debug, Default)]
 pub(super) struct Port {
     parts: BTreeMap<String, Part>,
-    /// Pools that speak TLS here, and pools that do not; only while they change places there are both.
-    secure: BTreeSet<String>,
-    plain: BTreeSet<String>,
+    /// Pools by what they speak here; only while they change places there is more than one. None is kept without pools.
+    speakers: BTreeMap<Spoken, BTreeSet<String>>,
     routes: RouteParts,
     /// The sets of all parts; `None` after one of them came or went.
     sets: Option<Arc<[Arc<BackendSet>]>>,
@@ -63,25 +63,25 @@ impl Ports {
         spec: &PoolSpec,
         of_rules: &[Arc<Route>],
         before: Option<&PoolSpec>,
-    ) -> BTreeSet<u16> {
-        let (now, before) = (numbers(spec), before.map(numbers).unwrap_or_default());
-        for number in &now {
-            self.0.entry(*number).or_default().put(*number, pool, spec, of_rules);
+    ) -> BTreeSet<Door> {
+        let (now, before) = (doors(spec), before.map(doors).unwrap_or_default());
+        for door in &now {
+            self.0.entry(*door).or_default().put(*door, pool, spec, of_rules);
         }
-        before.difference(&now).for_each(|number| self.take(*number, pool));
+        before.difference(&now).for_each(|door| self.take(*door, pool));
         now.union(&before).copied().collect()
     }
 
     /// Takes away what a pool had, and returns the ports that are to be built again.
-    pub(super) fn remove(&mut self, pool: &str, before: &PoolSpec) -> BTreeSet<u16> {
-        let numbers = numbers(before);
-        numbers.iter().for_each(|number| self.take(*number, pool));
-        numbers
+    pub(super) fn remove(&mut self, pool: &str, before: &PoolSpec) -> BTreeSet<Door> {
+        let doors = doors(before);
+        doors.iter().for_each(|door| self.take(*door, pool));
+        doors
     }
 
     /// `None` for one that no pool wants.
-    pub(super) fn wanted(&mut self, number: u16) -> Option<&mut Port> {
-        self.0.get_mut(&number)
+    pub(super) fn wanted(&mut self, door: Door) -> Option<&mut Port> {
+        self.0.get_mut(&door)
     }
 
     /// Other pools that speak another protocol on a port of this specification, with the position of its listener.
@@ -91,28 +91,29 @@ impl Ports {
         spec: &'a PoolSpec,
     ) -> impl Iterator<Item = (&'a str, usize)> {
         spec.listeners.iter().enumerate().flat_map(move |(index, listener)| {
-            let port = self.0.get(&listener.port);
-            let others = port.into_iter().flat_map(|port| port.speaking_other_than(&listener.protocol));
+            let port = self.0.get(&listener.door());
+            let spoken = listener.protocol.spoken();
+            let others = port.into_iter().flat_map(move |port| port.speaking_other_than(spoken));
             others.filter(move |name| *name != pool).map(move |name| (name.as_str(), index))
         })
     }
 
-    fn take(&mut self, number: u16, pool: &str) {
-        let Some(port) = self.0.get_mut(&number) else { return };
+    fn take(&mut self, door: Door, pool: &str) {
+        let Some(port) = self.0.get_mut(&door) else { return };
         port.remove(pool);
         if port.parts.is_empty() {
-            self.0.remove(&number);
+            self.0.remove(&door);
         }
     }
 }
 
-fn numbers(spec: &PoolSpec) -> BTreeSet<u16> {
-    spec.listeners.iter().map(|listener| listener.port).collect()
+fn doors(spec: &PoolSpec) -> BTreeSet<Door> {
+    spec.listeners.iter().map(ListenerSpec::door).collect()
 }
 
 impl Port {
-    fn put(&mut self, number: u16, pool: &str, spec: &PoolSpec, of_rules: &[Arc<Route>]) {
-        let listeners = || spec.listeners.iter().filter(move |listener| listener.port == number);
+    fn put(&mut self, door: Door, pool: &str, spec: &PoolSpec, of_rules: &[Arc<Route>]) {
+        let listeners = || spec.listeners.iter().filter(move |listener| listener.door() == door);
         let part = Part {
             sets: routes::sets_of(of_rules.iter()),
             certificates: listeners().filter_map(|listener| certificates(listener, spec)).collect(),
@@ -127,11 +128,9 @@ impl Port {
         // Of two pools with one host and path the first by name has it: the controller has settled whose it is, and the
         // order of names repeats what it said.
         self.routes.put(pool, entries);
-        for speakers in [&mut self.secure, &mut self.plain] {
-            speakers.remove(pool);
-        }
+        self.fall_silent(pool);
         for listener in listeners() {
-            self.speakers_mut(&listener.protocol).insert(pool.to_owned());
+            self.speakers.entry(listener.protocol.spoken()).or_default().insert(pool.to_owned());
         }
         let before = self.parts.insert(pool.to_owned(), part);
         self.compare(pool, before.as_ref());
@@ -140,17 +139,20 @@ impl Port {
     fn remove(&mut self, pool: &str) {
         let before = self.parts.remove(pool);
         self.routes.remove(pool);
-        self.secure.remove(pool);
-        self.plain.remove(pool);
+        self.fall_silent(pool);
         self.compare(pool, before.as_ref());
     }
 
     /// Pools that speak something else here, by name.
-    fn speaking_other_than(&self, protocol: &ListenerProtocol) -> &BTreeSet<String> {
-        match protocol {
-            ListenerProtocol::Https(_) => &self.plain,
-            ListenerProtocol::Http => &self.secure,
-        }
+    fn speaking_other_than(&self, spoken: Spoken) -> impl Iterator<Item = &String> {
+        self.speakers.iter().filter(move |(theirs, _)| **theirs != spoken).flat_map(|(_, pools)| pools)
+    }
+
+    fn fall_silent(&mut self, pool: &str) {
+        self.speakers.retain(|_, pools| {
+            pools.remove(pool);
+            !pools.is_empty()
+        });
     }
 
     /// Routes of all pools; shares with those before what is the same.
@@ -215,21 +217,14 @@ impl Port {
         said.min_by_key(|(created_s, _)| *created_s).map(|(_, said)| said).unwrap_or_default()
     }
 
-    /// Whether TLS is spoken here.
-    pub(super) fn is_secure(&self) -> bool {
-        !self.secure.is_empty()
+    /// What is spoken here; `None` where no pool is left.
+    pub(super) fn spoken(&self) -> Option<Spoken> {
+        self.speakers.keys().next_back().copied()
     }
 
     /// Whether certificates came or went since the last call.
     pub(super) fn take_are_certificates_new(&mut self) -> bool {
         std::mem::take(&mut self.are_certificates_new)
-    }
-
-    fn speakers_mut(&mut self, protocol: &ListenerProtocol) -> &mut BTreeSet<String> {
-        match protocol {
-            ListenerProtocol::Https(_) => &mut self.secure,
-            ListenerProtocol::Http => &mut self.plain,
-        }
     }
 
     fn compare(&mut self, pool: &str, before: Option<&Part>) {
@@ -251,7 +246,8 @@ impl Port {
 
 /// Hosts that are a pool's on a listener.
 fn claimed(listener: &ListenerSpec, spec: &PoolSpec) -> Vec<Option<String>> {
-    let rules = spec.rules.iter().map(|rule| rule.hostnames.as_slice());
+    let rules = spec.rules.iter().filter(|rule| rule.serves(listener));
+    let rules = rules.map(|rule| rule.hostnames.as_slice());
     let hosts = hosts::claimed(&listener.hostnames, rules);
     hosts.into_iter().map(|host| host.map(ToOwned::to_owned)).collect()
 }
@@ -262,7 +258,7 @@ fn front(pool: &str, listener: &ListenerSpec, spec: &PoolSpec) -> HostFront {
 }
 
 fn certificates(listener: &ListenerSpec, spec: &PoolSpec) -> Option<HostCertificates> {
-    let ListenerProtocol::Https(own) = &listener.protocol else { return None };
+    let own = listener.protocol.tls()?;
     Some(HostCertificates {
         hosts: claimed(listener, spec),
         certificates: own.certificates.clone(),
@@ -275,7 +271,8 @@ fn entries<'a>(
     spec: &'a PoolSpec,
     of_rules: &'a [Arc<Route>],
 ) -> impl Iterator<Item = Entry<'a>> {
-    spec.rules.iter().zip(of_rules).flat_map(move |(rule, route)| {
+    let serving = spec.rules.iter().zip(of_rules).filter(|(rule, _)| rule.serves(listener));
+    serving.flat_map(move |(rule, route)| {
         let hosts = hosts::common(&listener.hostnames, &rule.hostnames);
         hosts.into_iter().flat_map(move |host| rule.matches.iter().map(move |wanted| (host, wanted, route)))
     })

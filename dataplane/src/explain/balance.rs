@@ -32,7 +32,15 @@ pub(super) struct Asking {
 
 impl Asking {
     pub(super) fn of<'a>(&'a self, head: &'a RequestHead, peer: &'a Peer, now: Duration) -> Ask<'a> {
-        Ask { head, peer, choices: &self.choices, session_key: self.key, tried: &[], now, is_waiting: false }
+        Ask {
+            head: Some(head),
+            peer,
+            choices: &self.choices,
+            session_key: self.key,
+            tried: &[],
+            now,
+            is_waiting: false,
+        }
     }
 }
 

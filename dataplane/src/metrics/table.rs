@@ -1,6 +1,7 @@
 //! The metrics, each with its name, its help and where its value comes from.
 
 use super::{Metric, Scrape, Value, load};
+use crate::counters::{DROP_REASONS, LAYER4_REASONS};
 use crate::readiness::Phase;
 use crate::sessions::Store;
 use lb_core::backend::Live;
@@ -8,7 +9,7 @@ use lb_core::sessions::SessionTable;
 use std::time::UNIX_EPOCH;
 
 /// Every metric, in the order in which they are exposed.
-pub static METRICS: [Metric; 58] = [
+pub static METRICS: [Metric; 67] = [
     Metric {
         name: "http_request_duration_seconds",
         help: "Time from the end of a request's head to the end of its response",
@@ -122,6 +123,71 @@ pub static METRICS: [Metric; 58] = [
         name: "weir_tunnels_open",
         help: "WebSockets open now",
         value: |scrape| scrape.gauge(|c| &c.tunnels_open),
+    },
+    Metric {
+        name: "weir_layer4_connections_total",
+        help: "Connections of layer 4 that a backend took",
+        value: |scrape| scrape.counter(|c| &c.layer4_connections),
+    },
+    Metric {
+        name: "weir_layer4_connections_open",
+        help: "Connections of layer 4 open to backends now",
+        value: |scrape| scrape.gauge(|c| &c.layer4_connections_open),
+    },
+    Metric {
+        name: "weir_layer4_bytes_total",
+        help: "Bytes that connections of layer 4 carried",
+        value: |scrape| {
+            let directions = ["to_backend", "to_client"].into_iter().enumerate();
+            let by = directions.map(|(i, direction)| (direction, scrape.total(|c| &c.layer4_bytes[i])));
+            Value::Counters("direction", by.collect())
+        },
+    },
+    Metric {
+        name: "weir_layer4_connections_ended_total",
+        help: "Connections of layer 4 that ended: by both sides, by one that broke off, for standing still, for being asked to go",
+        value: |scrape| {
+            let ends = ["both", "broken", "idle", "asked"].into_iter().enumerate();
+            let by = ends.map(|(i, end)| (end, scrape.total(|c| &c.layer4_ended[i])));
+            Value::Counters("by", by.collect())
+        },
+    },
+    Metric {
+        name: "weir_udp_flows_total",
+        help: "Flows of UDP that began: datagrams of one source to one backend and back",
+        value: |scrape| scrape.counter(|c| &c.flows),
+    },
+    Metric {
+        name: "weir_udp_flows_open",
+        help: "Flows of UDP that have not ended",
+        value: |scrape| scrape.gauge(|c| &c.flows_open),
+    },
+    Metric {
+        name: "weir_udp_datagrams_total",
+        help: "Datagrams that came, of clients and of backends",
+        value: |scrape| {
+            let sides = ["clients", "backends"].into_iter().enumerate();
+            let by = sides.map(|(i, side)| (side, scrape.total(|c| &c.datagrams[i])));
+            Value::Counters("of", by.collect())
+        },
+    },
+    Metric {
+        name: "weir_udp_datagrams_dropped_total",
+        help: "Datagrams of clients that were dropped, by the reason",
+        value: |scrape| {
+            let reasons = DROP_REASONS.into_iter().enumerate();
+            let by = reasons.map(|(i, reason)| (reason, scrape.total(|c| &c.datagrams_dropped[i])));
+            Value::Counters("reason", by.collect())
+        },
+    },
+    Metric {
+        name: "weir_layer4_failures_total",
+        help: "Connections of layer 4 that no backend took, by the reason",
+        value: |scrape| {
+            let reasons = LAYER4_REASONS.into_iter().enumerate();
+            let by = reasons.map(|(i, reason)| (reason, scrape.total(|c| &c.layer4_failures[i])));
+            Value::Counters("reason", by.collect())
+        },
     },
     Metric {
         name: "weir_tls_handshakes_failed_total",

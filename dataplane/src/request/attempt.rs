@@ -14,9 +14,10 @@ use crate::retry::{Attempts, Failed, Harm};
 use crate::sessions::Seen;
 use crate::upstream::{self, Broken, Exchanged, Reach, Then, Verdict};
 use crate::warm;
+use crate::wire::Wire;
 use crate::worker::Worker;
 use lb_core::backend::{Connected, UpstreamProtocol};
-use lb_core::balance::{Outcome as Came, OutcomeKind};
+use lb_core::balance::OutcomeKind;
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -33,6 +34,18 @@ pub(crate) struct Tunnel {
     /// The tunnel counts as a request on its backend, and as a connection to it or a stream on one, for as long as it is
     /// open.
     pub(crate) held: (Slot, Option<Connected>, Option<Stream>),
+}
+
+/// A connection of layer 4 that a backend has taken.
+#[derive(Debug)]
+pub(crate) struct Relay {
+    pub(crate) backend: Wire,
+    /// Name of the set that the backend is of.
+    pub(crate) set: Arc<str>,
+    /// How long it may stand still.
+    pub(crate) idle: Duration,
+    /// It counts as a request on its backend, and as a connection to it, for as long as it is open.
+    pub(crate) held: (Slot, Connected),
 }
 
 /// A tunnel's backend.
@@ -219,13 +232,7 @@ impl Attempt<'_, '_> {
 
     /// Tells those whom it concerns what came of a request on a backend.
     fn record(&self, target: &Target<'_>, begun: Instant, kind: OutcomeKind) {
-        let latency = begun.elapsed();
-        let (live, backend) = (target.slot.live(), target.backend.as_ref());
-        let seen = &self.worker.outcomes;
-        if let Some(probe) = target.probe.take() {
-            probe.end(seen.since_start(Instant::now()), !outcomes::is_failure(kind));
-        }
-        seen.record(target.set, live, backend, Came { latency, kind });
+        self.worker.record(target, begun, kind);
     }
 
     /// Puts the connection where it is of use.

@@ -82,7 +82,7 @@ impl<'t> Hedge<'_, '_, 't> {
         all.push(Arc::clone(tried));
         let now = worker.outcomes.since_start(Instant::now());
         let ask = Ask {
-            head: self.head,
+            head: Some(self.head),
             peer: self.peer,
             choices: &[],
             session_key: None,

@@ -117,7 +117,9 @@ impl Sending {
         let (is_kept, session, mut sink) = (Cell::new(false), RefCell::new(None), Unread::default());
         course.begin_wait();
         let waits = Waits { worker, course: &course };
-        let placed = waits.place(&route, (&head, &peer), &session, &attempts.tried, &mut sink).await;
+        let placed = waits
+            .place(&route, (Some(&head), &peer), &session, &attempts.tried, async || sink.gone().await)
+            .await;
         if let Ok(Placed::Backend(target)) = placed {
             course.begin_attempt();
             let attempt = Attempt {

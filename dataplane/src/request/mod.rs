@@ -28,7 +28,7 @@ use crate::wire::poll_once;
 use crate::worker::Worker;
 pub(crate) use asked::Asked;
 use attempt::Attempt;
-pub(crate) use attempt::{Tunnel, TunnelTo};
+pub(crate) use attempt::{Relay, Tunnel, TunnelTo};
 use bytes::Bytes;
 use hedge::Hedge;
 use http::StatusCode;
@@ -38,7 +38,7 @@ use mirror::Mirrored;
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use waits::{Placed, Waits};
+pub(crate) use waits::{Placed, Waits};
 
 /// The status that was answered, and after an upgrade the tunnel to the backend.
 type Done = (StatusCode, Option<Box<Tunnel>>);
@@ -199,7 +199,8 @@ async fn exchange(
         course.begin_wait();
         // 7. Balance: the set by match, session or share, the backend by the set's algorithm, a free slot on it.
         let waits = Waits { worker, course: &course };
-        let target = match waits.place(route, (head, peer), &session, &attempts.tried, sink).await? {
+        let gone = async || sink.gone().await;
+        let target = match waits.place(route, (Some(head), peer), &session, &attempts.tried, gone).await? {
             Placed::Backend(target) => target,
             Placed::Response(response) => return answers::say(sink, response, &head.method, &course).await,
         };

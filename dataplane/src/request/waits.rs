@@ -18,27 +18,27 @@ use std::time::{Duration, Instant};
 /// Between two looks at whether a session's backend has room: nobody is woken for one backend alone.
 const HOME_WAIT: Duration = Duration::from_millis(5);
 
-/// A request that may have to wait.
-pub(super) struct Waits<'a> {
-    pub(super) worker: &'a Worker,
-    pub(super) course: &'a Course<'a>,
+/// A request, or a connection of layer 4, that may have to wait.
+pub(crate) struct Waits<'a> {
+    pub(crate) worker: &'a Worker,
+    pub(crate) course: &'a Course<'a>,
 }
 
 /// Where the request goes.
-pub(super) enum Placed<'a> {
+pub(crate) enum Placed<'a> {
     Backend(Target<'a>),
     Response(&'a FallbackResponse),
 }
 
 impl Waits<'_> {
-    /// A place on a backend, at once or after a wait in the set's queue.
-    pub(super) async fn place<'a>(
+    /// A place on a backend, at once or after a wait in the set's queue, which ends where the client is `gone`.
+    pub(crate) async fn place<'a>(
         &self,
         route: &'a Arc<Route>,
-        (head, peer): (&RequestHead, &Peer),
+        (head, peer): (Option<&RequestHead>, &Peer),
         session: &RefCell<Option<Seen<'_>>>,
         tried: &[Arc<Live>],
-        sink: &mut impl ResponseSink,
+        mut gone: impl AsyncFnMut(),
     ) -> Result<Placed<'a>, Failure> {
         let worker = self.worker;
         let mut place: Option<Waiting<'a>> = None;
@@ -89,7 +89,7 @@ impl Waits<'_> {
             tokio::select! { biased;
                 () = woken(place.as_mut()) => {}
                 () = tokio::time::sleep(pause) => {}
-                () = sink.gone() => return Err(Failure::ClientGone),
+                () = gone() => return Err(Failure::ClientGone),
                 () = self.course.deadline().passed() => return Err(self.late()),
             }
         }

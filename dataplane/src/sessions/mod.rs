@@ -119,19 +119,32 @@ impl Keeping {
             (_, Some(table)) => By::Table { table, key: key(source, head, peer) },
             (_, None) => By::Nothing,
         };
+        let mut seen = self.known(sessions, by, now);
+        if let By::Cookie { cookie, .. } = seen.by {
+            seen.read_cookies(&head.headers, cookie);
+            cookie::remove(&mut head.headers, &cookie.name);
+        }
+        seen
+    }
+
+    /// What a connection of layer 4 says of its session: nothing but its client's address.
+    pub(crate) fn seen_of_source<'a>(&'a self, sessions: &'a Sessions, peer: &Peer, now: Moment) -> Seen<'a> {
+        let by = match (&sessions.policy.source, &sessions.table) {
+            (source @ SessionSource::SourceIp, Some(table)) => {
+                By::Table { table, key: Some(session_key(source, peer.ip.as_bytes())) }
+            }
+            _ => By::Nothing,
+        };
+        self.known(sessions, by, now)
+    }
+
+    fn known<'a>(&'a self, sessions: &'a Sessions, by: By<'a>, now: Moment) -> Seen<'a> {
         let mut seen = Seen { sessions, keeping: self, now, token: Token::default(), by, refusal: None };
-        match seen.by {
-            By::Cookie { cookie, .. } => {
-                seen.read_cookies(&head.headers, cookie);
-                cookie::remove(&mut head.headers, &cookie.name);
-            }
-            By::Table { table, key: Some(key) } => {
-                if let Some((choice, used)) = table.find_used(key, now.since_start) {
-                    seen.token.choices.push(choice);
-                    seen.refresh(table, key, used);
-                }
-            }
-            By::Table { key: None, .. } | By::Nothing => {}
+        if let By::Table { table, key: Some(key) } = seen.by
+            && let Some((choice, used)) = table.find_used(key, now.since_start)
+        {
+            seen.token.choices.push(choice);
+            seen.refresh(table, key, used);
         }
         seen
     }

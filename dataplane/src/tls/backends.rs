@@ -181,10 +181,10 @@ fn dns_name(name: &str) -> Result<ServerName<'static>, BackendTlsError> {
     read.filter(is_dns).ok_or_else(|| BackendTlsError::Name(name.to_owned()))
 }
 
-/// Secures a connection, within the time for it.
+/// Secures a connection, within the time for it. `protocol` is agreed on by ALPN; `None`: whatever is passed on says it.
 pub(crate) async fn secure(
     profile: &TlsProfile,
-    protocol: UpstreamProtocol,
+    protocol: Option<UpstreamProtocol>,
     stream: TcpStream,
     step: &Step<'_>,
 ) -> Result<Box<TlsStream<TcpStream>>, Failure> {
@@ -196,17 +196,17 @@ pub(crate) async fn secure(
             "a Secret that its set's tls names is missing or cannot be used, see the condition ResolvedRefs",
         ));
     };
-    let offer = match protocol {
+    let offer = protocol.map(|protocol| match protocol {
         UpstreamProtocol::Http1 => HTTP1,
         UpstreamProtocol::Http2 => HTTP2,
-    };
+    });
     let connector = TlsConnector::from(Arc::clone(requests));
-    let connector = connector.with_alpn(vec![offer.to_vec()]);
+    let connector = connector.with_alpn(offer.into_iter().map(<[u8]>::to_vec).collect());
     let secured = step.within(connector.connect(settings.name.clone(), stream)).await;
     let secured =
         secured.ok_or(Failure::ConnectTimeout)?.map_err(|error| Failure::BackendTls(why(&error)))?;
     // Who knows nothing of ALPN speaks HTTP/1.1.
-    if protocol == UpstreamProtocol::Http2 && secured.get_ref().1.alpn_protocol() != Some(HTTP2) {
+    if protocol == Some(UpstreamProtocol::Http2) && secured.get_ref().1.alpn_protocol() != Some(HTTP2) {
         return Err(Failure::BackendTls("it does not agree to HTTP/2 (ALPN)"));
     }
     Ok(Box::new(secured.into()))

@@ -617,7 +617,7 @@ pub struct Listener {
     /// Lower case; "*.example.com" matches one or more labels. Empty: every host.
     #[prost(string, repeated, tag = "4")]
     pub hostnames: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// Exactly for HTTPS.
+    /// Exactly for HTTPS and TLS.
     #[prost(message, optional, tag = "5")]
     pub tls: ::core::option::Option<Tls>,
     /// Unset: the defaults of each.
@@ -836,6 +836,15 @@ pub struct Rule {
     /// For people; empty where it has none.
     #[prost(string, tag = "101")]
     pub name: ::prost::alloc::string::String,
+    /// Names of the listeners that it serves; empty: every one.
+    #[prost(string, repeated, tag = "110")]
+    pub listeners: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// How long a connection of layer 4 may stand still; 0: 3,600,000.
+    #[prost(uint64, tag = "111")]
+    pub connection_idle_timeout_ms: u64,
+    /// How long a flow of UDP may stand still; 0: 30,000.
+    #[prost(uint64, tag = "112")]
+    pub flow_idle_timeout_ms: u64,
 }
 /// Filters change requests and responses, or answer in a backend's place.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1725,6 +1734,15 @@ pub enum Protocol {
     Unspecified = 0,
     Http = 1,
     Https = 2,
+    /// Bytes, whatever they say. No hostnames, and one rule.
+    Tcp = 110,
+    /// TLS that is ended here, then bytes. Routes by the name that the client asks for.
+    Tls = 111,
+    /// TLS that is passed on, by the same name.
+    TlsPassthrough = 112,
+    /// Datagrams, whatever they say. Its port is another than one of the same number of
+    /// all other protocols.
+    Udp = 113,
 }
 impl Protocol {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -1736,6 +1754,10 @@ impl Protocol {
             Self::Unspecified => "PROTOCOL_UNSPECIFIED",
             Self::Http => "PROTOCOL_HTTP",
             Self::Https => "PROTOCOL_HTTPS",
+            Self::Tcp => "PROTOCOL_TCP",
+            Self::Tls => "PROTOCOL_TLS",
+            Self::TlsPassthrough => "PROTOCOL_TLS_PASSTHROUGH",
+            Self::Udp => "PROTOCOL_UDP",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1744,6 +1766,10 @@ impl Protocol {
             "PROTOCOL_UNSPECIFIED" => Some(Self::Unspecified),
             "PROTOCOL_HTTP" => Some(Self::Http),
             "PROTOCOL_HTTPS" => Some(Self::Https),
+            "PROTOCOL_TCP" => Some(Self::Tcp),
+            "PROTOCOL_TLS" => Some(Self::Tls),
+            "PROTOCOL_TLS_PASSTHROUGH" => Some(Self::TlsPassthrough),
+            "PROTOCOL_UDP" => Some(Self::Udp),
             _ => None,
         }
     }

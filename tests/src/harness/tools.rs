@@ -13,6 +13,7 @@ pub fn run<const N: usize>(tool: &str, arguments: [&str; N]) -> Output {
         "h2load" | "nghttp" => "nghttp2-client",
         "ip" => "iproute2",
         "openssl" => "openssl",
+        "redis-benchmark" | "redis-cli" => "redis-tools",
         "wrk" => "wrk",
         other => panic!("{other} is not a tool that these tests use"),
     };

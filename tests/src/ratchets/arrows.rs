@@ -38,7 +38,7 @@ const STAGES: &[&str] = &[
 const STAGE_EXCEPTIONS: &[&str] = &[];
 
 /// Modules of the request path that are no stages: they call stages, or carry a connection to them.
-const SPINE: &[&str] = &["request", "connection", "worker"];
+const SPINE: &[&str] = &["request", "connection", "layer4", "worker"];
 /// What is beside the request path and may never be named on it: a request never waits for configuration.
 const BESIDE: &[&str] = &["config", "health", "admin", "proxy", "metrics", "readiness", "explain"];
 

@@ -13,6 +13,7 @@ mod http2_client;
 mod kept_connections;
 mod kubernetes_manifests;
 mod last_good;
+mod layer4;
 mod live_changes;
 mod names;
 mod objects;

@@ -53,7 +53,13 @@ fn lines(pool: &Pool, fleet: &Fleet, bind: IpAddr) -> Option<Vec<String>> {
     }
     applied.version.as_ref()?;
     let listeners = pool.contents.config.listeners.iter().map(|listener| {
-        let scheme = if listener.protocol() == Protocol::Https { "https" } else { "http" };
+        let scheme = match listener.protocol() {
+            Protocol::Https => "https",
+            Protocol::Tcp => "tcp",
+            Protocol::Tls | Protocol::TlsPassthrough => "tls",
+            Protocol::Udp => "udp",
+            Protocol::Http | Protocol::Unspecified => "http",
+        };
         let port = u16::try_from(listener.port).unwrap_or_default();
         let address = SocketAddr::new(bind, port).to_string();
         let url = format!("{scheme}://{address}");

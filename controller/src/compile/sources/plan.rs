@@ -3,10 +3,11 @@
 use super::pods::PodsSource;
 use super::remote::RemoteSource;
 use super::service::ServiceSource;
+use super::slices::{TCP, UDP};
 use super::{PortName, SetSource, dns, written};
 use crate::compile::ObjectKey;
 use crate::compile::check::{Check, quoted};
-use crate::compile::{RemoteService, Selector, policy, pool};
+use crate::compile::{RemoteService, Selector, layer4, policy, pool};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use std::collections::{BTreeMap, BTreeSet};
 use weir_crds::pool as spec;
@@ -25,14 +26,24 @@ pub(in crate::compile) fn planned(
         let field = format!("spec.backendSets[{index}]");
         check.name(&format!("{field}.name"), &set.name);
         check.unique(&mut names, &set.name, format!("{field}.name"), quoted(&set.name));
-        let source = of_set(key, &field, set, check);
+        let protocol = set.protocol.map(policy::protocol);
+        // Whatever a Service says of its port: nothing is read of what goes there.
+        let protocol =
+            protocol.or_else(|| layer4::is_alone(spec, &set.name).then_some(UpstreamProtocol::Http1));
+        let transport = if layer4::is_of_datagrams(spec, &set.name) { UDP } else { TCP };
+        let source = of_set(key, &field, set, (protocol, transport), check);
         compiled.extend(source.map(|source| (set.name.clone(), source)));
     }
     compiled
 }
 
-fn of_set(key: &ObjectKey, field: &str, set: &spec::BackendSet, check: &mut Check) -> Option<SetSource> {
-    let protocol = set.protocol.map(policy::protocol);
+fn of_set(
+    key: &ObjectKey,
+    field: &str,
+    set: &spec::BackendSet,
+    (protocol, transport): (Option<UpstreamProtocol>, &'static str),
+    check: &mut Check,
+) -> Option<SetSource> {
     let kinds = [
         ("service", set.service.is_some()),
         ("endpointSelector", set.endpoint_selector.is_some()),
@@ -50,7 +61,7 @@ fn of_set(key: &ObjectKey, field: &str, set: &spec::BackendSet, check: &mut Chec
         return None;
     }
     if let Some(service) = &set.service {
-        return of_service(key, &format!("{field}.service"), service, protocol, check)
+        return of_service(key, &format!("{field}.service"), service, (protocol, transport), check)
             .map(SetSource::Service);
     }
     if let Some(name) = &set.dns {
@@ -68,7 +79,7 @@ fn of_service(
     key: &ObjectKey,
     field: &str,
     service: &spec::ServiceSource,
-    protocol: Option<UpstreamProtocol>,
+    (protocol, transport): (Option<UpstreamProtocol>, &'static str),
     check: &mut Check,
 ) -> Option<ServiceSource> {
     check.object_name(&format!("{field}.name"), &service.name);
@@ -80,7 +91,7 @@ fn of_service(
     let clusters = clusters(key, &format!("{field}.clusters"), service, check);
     let service = service_key(key, service);
     let (field, port, priority) = (field.to_owned(), port?, priority?);
-    Some(ServiceSource { field, service, port, protocol, priority, clusters })
+    Some(ServiceSource { field, service, port, protocol, transport, priority, clusters })
 }
 
 fn clusters(

@@ -55,7 +55,7 @@ pub(super) fn join(
 ) -> Joined {
     let (mut backends, mut warnings) = (own.backends, Vec::new());
     for cluster in &source.clusters {
-        let found = cluster.resolve(&source.port, pool, objects);
+        let found = cluster.resolve((&source.port, source.transport), pool, objects);
         backends.extend(found.backends);
         warnings.extend(found.warnings);
         let Some(there) = found.said else { continue };
@@ -74,7 +74,7 @@ pub(super) fn join(
 }
 
 impl RemoteSource {
-    fn resolve(&self, port: &PortName, pool: &ObjectKey, objects: &Objects) -> Found {
+    fn resolve(&self, port: (&PortName, &str), pool: &ObjectKey, objects: &Objects) -> Found {
         let mut warnings: Vec<_> = self.trouble(pool, objects).into_iter().collect();
         let service = &self.remote.service;
         let (content, said, faults) = match objects.remotes.of(&self.remote) {

@@ -2,7 +2,7 @@
 
 use super::dns::Named;
 use super::remote::{RemoteSource, join};
-use super::slices::{Slices, is_tcp};
+use super::slices::{Slices, transport};
 use super::{BackendSetContent, EMPTY, Fault, PortName, Resolved, spoken};
 use crate::compile::check::quoted;
 use crate::compile::references::{Target, is_permitted, not_permitted};
@@ -27,6 +27,8 @@ pub struct ServiceSource {
     pub port: PortName,
     /// What backends are spoken to in, whatever the Service and its slices say.
     pub protocol: Option<UpstreamProtocol>,
+    /// What the port is of: `TCP`, or `UDP` for a set that is sent datagrams.
+    pub transport: &'static str,
     /// Of the backends of this cluster.
     pub priority: u32,
     /// Other clusters that have the Service.
@@ -102,11 +104,11 @@ impl ServiceSource {
             return Err(unresolved("name", quoted(&key.name), rule));
         };
         if let Some(spec) = external_spec(service) {
-            return external(key, spec, port)
+            return external(key, spec, port, self.transport)
                 .map(Found::External)
                 .map_err(|(subfield, value, rule)| unresolved(subfield, value, rule));
         }
-        match port_of(key, service, port) {
+        match port_of(key, service, port, self.transport) {
             Ok(found) => Ok(Found::Endpoints(families(service), found)),
             Err((value, rule)) => Err(unresolved("port", value, rule)),
         }
@@ -137,7 +139,7 @@ pub(super) fn elsewhere(
     key: &ObjectKey,
     service: &Service,
     slices: Vec<&EndpointSlice>,
-    port: &PortName,
+    (port, of): (&PortName, &str),
     consequence: &'static str,
 ) -> (BackendSetContent, Option<UpstreamProtocol>, Vec<Fault>) {
     let fault = |subfield, value, rule: &str| {
@@ -150,7 +152,7 @@ pub(super) fn elsewhere(
                     with dns";
         return fault("name", quoted(&key.name), rule);
     }
-    match port_of(key, service, port) {
+    match port_of(key, service, port, of) {
         Ok(port) => of_port(&Slices { service: key, slices, families: families(service), port, consequence }),
         Err((value, rule)) => fault("port", value, &rule),
     }
@@ -165,6 +167,7 @@ fn port_of<'a>(
     key: &ObjectKey,
     service: &'a Service,
     port: &PortName,
+    of: &str,
 ) -> Result<&'a ServicePort, (String, String)> {
     let shown = match port {
         PortName::Number(number) => number.to_string(),
@@ -173,17 +176,17 @@ fn port_of<'a>(
     let ports = ports(service);
     let is_meant = |candidate: &&ServicePort| match port {
         PortName::Number(number) => {
-            candidate.port == i32::from(*number) && is_tcp(candidate.protocol.as_deref())
+            candidate.port == i32::from(*number) && transport(candidate.protocol.as_deref()) == of
         }
         PortName::Name(name) => candidate.name.as_deref() == Some(name),
     };
     match ports.iter().find(is_meant) {
         None => {
-            let rule = format!("is not a TCP port of Service {key}: use one of {}", spelled(ports));
+            let rule = format!("is not a {of} port of Service {key}: use one of {}", spelled(ports, of));
             Err((shown, rule))
         }
-        Some(found) if !is_tcp(found.protocol.as_deref()) => {
-            let rule = format!("is not a TCP port of Service {key}: use one with protocol TCP");
+        Some(found) if transport(found.protocol.as_deref()) != of => {
+            let rule = format!("is not a {of} port of Service {key}: use one with protocol {of}");
             Err((shown, rule))
         }
         Some(found) => Ok(found),
@@ -195,6 +198,7 @@ fn external<'a>(
     key: &ObjectKey,
     spec: &'a ServiceSpec,
     port: &PortName,
+    of: &str,
 ) -> Result<Named<'a>, (&'static str, String, String)> {
     let named = spec.external_name.as_deref().unwrap_or_default();
     // As the cluster's DNS has it: the target of a CNAME, to which no search domain applies.
@@ -205,17 +209,18 @@ fn external<'a>(
         return Err(("name", quoted(&key.name), rule));
     }
     let ports = spec.ports.as_deref().unwrap_or_default();
-    let found = ports.iter().filter(|port| is_tcp(port.protocol.as_deref())).find(|candidate| match port {
-        PortName::Number(number) => candidate.port == i32::from(*number),
-        PortName::Name(name) => candidate.name.as_deref() == Some(name),
-    });
+    let found =
+        ports.iter().filter(|port| transport(port.protocol.as_deref()) == of).find(|candidate| match port {
+            PortName::Number(number) => candidate.port == i32::from(*number),
+            PortName::Name(name) => candidate.name.as_deref() == Some(name),
+        });
     let number = |found: &ServicePort| u16::try_from(found.port).ok().filter(|number| *number > 0);
     let port = match port {
         PortName::Number(number) => *number,
         PortName::Name(name) => found.and_then(number).ok_or_else(|| {
             let rule = format!(
-                "is not the name of a TCP port of Service {key}, which is of type ExternalName: use a number, or one of {}",
-                spelled(ports)
+                "is not the name of a {of} port of Service {key}, which is of type ExternalName: use a number, or one of {}",
+                spelled(ports, of)
             );
             ("port", quoted(name), rule)
         })?,
@@ -231,10 +236,10 @@ fn ports(service: &Service) -> &[ServicePort] {
     service.spec.as_ref().and_then(|spec| spec.ports.as_deref()).unwrap_or_default()
 }
 
-fn spelled(ports: &[ServicePort]) -> String {
+fn spelled(ports: &[ServicePort], of: &str) -> String {
     let spelled: Vec<_> = ports
         .iter()
-        .filter(|port| is_tcp(port.protocol.as_deref()))
+        .filter(|port| transport(port.protocol.as_deref()) == of)
         .take(PORTS_SPELLED_MAX)
         .map(|port| match port.name.as_deref().filter(|name| name.len() <= spec::NAME_BYTES_MAX) {
             Some(name) => format!("{} ({name})", port.port),

@@ -27,6 +27,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use weir_proto::limits::{BACKENDS_PER_SET_MAX, HINTS_MAX, NODE_NAME_BYTES_MAX, ZONE_BYTES_MAX};
 use weir_proto::push::{Backend, BackendState, UpstreamProtocol};
 
+/// What ports are of where nothing is said.
+pub(in crate::compile) const TCP: &str = "TCP";
+/// What those of datagrams are of.
+pub(in crate::compile) const UDP: &str = "UDP";
+
 /// An IP family, which a slice is of as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Family {
@@ -140,7 +145,8 @@ impl Slices<'_> {
     fn target_ports(&self, slice: &EndpointSlice, oddities: &mut Oddities) -> Vec<u16> {
         let name = self.port.name.as_deref().unwrap_or_default();
         let named = slice.ports.iter().flatten().filter(|port| {
-            port.name.as_deref().unwrap_or_default() == name && is_tcp(port.protocol.as_deref())
+            port.name.as_deref().unwrap_or_default() == name
+                && transport(port.protocol.as_deref()) == transport(self.port.protocol.as_deref())
         });
         let mut numbers = Vec::new();
         for port in named {
@@ -313,8 +319,9 @@ fn app_protocol<'a>(service: &ServicePort, slice: &'a EndpointPort) -> Option<&'
     slice.app_protocol.as_deref().filter(|_| service.app_protocol.is_none())
 }
 
-pub(super) fn is_tcp(protocol: Option<&str>) -> bool {
-    protocol.is_none_or(|protocol| protocol == "TCP")
+/// What a port is of, as Services and slices say it.
+pub(super) fn transport(protocol: Option<&str>) -> &str {
+    protocol.unwrap_or(TCP)
 }
 
 /// `None` for an endpoint that takes nothing. What is not said reads as the API documents it.

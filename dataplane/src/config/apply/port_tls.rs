@@ -3,7 +3,7 @@
 use crate::config::ports::Port;
 use crate::tls::policies::PolicyId;
 use crate::tls::tickets::{PortTickets, Ring};
-use crate::tls::{self, Termination, TicketError};
+use crate::tls::{self, Termination, TicketError, Within};
 use rustls::server::ProducesTickets;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,8 +13,8 @@ use std::sync::Arc;
 #[derive(Debug, Default)]
 pub(super) struct PortTls {
     pub(super) tickets: BTreeMap<PolicyId, Arc<PortTickets>>,
-    /// Of the certificates that the port had then.
-    made: Option<Arc<Termination>>,
+    /// Of the certificates that the port had then, and for what was in it.
+    made: Option<(Within, Arc<Termination>)>,
 }
 
 impl PortTls {
@@ -35,10 +35,10 @@ impl PortTls {
     }
 
     /// Of everything that the port has now; the very same where no certificate and no policy came or went.
-    pub(super) fn config(&mut self, port: &mut Port) -> Arc<Termination> {
+    pub(super) fn config(&mut self, port: &mut Port, within: Within) -> Arc<Termination> {
         let is_old = port.take_are_certificates_new();
-        let made = self.made.take().filter(|_| !is_old);
-        let made = made.unwrap_or_else(|| {
+        let made = self.made.take().filter(|(before, _)| !is_old && *before == within);
+        let (_, made) = made.unwrap_or_else(|| {
             // Those of policies that are gone go with them.
             let used: BTreeSet<_> = port.certificates().map(|own| own.policy.id()).collect();
             self.tickets.retain(|policy, _| used.contains(policy));
@@ -46,8 +46,9 @@ impl PortTls {
                 let tickets = self.tickets.get(&policy).map(Arc::clone);
                 tickets.map(|tickets| tickets as Arc<dyn ProducesTickets>)
             };
-            Arc::new(Termination::new(port.certificates(), tickets))
+            (within, Arc::new(Termination::new(port.certificates(), within, tickets)))
         });
-        Arc::clone(self.made.insert(made))
+        self.made = Some((within, Arc::clone(&made)));
+        made
     }
 }

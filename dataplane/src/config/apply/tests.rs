@@ -205,7 +205,7 @@ fn a_certificate_answers_for_the_hosts_of_its_own_pool() {
     let a = config("ns/a", vec![listener(port, &["a.org"], vec![greedy.clone()])], vec![rule(&[], "/")]);
     let b = config("ns/b", vec![listener(port, &[], vec![own.clone()])], vec![rule(&["b.org"], "/")]);
     assert_eq!(fixture.apply_all(&[&a, &b]), BTreeMap::new());
-    let port = fixture.applier.ports.wanted(port).expect("two pools want it");
+    let port = fixture.applier.ports.wanted(port.into()).expect("two pools want it");
     let hosts: Vec<_> = port.certificates().map(|of| of.hosts.clone()).collect();
     assert_eq!(hosts, [vec![Some("a.org".to_owned())], vec![None, Some("b.org".to_owned())]]);
 }
@@ -236,7 +236,7 @@ fn an_unchanged_certificate_keeps_its_configuration_and_a_new_one_its_ticket_key
     let tls = certificate("ns/secret", &["a.org"]);
     let server = |fixture: &Fixture| match &fixture.current.load().listeners[&port].protocol {
         Protocol::Https(server) => Arc::clone(server),
-        Protocol::Http => panic!("the listener has a certificate"),
+        _ => panic!("the listener has a certificate"),
     };
     let ticketer = |server: &Termination| Arc::clone(&server.of("").expect("one").1.ticketer);
     let with = |tls: &push::Certificate, path| {
@@ -502,7 +502,7 @@ fn an_edit_of_one_pool_makes_its_own_routes_again_and_the_rest_stays_where_it_is
     assert!(Arc::ptr_eq(&then.sets, &listener.sets) && Arc::ptr_eq(&before.sets, &now.sets));
     let config = |listener: &Listener| match &listener.protocol {
         Protocol::Https(config) => Arc::clone(config),
-        Protocol::Http => panic!("it is HTTPS"),
+        _ => panic!("it is HTTPS"),
     };
     assert!(Arc::ptr_eq(&config(then), &config(listener)), "no certificate is another");
 

@@ -3,7 +3,9 @@
 use super::filters::{FiltersSpec, filters};
 use super::matches::MatchesRead;
 use super::traffic::{self, IpRulesRead};
-use super::{Rejection, SetSpec, check_hostname, duration, header_text, sessions, token, within};
+use super::{
+    ListenerSpec, Rejection, SetSpec, check_hostname, duration, header_text, sessions, token, within,
+};
 use lb_core::addresses::IpRules;
 use lb_core::rate::LimitPolicy;
 use lb_core::resilience::{RETRIES_MAX, RetryPolicy};
@@ -12,7 +14,7 @@ use lb_core::sessions::SessionPolicy;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
-use weir_proto::limits::{BACKOFF_MS, HEDGE_MS};
+use weir_proto::limits::{BACKOFF_MS, CONNECTION_IDLE_MS, FLOW_IDLE_MS, HEDGE_MS};
 use weir_proto::push;
 
 /// Matches that send a request to one set of a rule.
@@ -42,6 +44,14 @@ pub(in super::super) struct RuleSpec {
     pub(in super::super) limits: Vec<LimitPolicy>,
     /// `None`: nothing is done.
     pub(in super::super) filters: Option<FiltersSpec>,
+    /// Names of the listeners that it serves; empty: every one.
+    listeners: Vec<String>,
+}
+
+impl RuleSpec {
+    pub(in super::super) fn serves(&self, listener: &ListenerSpec) -> bool {
+        self.listeners.is_empty() || self.listeners.iter().any(|name| **name == *listener.name)
+    }
 }
 
 /// A set of a rule.
@@ -84,7 +94,7 @@ pub(super) fn rule<'a>(
         hostnames: wire.hostnames.clone(),
         matches: matches.into(),
         sets: weighted(&at, &wire.backend_sets, sets)?,
-        timeouts: timeouts(wire),
+        timeouts: timeouts(&at, wire)?,
         retry: match &wire.retry {
             Some(retry) => self::retry(&field("retry"), retry)?,
             None => RetryPolicy::default(),
@@ -100,6 +110,7 @@ pub(super) fn rule<'a>(
         },
         limits: traffic::limits(&field("rateLimits"), &wire.rate_limits)?,
         filters,
+        listeners: wire.listeners.clone(),
     })
 }
 
@@ -157,14 +168,22 @@ fn split_matches(field: &str, wire: &[push::SplitMatch]) -> Result<Vec<SplitMatc
     wire.iter().enumerate().map(read).collect()
 }
 
-fn timeouts(wire: &push::Rule) -> Timeouts {
+fn timeouts(field: &str, wire: &push::Rule) -> Result<Timeouts, Rejection> {
     let limit = |ms: u64| (ms > 0).then(|| Duration::from_millis(ms));
-    Timeouts {
+    Ok(Timeouts {
         request: limit(wire.request_timeout_ms),
         attempt: limit(wire.attempt_timeout_ms),
         idle: limit(wire.idle_timeout_ms).unwrap_or(Timeouts::default().idle),
         total: limit(wire.total_timeout_ms),
-    }
+        connection_idle: match wire.connection_idle_timeout_ms {
+            0 => Timeouts::NONE.connection_idle,
+            ms => duration(field, ".timeouts.connectionIdle", ms, CONNECTION_IDLE_MS)?,
+        },
+        flow_idle: match wire.flow_idle_timeout_ms {
+            0 => Timeouts::NONE.flow_idle,
+            ms => duration(field, ".timeouts.flowIdle", ms, FLOW_IDLE_MS)?,
+        },
+    })
 }
 
 fn retry(field: &str, wire: &push::Retry) -> Result<RetryPolicy, Rejection> {

@@ -140,6 +140,7 @@ fn a_rule_is_what_its_fields_say() {
         attempt: Some(seconds(5)),
         idle: seconds(60),
         total: Some(seconds(90)),
+        ..Timeouts::NONE
     };
     assert_eq!(rule.timeouts, timeouts);
     let hedge_after = Some(Duration::from_millis(50));

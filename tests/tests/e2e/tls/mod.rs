@@ -27,7 +27,7 @@ fn secret(name: &str, kind: &str, data: &[(&str, &str)]) -> String {
 }
 
 /// Of type `kubernetes.io/tls`.
-fn pair(name: &str, pair: &KeyPairText) -> String {
+pub(crate) fn pair(name: &str, pair: &KeyPairText) -> String {
     secret(name, "kubernetes.io/tls", &[("tls.crt", &pair.certificate), ("tls.key", &pair.key)])
 }
 

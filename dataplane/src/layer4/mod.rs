@@ -1,0 +1,168 @@
+//! The life of a connection at layer 4, from its client to its backend and back.
+//!
+//! Beside [`crate::request`] the other place that knows the stages and their order. Bytes are passed on whatever they say, so
+//! that all there is to go by is the listener and who connected. While no backend has taken the connection nothing was sent,
+//! and another backend does no harm.
+
+pub(crate) mod passthrough;
+pub(crate) mod udp;
+
+use crate::balance::Target;
+use crate::connection::Peer;
+use crate::course::{Course, Step};
+use crate::failure::Failure;
+use crate::outcomes;
+use crate::pool::To;
+use crate::request::{Placed, Relay, Waits};
+use crate::retry::{Attempts, Failed, Harm, Next};
+use crate::sessions::Seen;
+use crate::tunnel;
+use crate::warm;
+use crate::wire::{Io, Wire};
+use crate::worker::Worker;
+use bytes::BytesMut;
+use http::HeaderMap;
+use lb_core::backend::Connected;
+use lb_core::balance::OutcomeKind;
+use lb_core::route::{PathAlone, Timeouts};
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Between two looks at whether a connection to a backend that has its fill was given up.
+const CONNECTION_WAIT: Duration = Duration::from_millis(2);
+
+/// Serves one connection. `name` is the host that its client asked for, in lower case; empty where it named none.
+pub(crate) async fn serve(worker: &Worker, peer: &Peer, client: Io, name: &str) {
+    let client = Wire::new(client);
+    if pass_on(worker, peer, (&client, BytesMut::new()), name).await.is_err() {
+        // An end in order would pass for an answer that is empty.
+        client.reset_on_close();
+    }
+}
+
+/// The same for a client of which some bytes were read already. Fails where no backend takes the connection.
+async fn pass_on(
+    worker: &Worker,
+    peer: &Peer,
+    (client, early): (&Wire, BytesMut),
+    name: &str,
+) -> Result<(), Failure> {
+    // Boxed, for it is not needed while bytes flow, or none do.
+    let opened = Box::pin(open(worker, peer, name)).await;
+    let relay = opened.inspect_err(|failure| worker.counters.layer4_failed(*failure))?;
+    let ended = tunnel::relay(worker, peer.port, (client, early), relay).await;
+    worker.counters.layer4_ended(ended);
+    Ok(())
+}
+
+/// The stages, up to a backend that has taken the connection.
+async fn open(worker: &Worker, peer: &Peer, name: &str) -> Result<Relay, Failure> {
+    // 1. Configuration: one load. It is let go of before bytes flow, or an old one would live as long as they do.
+    let snapshot = worker.snapshot();
+    let listener = snapshot.listeners.get(&peer.port).ok_or(Failure::NoRoute)?;
+    // 2. Route: the listener's only one, or that of the name.
+    let found = listener.routes.find(name, "/", &PathAlone::default());
+    let route = found.ok_or(Failure::NoRoute)?.route;
+    // 3. Guards: from where it comes.
+    if route.ip_rules.as_ref().is_some_and(|rules| !rules.may_ask(peer.address)) {
+        return Err(Failure::IpDenied);
+    }
+    // 4. Session: whether connections of this address are at home on a backend.
+    let mut session = route.sessions.as_ref().map(|sessions| worker.session_of_source(sessions, peer));
+    if let Some(session) = &mut session {
+        session.recall().await;
+    }
+    let session = RefCell::new(session);
+    let deadline = worker.timers.deadline();
+    let course = Course::new(&deadline, &Timeouts::NONE, None);
+    let mut attempts = Attempts::of_connection(&route.retry);
+    loop {
+        course.begin_wait();
+        // 5. Balance: the set by session or share, the backend by the set's algorithm, a free slot on it.
+        let waits = Waits { worker, course: &course };
+        let target = match waits.place(route, (None, peer), &session, &attempts.tried, never).await? {
+            Placed::Backend(target) => target,
+            // No answer can be given that is not the protocol's.
+            Placed::Response(_) => return Err(Failure::NoBackend),
+        };
+        // 6. One attempt: a connection, with the PROXY protocol's header and TLS where the set says so.
+        let begun = Instant::now();
+        let to = To { live: target.slot.live(), policy: &target.set.policy, client: target.client };
+        let opened = connect(worker, target.address, to, &course).await;
+        match opened {
+            Ok((backend, connected)) => {
+                // 7. Outcome: who takes a connection is well.
+                worker.record(&target, begun, OutcomeKind::Success);
+                remember(worker, &session, &target);
+                return Ok(Relay {
+                    backend: Wire::new(backend),
+                    set: Arc::clone(&target.set.name),
+                    idle: route.timeouts.connection_idle,
+                    held: (target.slot, connected),
+                });
+            }
+            Err(failure) => {
+                if let Some(kind) = outcomes::of_failure(failure, false) {
+                    worker.record(&target, begun, kind);
+                }
+                // 8. Retry: nothing was sent yet.
+                let failed = Failed { failure, harm: Harm::None, was_stale: false };
+                if attempts.after(failed, target.slot.live()) == Next::GiveUp {
+                    return Err(failure);
+                }
+                worker.counters.retries.add(1);
+            }
+        }
+    }
+}
+
+/// A connection that waits is not watched: a client that has ended may still expect an answer, and the wait has a limit.
+async fn never() {
+    std::future::pending::<()>().await;
+}
+
+/// Connects to a backend, once it has room for a connection, within the set's time for both.
+async fn connect(
+    worker: &Worker,
+    address: SocketAddr,
+    to: To<'_>,
+    course: &Course<'_>,
+) -> Result<(Io, Connected), Failure> {
+    let step = course.step(to.policy.connect_timeout);
+    let connected = room(worker, to, &step).await?;
+    match warm::dial(address, to, None, &step).await {
+        Ok(backend) => {
+            worker.counters.upstream_connects.add(1);
+            Ok((backend, connected))
+        }
+        Err(failure) => {
+            worker.counters.upstream_connect_failures.add(1);
+            Err(failure)
+        }
+    }
+}
+
+async fn room(worker: &Worker, to: To<'_>, step: &Step<'_>) -> Result<Connected, Failure> {
+    let mut waiting = None;
+    loop {
+        if let Some(connected) = to.live.try_connect(to.policy.connections.max) {
+            return Ok(connected);
+        }
+        // Requests of the same set may keep one that they do not need.
+        waiting.get_or_insert_with(|| worker.pool.wait(to));
+        if step.within(tokio::time::sleep(CONNECTION_WAIT)).await.is_none() {
+            worker.counters.connection_limits.add(1);
+            return Err(Failure::ConnectionLimit);
+        }
+    }
+}
+
+/// The session stays with the backend that took the connection. A set that stands in for another is nobody's home.
+fn remember(worker: &Worker, session: &RefCell<Option<Seen<'_>>>, target: &Target<'_>) {
+    let session = session.borrow_mut().take().filter(|_| !target.is_fallback.get());
+    if let Some(session) = session {
+        worker.counters.session(session.keep(target.choice, &mut HeaderMap::new()));
+    }
+}
