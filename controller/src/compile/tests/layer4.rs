@@ -163,6 +163,10 @@ fn what_else_cannot_be_for_tcp_is_refused_with_its_own_sentence() {
         let refused = refused("", &spec);
         assert!(refused.len() == 1 && refused[0].contains(expected), "{spec}: {refused:?}");
     }
+}
+
+#[test]
+fn a_rule_names_so_many_listeners_and_one_more_is_refused() {
     let many = |count: usize| {
         let names: Vec<_> = (0..count).map(|nth| format!("l{nth}")).collect();
         let own = names
