@@ -27,6 +27,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::sync::Notify;
 use tokio::task::{JoinHandle, spawn_local, yield_now};
@@ -60,6 +61,8 @@ struct Flow {
     /// Its backend does not take datagrams: the next one is for another.
     is_refused: bool,
     upstream: Rc<UdpSocket>,
+    /// Tells its answers that a datagram to its backend was refused.
+    refused: Rc<Notify>,
     choice: Choice,
     live: Arc<Live>,
     /// What the choice was looked at under last.
@@ -149,6 +152,11 @@ impl Port {
         counters.datagrams[0].add(1);
         let flow = self.flow(source);
         let sent = flow.and_then(|upstream| upstream.try_send(bytes).map_err(|_| Refusal("unsent")));
+        if matches!(sent, Err(Refusal("unsent")))
+            && let Some(flow) = self.flows.borrow_mut().find(source, self.now())
+        {
+            flow.refused.notify_one();
+        }
         match sent {
             Ok(_) => counters.layer4_bytes[0].add(bytes.len() as u64),
             Err(Refusal(reason)) => counters.datagram_dropped(reason),
@@ -260,10 +268,12 @@ impl Port {
         let peer = self.peer(listener, source);
         let counted = self.worker.admit_flow(&peer).map_err(|_| Refusal("limit"))?;
         let upstream = Rc::new(connected(target.address).map_err(|_| Refusal("no_socket"))?);
+        let refused = Rc::new(Notify::new());
         let answers = Answers {
             port: Rc::clone(self),
             source,
             upstream: Rc::clone(&upstream),
+            refused: Rc::clone(&refused),
             set: Arc::clone(target.set),
             live: Arc::clone(target.slot.live()),
             backend: target.backend.clone(),
@@ -274,6 +284,7 @@ impl Port {
         let flow = Flow {
             is_refused: false,
             upstream: Rc::clone(&upstream),
+            refused,
             choice: target.choice,
             live: Arc::clone(target.slot.live()),
             looked,
@@ -322,6 +333,7 @@ struct Answers {
     port: Rc<Port>,
     source: SocketAddr,
     upstream: Rc<UdpSocket>,
+    refused: Rc<Notify>,
     set: Arc<BackendSet>,
     live: Arc<Live>,
     /// Of the backend, where what becomes of requests is of interest.
@@ -334,10 +346,7 @@ struct Answers {
 impl Answers {
     /// Until the flow ends, which ends this task too, or the backend is not there.
     async fn pass(mut self) {
-        while self.upstream.readable().await.is_ok() {
-            if self.pass_what_came().is_err() {
-                break;
-            }
+        while self.may_read().await && self.pass_what_came().is_ok() {
             yield_now().await;
         }
         if !self.is_answered {
@@ -348,6 +357,32 @@ impl Answers {
             && Rc::ptr_eq(&flow.upstream, &self.upstream)
         {
             flow.is_refused = true;
+        }
+    }
+
+    /// Until there is something to read. False where the backend's port is closed, as an ICMP error says to this task or to
+    /// the next datagram, whichever looks first.
+    async fn may_read(&mut self) -> bool {
+        loop {
+            let ready = tokio::select! {
+                () = self.refused.notified() => None,
+                ready = self.upstream.ready(Interest::READABLE | Interest::ERROR) => ready.ok(),
+            };
+            // Readable is what has datagrams; an error alone is not.
+            let error = ready.is_some_and(|ready| ready.is_error()).then(|| self.upstream.take_error());
+            if ready.is_none() || !matches!(error, None | Some(Ok(None))) {
+                // It was there, and is no more.
+                self.is_answered = false;
+                return false;
+            }
+            if error.is_some() {
+                // A datagram had it. Looked at again with the next one.
+                let none = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
+                let _ = self.upstream.try_io(Interest::ERROR, none);
+            }
+            if ready.is_some_and(|ready| ready.is_readable()) {
+                return true;
+            }
         }
     }
 
