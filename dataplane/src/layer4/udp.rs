@@ -21,6 +21,7 @@ use lb_core::flows::FlowTable;
 use lb_core::resilience::Probe;
 use lb_core::route::{PathAlone, Route};
 use lb_core::sessions::Choice;
+use rustix::net::{SendFlags, sendto};
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -39,6 +40,8 @@ const DATAGRAM_BYTES_MAX: usize = 65_535;
 
 /// Datagrams that are taken from one socket before others have their turn.
 const BATCH: usize = 64;
+
+const NOWAIT: SendFlags = SendFlags::DONTWAIT.union(SendFlags::NOSIGNAL);
 
 /// How long a flow may be silent once its port closes or the process ends: as long as an answer takes.
 const ENDING_IDLE: Duration = Duration::from_secs(1);
@@ -148,7 +151,7 @@ impl Port {
         let counters = &self.worker.counters;
         counters.datagrams[0].add(1);
         let flow = self.flow(source);
-        let sent = flow.and_then(|upstream| upstream.try_send(bytes).map_err(|_| Refusal("unsent")));
+        let sent = flow.and_then(|upstream| send(&upstream, bytes).map_err(|_| Refusal("unsent")));
         match sent {
             Ok(_) => counters.layer4_bytes[0].add(bytes.len() as u64),
             Err(Refusal(reason)) => counters.datagram_dropped(reason),
@@ -306,6 +309,11 @@ impl From<Failure> for Refusal {
     }
 }
 
+/// Past the runtime, which knows of a new socket only later that it can be written to.
+fn send(upstream: &UdpSocket, bytes: &[u8]) -> io::Result<usize> {
+    Ok(rustix::net::send(upstream, bytes, NOWAIT)?)
+}
+
 fn connected(to: SocketAddr) -> io::Result<UdpSocket> {
     let any = match to {
         SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
@@ -372,7 +380,7 @@ impl Answers {
             counters.layer4_bytes[1].add(length as u64);
             port.flows.borrow_mut().find(self.source, port.now());
             // A client that takes nothing misses it, as it may miss any datagram.
-            let _ = port.socket.try_send_to(&buffer[..length], self.source);
+            let _ = sendto(&*port.socket, &buffer[..length], NOWAIT, &self.source);
         }
         Ok(())
     }
