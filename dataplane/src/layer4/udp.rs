@@ -21,6 +21,7 @@ use lb_core::flows::FlowTable;
 use lb_core::resilience::Probe;
 use lb_core::route::{PathAlone, Route};
 use lb_core::sessions::Choice;
+use rustix::net::{SendFlags, sendto};
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -40,6 +41,8 @@ const DATAGRAM_BYTES_MAX: usize = 65_535;
 
 /// Datagrams that are taken from one socket before others have their turn.
 const BATCH: usize = 64;
+
+const NOWAIT: SendFlags = SendFlags::DONTWAIT.union(SendFlags::NOSIGNAL);
 
 /// How long a flow may be silent once its port closes or the process ends: as long as an answer takes.
 const ENDING_IDLE: Duration = Duration::from_secs(1);
@@ -151,16 +154,22 @@ impl Port {
         let counters = &self.worker.counters;
         counters.datagrams[0].add(1);
         let flow = self.flow(source);
-        let sent = flow.and_then(|upstream| upstream.try_send(bytes).map_err(|_| Refusal("unsent")));
-        if matches!(sent, Err(Refusal("unsent")))
-            && let Some(flow) = self.flows.borrow_mut().find(source, self.now())
-        {
-            flow.refused.notify_one();
-        }
+        let sent =
+            flow.and_then(|upstream| send(&upstream, bytes).map_err(|error| self.unsent(source, &error)));
         match sent {
             Ok(_) => counters.layer4_bytes[0].add(bytes.len() as u64),
             Err(Refusal(reason)) => counters.datagram_dropped(reason),
         }
+    }
+
+    /// An error that came by ICMP is of a datagram before this one, and the flow's answers are told.
+    fn unsent(&self, source: SocketAddr, error: &io::Error) -> Refusal {
+        use io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable};
+        let is_told = [ConnectionRefused, HostUnreachable, NetworkUnreachable].contains(&error.kind());
+        if is_told && let Some(flow) = self.flows.borrow_mut().find(source, self.now()) {
+            flow.refused.notify_one();
+        }
+        Refusal("unsent")
     }
 
     /// Where a source's datagrams go: as before where that backend still takes them, or chosen anew.
@@ -317,6 +326,11 @@ impl From<Failure> for Refusal {
     }
 }
 
+/// Past the runtime, which knows of a new socket only later that it can be written to.
+fn send(upstream: &UdpSocket, bytes: &[u8]) -> io::Result<usize> {
+    Ok(rustix::net::send(upstream, bytes, NOWAIT)?)
+}
+
 fn connected(to: SocketAddr) -> io::Result<UdpSocket> {
     let any = match to {
         SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
@@ -407,7 +421,7 @@ impl Answers {
             counters.layer4_bytes[1].add(length as u64);
             port.flows.borrow_mut().find(self.source, port.now());
             // A client that takes nothing misses it, as it may miss any datagram.
-            let _ = port.socket.try_send_to(&buffer[..length], self.source);
+            let _ = sendto(&*port.socket, &buffer[..length], NOWAIT, &self.source);
         }
         Ok(())
     }
