@@ -97,7 +97,8 @@ fn a_backend_that_nobody_listens_on_costs_no_client_its_connection() {
 /// Says at once that it will say nothing.
 fn half_closed(port: u16) -> TcpStream {
     let client = connect(port);
-    client.shutdown(Shutdown::Write).expect("open");
+    // Who was reset already has nobody to say it to.
+    let _ = client.shutdown(Shutdown::Write);
     client
 }
 
