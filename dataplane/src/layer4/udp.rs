@@ -28,7 +28,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::io::Interest;
+use tokio::io::{Interest, Ready};
 use tokio::net::UdpSocket;
 use tokio::sync::Notify;
 use tokio::task::{JoinHandle, spawn_local, yield_now};
@@ -383,7 +383,7 @@ impl Answers {
                 ready = self.upstream.ready(Interest::READABLE | Interest::ERROR) => ready.ok(),
             };
             // Readable is what has datagrams; an error alone is not.
-            let error = ready.is_some_and(|ready| ready.is_error()).then(|| self.upstream.take_error());
+            let error = ready.is_some_and(Ready::is_error).then(|| self.upstream.take_error());
             if ready.is_none() || !matches!(error, None | Some(Ok(None))) {
                 // It was there, and is no more.
                 self.is_answered = false;
@@ -394,7 +394,7 @@ impl Answers {
                 let none = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
                 let _ = self.upstream.try_io(Interest::ERROR, none);
             }
-            if ready.is_some_and(|ready| ready.is_readable()) {
+            if ready.is_some_and(Ready::is_readable) {
                 return true;
             }
         }
