@@ -21,7 +21,7 @@ use weir_proxy::explain::{Explanation, Question};
                   and with 2 when that could not be found out."
 )]
 pub struct Args {
-    /// The request: a method (GET where there is none), and a URL like http://shop.example/path?query
+    /// The request: a method (GET where there is none), and a whole URL, with scheme and host
     #[arg(value_name = "[METHOD] URL", num_args = 1..=2, required = true)]
     asked: Vec<String>,
     /// A header of the request, like 'Cookie: a=b'; once for each. Host takes the place of the URL's host
