@@ -181,7 +181,9 @@ async fn carry(worker: &Worker, leave: &Deadline, client: Side<'_>, backend: Sid
         }
         if is_between(&client_gap) {
             let theirs = backend_gap.get().unwrap_or_default();
-            let _ = deadline.within(LINGER_TIMEOUT, farewell(&mut from_client, &mut to_client, theirs)).await;
+            // Boxed, for an idle tunnel is not to have room for it.
+            let farewell = Box::pin(farewell(&mut from_client, &mut to_client, theirs));
+            let _ = deadline.within(LINGER_TIMEOUT, farewell).await;
         }
     }
     ended

@@ -354,13 +354,7 @@ fn what_cannot_be_for_udp_is_refused_with_field_and_sentence() {
             "spec.listeners[0].proxyProtocol: is not for protocol UDP",
         ),
         (", hostnames: [a.example]", "", "", "", "spec.listeners[0].hostnames: is not for protocol UDP"),
-        (
-            ", tls: {mode: Passthrough}",
-            "",
-            "",
-            "",
-            "spec.listeners[0].tls.mode: Passthrough is for protocol TLS",
-        ),
+        (", tls: {mode: Passthrough}", "", "", "", "spec.listeners[0].tls: is not for protocol UDP"),
         (
             "",
             ", hostnames: [a.example]",
