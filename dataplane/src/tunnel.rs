@@ -171,7 +171,7 @@ async fn carry(worker: &Worker, leave: &Deadline, client: Side<'_>, backend: Sid
             end = both => if end.is_ok() { Ended::Both } else { Ended::Broken },
             () = deadline.passed() => Ended::Idle,
             // Asked again whenever the task has moved bytes.
-            () = ended(leave, worker, &client_gap, kind) => Ended::Asked,
+            () = ended(leave, worker, &client_gap, &last) => Ended::Asked,
         }
     };
     if ended == Ended::Asked {
@@ -181,9 +181,7 @@ async fn carry(worker: &Worker, leave: &Deadline, client: Side<'_>, backend: Sid
         }
         if is_between(&client_gap) {
             let theirs = backend_gap.get().unwrap_or_default();
-            // Boxed, for an idle tunnel is not to have room for it.
-            let farewell = Box::pin(farewell(&mut from_client, &mut to_client, theirs));
-            let _ = deadline.within(LINGER_TIMEOUT, farewell).await;
+            let _ = deadline.within(LINGER_TIMEOUT, farewell(&mut from_client, &mut to_client, theirs)).await;
         }
     }
     ended
@@ -198,9 +196,9 @@ fn is_between(gap: &Gap) -> bool {
 }
 
 /// Waits until the tunnel is to end, and then until the client can be told, for [`FRAME_END_LIMIT`] at most.
-async fn ended(leave: &Deadline, worker: &Worker, client: &Gap, kind: Kind) {
+async fn ended(leave: &Deadline, worker: &Worker, client: &Gap, last: &Last<'_>) {
     leave.passed().await;
-    if kind != Kind::WebSocket {
+    if last.kind != Kind::WebSocket {
         return;
     }
     let patience = worker.timers.deadline();
@@ -260,10 +258,9 @@ async fn copy(
             return to.end().await;
         };
         frames.iter_mut().for_each(|frames| frames.pass(&data));
-        let length = data.len() as u64;
+        counted.iter().for_each(|counted| counted.add(data.len() as u64));
         to.write(data).await?;
         gap.set(frames);
-        counted.iter().for_each(|counted| counted.add(length));
         last.moved();
     }
 }
