@@ -17,13 +17,13 @@ import json
 import re
 import subprocess
 import sys
-import tempfile
 
 import load
 import machine
 import peers
 import report
 import selfcheck
+import stage
 
 ROUNDS, SECONDS = 5, 4
 
@@ -43,37 +43,14 @@ def arguments():
     return parser.parse_args()
 
 
-def known(names, of, what):
-    for name in names:
-        if name not in of:
-            raise machine.Refused(f"There is no {what} {name!r}. There are: {', '.join(of)}.")
-    return names
-
-
-def present(names, run, options):
-    """The peers that this machine has; a line for each that it has not."""
-    found = []
-    for name in names:
-        try:
-            found.append(peers.ALL[name](run, options))
-        except peers.Absent as why:
-            print(f"skipped {name}: {why}", file=sys.stderr, flush=True)
-    return found
-
-
 def one(peer, scenario, seconds, run):
     """Starts a fresh process of the peer, measures one scenario and ends it."""
-    machine.require_free(peer.ports())
-    running = machine.Running(peer.name, peer.command, machine.PROXY_CORE, f"{run.path}/{peer.name}.log")
-    try:
-        running.wait_until(lambda: load.serves(peer))
+    with stage.started(peer, run, lambda: load.serves(peer)) as running:
         if scenario in load.SCENARIOS:
             return load.measure(load.SCENARIOS[scenario], peer, running, seconds)
         held = load.idle(peer, running, tls=scenario == "idle-tls")
         what = "tls" if scenario == "idle-tls" else "plain"
         return {what: held["bytes"], "rest": held["rest"]}
-    finally:
-        running.stop()
 
 
 def fits(peer, step):
@@ -89,8 +66,7 @@ def rounds(options, compared, scenarios, run):
     for number in range(options.rounds):
         for scenario in scenarios:
             steps = ["idle-plain", "idle-tls"] if scenario == load.IDLE else [scenario]
-            # Every other round backwards, so that nobody always runs on the machine another has warmed.
-            for peer in compared if number % 2 == 0 else reversed(compared):
+            for peer in stage.in_turn(compared, number):
                 for step in steps:
                     if not fits(peer, step):
                         continue
@@ -115,22 +91,11 @@ def versions(compared, chroot):
 
 
 def compare(options):
-    machine.require_two_cores()
-    machine.raise_open_files()
     if options.install_envoy:
         peers.install_envoy()
-    names = known([name for name in options.peers.split(",") if name], peers.ALL, "peer")
-    scenarios = known(options.scenarios.split(","), [*load.SCENARIOS, load.IDLE], "scenario")
-    with tempfile.TemporaryDirectory(prefix="weir-compare-") as folder:
-        run = peers.RunFolder(folder, options.chroot)
-        compared = present(names, run, options)
-        machine.require_free([*peers.ORIGIN_PORTS, *(port for peer in compared for port in peer.ports())])
-        origin = machine.Running("the origin", peers.origin(run), machine.LOAD_CORE, f"{folder}/origin.log")
-        try:
-            origin.wait_until(lambda: machine.listens(peers.ORIGIN_PORTS[-1]))
-            results = rounds(options, compared, scenarios, run)
-        finally:
-            origin.stop()
+    scenarios = stage.known(options.scenarios, [*load.SCENARIOS, load.IDLE], "scenario")
+    with stage.stage("compare", peers.ALL, options) as (run, compared):
+        results = rounds(options, compared, scenarios, run)
     return finish(options, results, scenarios, compared)
 
 

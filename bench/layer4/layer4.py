@@ -13,22 +13,21 @@ the median is printed.
 import argparse
 import os
 import shutil
-import statistics
 import sys
-import tempfile
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.append(os.path.join(HERE, "../compare"))
 
-import compare
 import load
 import machine
 import peers
 import selfcheck_layer4 as selfcheck
+import stage
 
 ROUNDS, SECONDS = 5, 4
 # By the scenario of bench/compare, with the unit: what one request stands for.
-STEPS = {"relay": ("h1-1m", "us/MB"), "small": ("h1", "us/answer"), "connection": ("h1-close", "us/connection")}
+SCENARIOS = {"relay": "h1-1m", "small": "h1", "connection": "h1-close"}
+UNITS = {"relay": ("us/MB", 2), "small": ("us/answer", 2), "connection": ("us/connection", 2)}
 WEIR_PORT, PEER_PORTS = 18193, {"haproxy": 18194, "haproxy-splice": 18195, "envoy": 18196}
 
 
@@ -38,6 +37,7 @@ def arguments():
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--seconds", type=int, default=SECONDS, help="of each measurement")
     parser.add_argument("--weir", metavar="BINARY", default=f"{peers.REPOSITORY}/target/release/weir")
+    parser.add_argument("--chroot", metavar="DIR", help="take NGINX and HAProxy from this debootstrap folder (needs root)")
     parser.add_argument("--check", action="store_true", help="check this program without putting load on anything")
     return parser.parse_args()
 
@@ -49,10 +49,11 @@ def rendered(name, port, run, splice=""):
 
 
 def haproxy(name, splice=""):
-    def peer(run, _options):
-        peers.require_program("haproxy", "apt-get install haproxy", None)
+    def peer(run, options):
+        peers.require_program("haproxy", "apt-get install haproxy", options.chroot)
         port = PEER_PORTS[name]
-        return peers.Peer(name, port, None, ["haproxy", "-db", "-f", rendered("haproxy.cfg", port, run, splice)])
+        command = ["haproxy", "-db", "-f", rendered("haproxy.cfg", port, run, splice)]
+        return peers.Peer(name, port, None, peers.inside(options.chroot) + command)
 
     return peer
 
@@ -75,58 +76,19 @@ def weir(_run, options):
 ALL = {"haproxy": haproxy("haproxy"), "haproxy-splice": haproxy("haproxy-splice", "option splice-auto"), "envoy": envoy, "weir": weir}
 
 
-def present(names, run, options):
-    """Those of these peers that can be compared here; a line for each other one."""
-    there = []
-    for name in names:
-        try:
-            there.append(ALL[name](run, options))
-        except peers.Absent as why:
-            print(f"layer4: without {name}: {why}", file=sys.stderr)
-    return there
-
-
 def one(peer, step, options, run):
     """Starts a fresh process of the peer, takes one figure and ends it."""
-    machine.require_free(peer.ports())
-    running = machine.Running(peer.name, peer.command, machine.PROXY_CORE, f"{run.path}/{peer.name}.log")
-    try:
-        running.wait_until(lambda: machine.listens(peer.plain))
-        row = load.measure(load.SCENARIOS[STEPS[step][0]], peer, running, options.seconds)
-        if row["failed"]:
-            raise machine.Refused(f"{peer.name} failed {row['failed']:.0f} requests of {step}.")
-        return row["cpu"]
-    finally:
-        running.stop()
-
-
-def figures(results):
-    """`results`: by step and peer the values of all rounds."""
-    for (step, peer), values in results.items():
-        yield f"figure layer4.{step}.{peer} {statistics.median(values):.2f} {STEPS[step][1]}"
+    with stage.started(peer, run, lambda: machine.listens(peer.plain)) as running:
+        row = load.measure(load.SCENARIOS[SCENARIOS[step]], peer, running, options.seconds)
+    if row["failed"]:
+        raise machine.Refused(f"{peer.name} failed {row['failed']:.0f} requests of {step}.")
+    return row["cpu"]
 
 
 def measure(options):
-    machine.require_two_cores()
-    machine.raise_open_files()
-    names = compare.known([name for name in options.peers.split(",") if name], ALL, "peer")
-    results = {}
-    with tempfile.TemporaryDirectory(prefix="weir-layer4-") as folder:
-        run = peers.RunFolder(folder, None)
-        compared = present(names, run, options)
-        machine.require_free([*peers.ORIGIN_PORTS, *(peer.plain for peer in compared)])
-        origin = machine.Running("the origin", peers.origin(run), machine.LOAD_CORE, f"{folder}/origin.log")
-        try:
-            origin.wait_until(lambda: machine.listens(peers.ORIGIN_PORTS[-1]))
-            for number in range(options.rounds):
-                for step in STEPS:
-                    for peer in compared if number % 2 == 0 else reversed(compared):
-                        value = one(peer, step, options, run)
-                        results.setdefault((step, peer.name), []).append(value)
-                        print(f"round {number + 1}  {step:10} {peer.name:14} {value:.6g}", file=sys.stderr, flush=True)
-        finally:
-            origin.stop()
-    for line in figures(results):
+    with stage.stage("layer4", ALL, options) as (run, compared):
+        results = stage.values(compared, UNITS, options.rounds, lambda peer, step: one(peer, step, options, run))
+    for line in stage.figures("layer4", results, UNITS):
         print(line)
     return 0
 

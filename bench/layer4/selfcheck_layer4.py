@@ -4,12 +4,14 @@ import re
 
 import load
 import peers
+import stage
 from machine import Refused
 
 
 def check(bench):
     """Refuses with a sentence where something does not hold; 0 otherwise."""
-    for scenario, _ in bench.STEPS.values():
+    expect(set(bench.SCENARIOS) == set(bench.UNITS), "a step has no unit, or no load")
+    for scenario in bench.SCENARIOS.values():
         expect(not load.SCENARIOS[scenario].tls, f"{scenario} of bench/compare is over TLS")
     known = bench.arguments().peers.split(",")
     expect(set(known) <= set(bench.ALL), f"not all of {known} are peers")
@@ -21,8 +23,8 @@ def check(bench):
         text = open(f"{bench.HERE}/conf/{name}").read()
         expect("@PLAIN@" in text, f"conf/{name} has no place for its port")
         expect(all(str(port) in text for port in peers.ORIGIN_PORTS), f"conf/{name} has other origins")
-    results = {(step, "weir"): [3.0, 1.0, 2.0] for step in bench.STEPS}
-    lines = list(bench.figures(results))
+    results = {(step, "weir"): [3.0, 1.0, 2.0] for step in bench.UNITS}
+    lines = list(stage.figures("layer4", results, bench.UNITS))
     for line in lines:
         expect(re.fullmatch(r"figure [a-z0-9_.-]+ -?[0-9.]+ \S+", line), f"not a figure line: {line}")
     expect(lines[0] == "figure layer4.relay.weir 2.00 us/MB", f"the median is not right: {lines[0]}")

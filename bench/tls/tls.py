@@ -15,19 +15,17 @@ import argparse
 import os
 import socket
 import ssl
-import statistics
 import sys
-import tempfile
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.append(os.path.join(HERE, "../compare"))
 
-import compare
 import load
 import machine
 import peers
 import selfcheck_tls as selfcheck
+import stage
 
 ROUNDS, SECONDS = 5, 4
 # What is measured over kept connections, by the scenario of bench/compare.
@@ -87,17 +85,12 @@ def handshakes(kind, peer, running, seconds):
 
 def one(peer, step, options, run):
     """Starts a fresh process of the peer, takes one figure and ends it."""
-    machine.require_free(peer.ports())
-    running = machine.Running(peer.name, peer.command, machine.PROXY_CORE, f"{run.path}/{peer.name}.log")
-    try:
-        running.wait_until(lambda: load.serves(peer))
+    with stage.started(peer, run, lambda: load.serves(peer)) as running:
         if step in HANDSHAKES:
             return handshakes(step, peer, running, options.seconds)
         if step in REQUESTS:
             return load.measure(load.SCENARIOS[REQUESTS[step]], peer, running, options.seconds)["cpu"]
         return load.idle(peer, running, tls=True)["bytes"]
-    finally:
-        running.stop()
 
 
 UNITS = {
@@ -109,35 +102,12 @@ UNITS = {
 }
 
 
-def figures(results):
-    """`results`: by step and peer the values of all rounds."""
-    for (step, peer), values in results.items():
-        unit, places = UNITS[step]
-        yield f"figure tls.{step}.{peer} {statistics.median(values):.{places}f} {unit}"
-
-
 def measure(options):
-    machine.require_two_cores()
-    machine.raise_open_files()
-    names = compare.known([name for name in options.peers.split(",") if name], peers.ALL, "peer")
-    results = {}
-    with tempfile.TemporaryDirectory(prefix="weir-tls-") as folder:
-        run = peers.RunFolder(folder, options.chroot)
-        compared = [peer for peer in compare.present(names, run, options) if peer.secure]
-        machine.require_free([*peers.ORIGIN_PORTS, *(port for peer in compared for port in peer.ports())])
-        origin = machine.Running("the origin", peers.origin(run), machine.LOAD_CORE, f"{folder}/origin.log")
-        try:
-            origin.wait_until(lambda: machine.listens(peers.ORIGIN_PORTS[-1]))
-            os.sched_setaffinity(0, {machine.LOAD_CORE})
-            for number in range(options.rounds):
-                for step in UNITS:
-                    for peer in compared if number % 2 == 0 else reversed(compared):
-                        value = one(peer, step, options, run)
-                        results.setdefault((step, peer.name), []).append(value)
-                        print(f"round {number + 1}  {step:10} {peer.name:8} {value:.6g}", file=sys.stderr, flush=True)
-        finally:
-            origin.stop()
-    for line in figures(results):
+    with stage.stage("tls", peers.ALL, options) as (run, present):
+        compared = [peer for peer in present if peer.secure]
+        os.sched_setaffinity(0, {machine.LOAD_CORE})
+        results = stage.values(compared, UNITS, options.rounds, lambda peer, step: one(peer, step, options, run))
+    for line in stage.figures("tls", results, UNITS):
         print(line)
     return 0
 
