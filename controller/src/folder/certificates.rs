@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, DirEntry};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -33,14 +33,24 @@ pub(super) fn folders(path: &Path) -> io::Result<Vec<PathBuf>> {
     let mut folders = Vec::new();
     for entry in fs::read_dir(path)? {
         let entry = entry?;
-        let is_hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
-        if !is_hidden && !entry.file_type()?.is_file() && entry.path().is_dir() {
+        if is_folder(&entry)? {
             folders.push(entry.path());
         }
     }
+    Ok(first_by_name(folders))
+}
+
+/// Whether this is a folder that may hold a certificate.
+pub(super) fn is_folder(entry: &DirEntry) -> io::Result<bool> {
+    let is_hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
+    Ok(!is_hidden && !entry.file_type()?.is_file() && entry.path().is_dir())
+}
+
+/// As many of these as are looked into.
+pub(super) fn first_by_name(mut folders: Vec<PathBuf>) -> Vec<PathBuf> {
     folders.sort_unstable();
     folders.truncate(CERTIFICATE_FOLDERS_MAX);
-    Ok(folders)
+    folders
 }
 
 /// Whether a folder holds a certificate or a key.

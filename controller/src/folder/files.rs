@@ -179,11 +179,12 @@ impl File {
     }
 
     fn refresh(&mut self, path: &Path, reader: &Reader, is_touched: bool, now: Instant) -> bool {
-        let is_certificate = path.is_dir();
+        let metadata = fs::metadata(path).ok();
+        let is_certificate = metadata.as_ref().is_some_and(Metadata::is_dir);
         let stamps = if is_certificate {
             certificates::files(path).map(|(_, file)| file.as_deref().and_then(Stamp::at)).collect()
         } else {
-            vec![Stamp::at(path)]
+            vec![metadata.as_ref().map(Stamp::of)]
         };
         let is_known = stamps.iter().any(Option::is_some) && stamps == self.stamps;
         if is_known && !is_touched && self.empty_since.is_none() {
@@ -259,14 +260,16 @@ fn list(path: &Path) -> io::Result<Vec<PathBuf>> {
     if fs::metadata(path)?.is_file() {
         return Ok(vec![path.to_owned()]);
     }
-    let mut paths = certificates::folders(path)?;
-    paths.retain(|path| certificates::is_certificate(path));
+    let (mut paths, mut folders) = (Vec::new(), Vec::new());
     for entry in fs::read_dir(path)? {
-        let path = entry?.path();
-        if is_manifest(&path) && !path.is_dir() {
-            paths.push(path);
+        let entry = entry?;
+        match certificates::is_folder(&entry)? {
+            true => folders.push(entry.path()),
+            false => paths.extend(Some(entry.path()).filter(|path| is_manifest(path))),
         }
     }
+    let folders = certificates::first_by_name(folders).into_iter();
+    paths.extend(folders.filter(|path| certificates::is_certificate(path)));
     paths.sort_unstable();
     Ok(paths)
 }
