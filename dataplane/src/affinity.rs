@@ -9,16 +9,15 @@ use xxhash_rust::xxh3::xxh3_64;
 /// The hash of what the source names, equal on every proxy; `None` where the request does not have it, as a connection of
 /// layer 4, without a head, has nothing but its client's address.
 pub(crate) fn key(source: &KeySource, head: Option<&RequestHead>, peer: &Peer) -> Option<u64> {
-    if *source == KeySource::SourceIp {
-        return Some(xxh3_64(peer.ip.as_bytes()));
-    }
-    let head = head?;
-    match source {
-        KeySource::SourceIp => None,
-        KeySource::Host => head.authority.as_ref().map(|_| xxh3_64(head.host().as_bytes())),
-        KeySource::Header(name) => head.headers.get(&**name).map(|value| xxh3_64(value.as_bytes())),
-        KeySource::Cookie(name) => cookie::first(&head.headers, name).map(xxh3_64),
-        KeySource::Query(name) => query(head, name).map(|value| xxh3_64(value.as_bytes())),
+    match (source, head) {
+        (KeySource::SourceIp, _) => Some(xxh3_64(peer.ip.as_bytes())),
+        (_, None) => None,
+        (KeySource::Host, Some(head)) => head.authority.as_ref().map(|_| xxh3_64(head.host().as_bytes())),
+        (KeySource::Header(name), Some(head)) => {
+            head.headers.get(&**name).map(|value| xxh3_64(value.as_bytes()))
+        }
+        (KeySource::Cookie(name), Some(head)) => cookie::first(&head.headers, name).map(xxh3_64),
+        (KeySource::Query(name), Some(head)) => query(head, name).map(|value| xxh3_64(value.as_bytes())),
     }
 }
 
@@ -31,9 +30,9 @@ fn query<'a>(head: &'a RequestHead, name: &str) -> Option<&'a str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::connection::Scheme;
     use crate::message::{BodyLength, Upgrade};
     use http::{HeaderMap, HeaderName, HeaderValue, Method};
+    use std::net::IpAddr;
 
     fn head(target: &str, fields: &[(&'static str, &'static str)]) -> RequestHead {
         let mut headers = HeaderMap::new();
@@ -50,17 +49,8 @@ mod tests {
         }
     }
 
-    fn peer(ip: &'static str) -> Peer {
-        Peer {
-            port: 80,
-            scheme: Scheme::Http,
-            address: ip.parse().expect("an address"),
-            ip: HeaderValue::from_static(ip),
-            limits: std::sync::Arc::default(),
-            secured: None,
-            from_port: 0,
-            to: ([0, 0, 0, 0], 0).into(),
-        }
+    fn peer(ip: &str) -> Peer {
+        Peer::at(80, ip.parse::<IpAddr>().expect("an address"))
     }
 
     fn hash(source: &KeySource, head: &RequestHead) -> Option<u64> {

@@ -387,18 +387,7 @@ mod tests {
     }
 
     fn peer() -> Peer {
-        let ip = http::HeaderValue::from_static("192.0.2.1");
-        let address = [192, 0, 2, 1].into();
-        Peer {
-            port: 80,
-            scheme: crate::connection::Scheme::Http,
-            address,
-            ip,
-            limits: Arc::default(),
-            secured: None,
-            from_port: 0,
-            to: ([0, 0, 0, 0], 0).into(),
-        }
+        Peer::at(80, [192, 0, 2, 1])
     }
 
     fn ask_of<'a>(head: &'a RequestHead, peer: &'a Peer) -> Ask<'a> {

@@ -77,6 +77,13 @@ impl Peer {
         Self::new(port, Scheme::Http, ends, limits)
     }
 
+    /// A client at this address, without TLS, of which no more is known.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn at(port: u16, address: impl Into<IpAddr>) -> Self {
+        let ends = Ends { from: SocketAddr::new(address.into(), 0), to: ([0, 0, 0, 0], 0).into() };
+        Self::new(port, Scheme::Http, ends, Arc::default())
+    }
+
     /// Both ends of the client's connection.
     pub(crate) fn ends(&self) -> Ends {
         Ends { from: SocketAddr::new(self.address, self.from_port), to: self.to }

@@ -173,16 +173,7 @@ pub fn fuzz(fields: &[u8]) {
     let Some((&hops, fields)) = fields.split_first() else { return };
     let bytes = [b"GET / HTTP/1.1\r\nHost: weir.example\r\n", fields, b"\r\n\r\n"].concat();
     let connected = IpAddr::from([192, 0, 2, 1]);
-    let peer = Peer {
-        port: 80,
-        scheme: Scheme::Http,
-        address: connected,
-        ip: value("192.0.2.1"),
-        limits: Arc::default(),
-        from_port: 0,
-        to: ([0, 0, 0, 0], 0).into(),
-        secured: None,
-    };
+    let peer = Peer::at(80, connected);
     let hops_of = |hops| TrustedProxies { networks: None, hops: Some(hops) };
     for claims in [Claims::XForwarded, Claims::Forwarded] {
         let Ok(mut parsed) = crate::http1::head::request(&bytes::Bytes::copy_from_slice(&bytes), 100) else {
@@ -214,7 +205,6 @@ pub fn fuzz(fields: &[u8]) {
 mod tests {
     use super::*;
     use bytes::Bytes;
-    use std::sync::Arc;
 
     fn described(bytes: &'static [u8]) -> HeaderMap {
         let mut head = crate::http1::head::request(&Bytes::from_static(bytes), 100).expect("a request").head;
@@ -223,17 +213,7 @@ mod tests {
     }
 
     fn peer() -> Peer {
-        let ip = HeaderValue::from_static("192.0.2.1");
-        Peer {
-            port: 80,
-            scheme: Scheme::Http,
-            address: [192, 0, 2, 1].into(),
-            ip,
-            limits: Arc::default(),
-            secured: None,
-            from_port: 0,
-            to: ([0, 0, 0, 0], 0).into(),
-        }
+        Peer::at(80, [192, 0, 2, 1])
     }
 
     #[test]

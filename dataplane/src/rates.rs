@@ -6,11 +6,10 @@
 use crate::connection::Peer;
 use crate::cookie;
 use crate::failure::Failure;
-use crate::message::{RequestHead, ResponseHead, ResponseSink};
+use crate::message::RequestHead;
 use crate::snapshot::Front;
-use bytes::Bytes;
+use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue, STRICT_TRANSPORT_SECURITY};
-use http::{HeaderMap, StatusCode};
 use lb_core::rate::{Admission, LimitPolicy, RateKey, Told, Verdict, admit};
 use lb_core::route::Route;
 use std::fmt::Write as _;
@@ -25,62 +24,28 @@ const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy"
 /// Of requests without the header or cookie that a limit counts by: they are one client.
 const NOBODY: &[u8] = b"";
 
-/// A response sink that adds what limits and the host said to the head that goes through it.
-pub(crate) struct Telling<'a, S> {
-    sink: &'a mut S,
+/// What limits and the host have to say in the head of a response, whoever answers.
+#[derive(Default)]
+pub(crate) struct Telling {
     /// Boxed: few requests have any.
     fields: Option<Box<HeaderMap>>,
     /// What the host says of HTTPS.
     pub(crate) front: Option<Arc<Front>>,
 }
 
-impl<'a, S> Telling<'a, S> {
-    pub(crate) fn new(sink: &'a mut S) -> Self {
-        Self { sink, fields: None, front: None }
-    }
-}
-
-impl<S: ResponseSink> ResponseSink for Telling<'_, S> {
-    async fn interim(&mut self, status: StatusCode, headers: HeaderMap) -> Result<(), Failure> {
-        self.sink.interim(status, headers).await
-    }
-
-    async fn head(&mut self, mut head: ResponseHead) -> Result<(), Failure> {
+impl Telling {
+    /// Says it, once.
+    pub(crate) fn tell(&mut self, headers: &mut HeaderMap) {
         if let Some(fields) = self.fields.take() {
             // A backend may have limits of its own: the fields are lists.
             for (name, value) in &*fields {
-                head.headers.append(name, value.clone());
+                headers.append(name, value.clone());
             }
         }
         if let Some(value) = self.front.take().and_then(|front| front.hsts.clone()) {
             // Of several a client takes the first (RFC 6797, section 8.1).
-            head.headers.insert(STRICT_TRANSPORT_SECURITY, value);
+            headers.insert(STRICT_TRANSPORT_SECURITY, value);
         }
-        self.sink.head(head).await
-    }
-
-    async fn data(&mut self, data: Bytes) -> Result<(), Failure> {
-        self.sink.data(data).await
-    }
-
-    async fn flush(&mut self) -> Result<(), Failure> {
-        self.sink.flush().await
-    }
-
-    async fn end(&mut self, trailers: Option<HeaderMap>) -> Result<(), Failure> {
-        self.sink.end(trailers).await
-    }
-
-    fn close_after(&mut self) {
-        self.sink.close_after();
-    }
-
-    async fn gone(&mut self) {
-        self.sink.gone().await;
-    }
-
-    fn has_begun(&self) -> bool {
-        self.sink.has_begun()
     }
 }
 
@@ -89,12 +54,12 @@ impl<S: ResponseSink> ResponseSink for Telling<'_, S> {
 ///
 /// # Errors
 /// [`Failure::IpDenied`] and [`Failure::RateLimited`].
-pub(crate) fn check<S>(
+pub(crate) fn check(
     route: &Route,
     head: &RequestHead,
     peer: &Peer,
     now: impl FnOnce() -> Duration,
-    sink: &mut Telling<'_, S>,
+    telling: &mut Telling,
 ) -> Result<(), Failure> {
     if let Some(rules) = &route.ip_rules
         && !rules.may_ask(peer.address)
@@ -105,7 +70,7 @@ pub(crate) fn check<S>(
         return Ok(());
     }
     let admission = admit(&route.limits, now(), |key, seed| hash(key, seed, head, peer));
-    sink.fields = told(&admission).map(Box::new);
+    telling.fields = told(&admission).map(Box::new);
     match admission.refused() {
         None => Ok(()),
         Some((_, wait)) => Err(Failure::RateLimited { retry_after_s: seconds(wait).max(1) }),

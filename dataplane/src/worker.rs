@@ -134,15 +134,15 @@ impl Worker {
     ///
     /// # Errors
     /// What it is refused for.
-    pub(crate) fn admit<S>(
+    pub(crate) fn admit(
         &self,
         route: &Route,
         head: &RequestHead,
         peer: &Peer,
-        sink: &mut Telling<'_, S>,
+        telling: &mut Telling,
     ) -> Result<(), Failure> {
         let now = || self.outcomes.since_start(Instant::now());
-        let admitted = rates::check(route, head, peer, now, sink);
+        let admitted = rates::check(route, head, peer, now, telling);
         match admitted {
             Err(Failure::IpDenied) => self.counters.ip_denied.add(1),
             Err(Failure::RateLimited { .. }) => self.counters.rate_limited.add(1),

@@ -19,7 +19,7 @@ pub use value::{
 
 use crate::connection::{Peer, Scheme};
 use crate::failure::{Failure, REASON_HEADER};
-use crate::filters::Edited;
+use crate::filters::Editing;
 use crate::forwarding;
 use crate::http1;
 use crate::message::{BodyLength, RequestHead};
@@ -141,8 +141,7 @@ impl Story<'_> {
         let came = head.headers.clone();
         let peer = self.peer();
         let asked_path = head.target.path().to_owned();
-        let sink = &mut ();
-        let mut telling = Telling::new(sink);
+        let mut telling = Telling::default();
         let redirect = front::meet(listener, &peer, &mut head, &mut telling);
         self.told.path = Some(Path { asked: asked_path, read: head.target.path().to_owned() });
         if let Some(front) = &telling.front
@@ -164,10 +163,10 @@ impl Story<'_> {
         let peer = self.client(client, peer);
         self.guard(route, &peer)?;
         if let Some(own) = &route.filters {
-            let mut edited = Edited::new(());
-            edited.follow(own, &head.headers);
+            let mut editing = Editing::default();
+            editing.follow(own, &head.headers);
             let before = (head.method.clone(), head.target.clone());
-            let outcome = filtered(own, &mut head, &peer, prefix_bytes, &mut edited);
+            let outcome = filtered(own, &mut head, &peer, prefix_bytes, &mut editing);
             self.told.filters = filters::told(own, &before, &came, &head, &outcome);
             if let Some(ours) = outcome? {
                 let why = match &own.answer {

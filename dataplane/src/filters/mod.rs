@@ -9,16 +9,15 @@ pub(crate) use cors::preflight;
 pub(crate) use target::{redirect, rewrite};
 
 use crate::failure::Failure;
-use crate::message::{BodyLength, RequestHead, ResponseHead, ResponseSink};
-use bytes::Bytes;
+use crate::message::{BodyLength, RequestHead};
 use http::header::{ALLOW, CONTENT_TYPE, ORIGIN};
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue};
 use lb_core::route::{Filters, HeaderChanges, Validation};
 use std::sync::Arc;
 
-/// A response sink that makes the changes of a route's filters to the head that goes through it, whoever answers.
-pub(crate) struct Edited<S> {
-    pub(crate) sink: S,
+/// What a route's filters change in the head of a response, whoever answers.
+#[derive(Default)]
+pub(crate) struct Editing {
     /// Boxed: few requests have any.
     edits: Option<Box<Edits>>,
 }
@@ -32,11 +31,7 @@ struct Edits {
     allow: Option<HeaderValue>,
 }
 
-impl<S> Edited<S> {
-    pub(crate) fn new(sink: S) -> Self {
-        Self { sink, edits: None }
-    }
-
+impl Editing {
     /// From here on the response is that of a request with these headers, to a route with these filters.
     pub(crate) fn follow(&mut self, filters: &Arc<Filters>, asked: &HeaderMap) {
         if filters.touch_responses() || filters.validation.is_some() {
@@ -64,6 +59,13 @@ impl<S> Edited<S> {
         }
         Ok(())
     }
+
+    /// Makes the changes, once.
+    pub(crate) fn edit(&mut self, headers: &mut HeaderMap) {
+        if let Some(edits) = self.edits.take() {
+            edits.make(headers);
+        }
+    }
 }
 
 impl Edits {
@@ -75,43 +77,6 @@ impl Edits {
             cors::tell(cors, self.origin.as_ref(), headers);
         }
         change(headers, &self.filters.response_headers);
-    }
-}
-
-impl<S: ResponseSink> ResponseSink for Edited<S> {
-    async fn interim(&mut self, status: StatusCode, headers: HeaderMap) -> Result<(), Failure> {
-        self.sink.interim(status, headers).await
-    }
-
-    async fn head(&mut self, mut head: ResponseHead) -> Result<(), Failure> {
-        if let Some(edits) = self.edits.take() {
-            edits.make(&mut head.headers);
-        }
-        self.sink.head(head).await
-    }
-
-    async fn data(&mut self, data: Bytes) -> Result<(), Failure> {
-        self.sink.data(data).await
-    }
-
-    async fn flush(&mut self) -> Result<(), Failure> {
-        self.sink.flush().await
-    }
-
-    async fn end(&mut self, trailers: Option<HeaderMap>) -> Result<(), Failure> {
-        self.sink.end(trailers).await
-    }
-
-    fn close_after(&mut self) {
-        self.sink.close_after();
-    }
-
-    async fn gone(&mut self) {
-        self.sink.gone().await;
-    }
-
-    fn has_begun(&self) -> bool {
-        self.sink.has_begun()
     }
 }
 

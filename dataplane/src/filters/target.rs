@@ -72,23 +72,13 @@ fn target(head: &RequestHead, change: &PathChange, prefix_bytes: usize) -> Strin
 mod tests {
     use super::*;
     use bytes::Bytes;
-    use std::sync::Arc;
 
     fn head(request: &'static str) -> RequestHead {
         crate::http1::head::request(&Bytes::from_static(request.as_bytes()), 100).expect("a request").head
     }
 
     fn location(request: &'static str, filter: &Redirect) -> String {
-        let peer = Peer {
-            port: 8080,
-            scheme: Scheme::Http,
-            address: [192, 0, 2, 1].into(),
-            ip: HeaderValue::from_static("192.0.2.1"),
-            limits: Arc::default(),
-            from_port: 0,
-            to: ([0, 0, 0, 0], 0).into(),
-            secured: None,
-        };
+        let peer = Peer::at(8080, [192, 0, 2, 1]);
         let (status, headers) = redirect(&head(request), &peer, filter, 4);
         assert_eq!(status, filter.status);
         headers[LOCATION].to_str().expect("text").to_owned()

@@ -76,6 +76,15 @@ struct Flow {
     _held: (crate::balance::Slot, Counted, Counted, Busy),
 }
 
+impl Flow {
+    /// Whether nothing has changed since its backend was looked at, which takes datagrams.
+    fn is_settled(&self, snapshot: &Snapshot) -> bool {
+        !self.is_refused
+            && self.looked.0 == snapshot.version
+            && Arc::ptr_eq(&self.looked.1, &self.set.members())
+    }
+}
+
 impl Drop for Flow {
     fn drop(&mut self) {
         self.answers.abort();
@@ -175,17 +184,14 @@ impl Port {
     /// Where a source's datagrams go: as before where that backend still takes them, or chosen anew.
     fn flow(self: &Rc<Self>, source: SocketAddr) -> Result<Rc<UdpSocket>, Refusal> {
         let (now, snapshot) = (self.now(), self.worker.snapshot());
-        if let Some(flow) = self.flows.borrow_mut().find(source, now)
-            && !flow.is_refused
-            && flow.looked.0 == snapshot.version
-            && Arc::ptr_eq(&flow.looked.1, &flow.set.members())
-        {
-            return Ok(Rc::clone(&flow.upstream));
-        }
-        let before = self.flows.borrow_mut().find(source, now).map(|flow| Before {
-            choice: (!flow.is_refused).then_some(flow.choice),
-            live: Arc::clone(&flow.live),
-        });
+        let before = match self.flows.borrow_mut().find(source, now) {
+            Some(flow) if flow.is_settled(&snapshot) => return Ok(Rc::clone(&flow.upstream)),
+            Some(flow) => Some(Before {
+                choice: (!flow.is_refused).then_some(flow.choice),
+                live: Arc::clone(&flow.live),
+            }),
+            None => None,
+        };
         if before.is_none() && self.is_ending.get() {
             return Err(Refusal("ending"));
         }
@@ -199,9 +205,15 @@ impl Port {
         before: Option<Before>,
         now: Duration,
     ) -> Result<Rc<UdpSocket>, Refusal> {
-        let chosen = self.place(source, snapshot, before.as_ref(), now);
-        let (route, target, members) = match chosen {
-            Ok(chosen) => chosen,
+        let placed = || -> Result<_, Failure> {
+            let listener = snapshot.datagrams.get(&self.number).ok_or(Failure::NoRoute)?;
+            let ends = Ends { from: canonical(source), to: self.local };
+            let peer = Peer::of_datagrams(self.number, ends, Arc::clone(&listener.limits));
+            let placed = self.place(&peer, listener, before.as_ref(), now)?;
+            Ok((peer, placed))
+        };
+        let (peer, (route, target, members)) = match placed() {
+            Ok(placed) => placed,
             Err(failure) => {
                 self.remove(source);
                 return Err(failure.into());
@@ -215,33 +227,30 @@ impl Port {
             return Ok(Rc::clone(&flow.upstream));
         }
         self.remove(source);
-        let listener = snapshot.datagrams.get(&self.number).ok_or(Refusal("no_route"))?;
-        self.begin(source, listener, route, target, (snapshot.version, members), now)
+        self.begin(source, &peer, route, target, (snapshot.version, members), now)
     }
 
     /// The stages of a flow that begins, or whose backend may be gone.
     fn place<'s>(
         &self,
-        source: SocketAddr,
-        snapshot: &'s Snapshot,
+        peer: &Peer,
+        listener: &'s Listener,
         before: Option<&Before>,
         now: Duration,
     ) -> Result<(&'s Arc<Route>, Target<'s>, Arc<Membership>), Failure> {
-        let listener = snapshot.datagrams.get(&self.number).ok_or(Failure::NoRoute)?;
         let found = listener.routes.find("", "/", &PathAlone::default());
         let route = found.ok_or(Failure::NoRoute)?.route;
-        let peer = self.peer(listener, source);
         if route.ip_rules.as_ref().is_some_and(|rules| !rules.may_ask(peer.address)) {
             return Err(Failure::IpDenied);
         }
-        let session = route.sessions.as_ref().map(|sessions| self.worker.session_of_source(sessions, &peer));
+        let session = route.sessions.as_ref().map(|sessions| self.worker.session_of_source(sessions, peer));
         let of_session = session.as_ref().map_or(&[][..], |session| session.choices());
         let of_flow = before.and_then(|before| before.choice);
         let choices: Vec<Choice> = of_flow.into_iter().chain(of_session.iter().copied()).collect();
         let refused = before.filter(|before| before.choice.is_none()).map(|before| Arc::clone(&before.live));
         let ask = Ask {
             head: None,
-            peer: &peer,
+            peer,
             choices: &choices,
             session_key: session.as_ref().and_then(Seen::key),
             tried: refused.as_slice(),
@@ -260,22 +269,16 @@ impl Port {
         Ok((route, target, members))
     }
 
-    fn peer(&self, listener: &Listener, source: SocketAddr) -> Peer {
-        let ends = Ends { from: canonical(source), to: self.local };
-        Peer::of_datagrams(self.number, ends, Arc::clone(&listener.limits))
-    }
-
     fn begin(
         self: &Rc<Self>,
         source: SocketAddr,
-        listener: &Listener,
+        peer: &Peer,
         route: &Route,
         target: Target<'_>,
         looked: (u64, Arc<Membership>),
         now: Duration,
     ) -> Result<Rc<UdpSocket>, Refusal> {
-        let peer = self.peer(listener, source);
-        let counted = self.worker.admit_flow(&peer).map_err(|_| Refusal("limit"))?;
+        let counted = self.worker.admit_flow(peer).map_err(|_| Refusal("limit"))?;
         let upstream = Rc::new(connected(target.address).map_err(|_| Refusal("no_socket"))?);
         let refused = Rc::new(Notify::new());
         let answers = Answers {

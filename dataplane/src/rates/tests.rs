@@ -1,5 +1,4 @@
 use super::*;
-use crate::connection::Scheme;
 use crate::message::{BodyLength, Upgrade};
 use http::Method;
 use lb_core::addresses::IpRules;
@@ -19,18 +18,8 @@ fn head(fields: &[(&'static str, &'static str)]) -> RequestHead {
     }
 }
 
-fn peer(ip: &'static str) -> Peer {
-    let address = ip.parse().expect("an address");
-    Peer {
-        port: 80,
-        scheme: Scheme::Http,
-        address,
-        ip: HeaderValue::from_static(ip),
-        limits: Arc::default(),
-        secured: None,
-        from_port: 0,
-        to: ([0, 0, 0, 0], 0).into(),
-    }
+fn peer(ip: &str) -> Peer {
+    Peer::at(80, ip.parse::<IpAddr>().expect("an address"))
 }
 
 fn policy(name: &str, key: RateKey, requests: u32) -> LimitPolicy {
@@ -54,8 +43,7 @@ fn route(limits: impl IntoIterator<Item = LimitPolicy>) -> Route {
 
 /// What became of a request, and what its response says.
 fn asked(route: &Route, head: &RequestHead, ip: &'static str) -> (Result<(), Failure>, Option<HeaderMap>) {
-    let mut sink = ();
-    let mut telling = Telling::new(&mut sink);
+    let mut telling = Telling::default();
     let checked = check(route, head, &peer(ip), || Duration::from_secs(100), &mut telling);
     (checked, telling.fields.map(|fields| *fields))
 }
@@ -122,8 +110,7 @@ fn a_refusal_says_when_to_come_back_and_who_passes_is_told_where_it_is_asked_for
 
 #[test]
 fn a_route_without_limits_says_nothing_and_reads_no_clock() {
-    let (route, mut sink) = (route([]), ());
-    let mut telling = Telling::new(&mut sink);
+    let (route, mut telling) = (route([]), Telling::default());
     let no_clock = || -> Duration { panic!("the clock was read") };
     assert_eq!(check(&route, &head(&[]), &peer(ANYBODY), no_clock, &mut telling), Ok(()));
     assert!(telling.fields.is_none());

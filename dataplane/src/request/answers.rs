@@ -4,7 +4,7 @@ use super::{Done, skip_what_came, write};
 use crate::connection::Peer;
 use crate::course::Course;
 use crate::failure::{self, Failure};
-use crate::filters::{self, Edited};
+use crate::filters::{self, Editing};
 use crate::message::{RequestBody, RequestHead, ResponseHead, ResponseSink};
 use crate::timer::Deadline;
 use bytes::Bytes;
@@ -38,12 +38,12 @@ impl Ours {
 }
 
 /// Takes a request through the filters of its route: refused, answered here, or changed for the backend.
-pub(crate) fn filtered<S>(
+pub(crate) fn filtered(
     filters: &Filters,
     head: &mut RequestHead,
     peer: &Peer,
     prefix_bytes: usize,
-    sink: &mut Edited<S>,
+    editing: &mut Editing,
 ) -> Result<Option<Ours>, Failure> {
     let empty = |(status, headers)| Ours { status, headers, body: Bytes::new() };
     if let Some(cors) = &filters.cors
@@ -52,7 +52,7 @@ pub(crate) fn filtered<S>(
         return Ok(Some(empty((StatusCode::NO_CONTENT, headers))));
     }
     if let Some(validation) = &filters.validation {
-        sink.check(head, validation)?;
+        editing.check(head, validation)?;
     }
     match &filters.answer {
         Some(Answer::Redirect(redirect)) => {

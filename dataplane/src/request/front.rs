@@ -18,15 +18,15 @@ const HTTPS_PORT: u16 = 443;
 
 /// Has the answer tell what the listener says of HTTPS for the request's host, and brings the path into its one form. Where
 /// the client is to go elsewhere, what it is answered. What a trusted proxy in front took over HTTPS has come by it.
-pub(crate) fn meet<S>(
+pub(crate) fn meet(
     listener: &Listener,
     peer: &Peer,
     head: &mut RequestHead,
-    sink: &mut Telling<'_, S>,
+    telling: &mut Telling,
 ) -> Result<Option<Ours>, Failure> {
-    sink.front = listener.front(&head.host()).map(Arc::clone);
+    telling.front = listener.front(&head.host()).map(Arc::clone);
     head.settle_target(listener.limits.uri_bytes_max, listener.paths)?;
-    let Some(front) = &sink.front else { return Ok(None) };
+    let Some(front) = &telling.front else { return Ok(None) };
     let Some(redirect) = front.redirect else { return Ok(None) };
     if forwarding::scheme(head, peer, listener.client_policy(&front.pool)) == Scheme::Https {
         return Ok(None);

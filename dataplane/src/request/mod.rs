@@ -6,6 +6,7 @@
 pub(crate) mod answers;
 mod asked;
 mod attempt;
+mod edited;
 pub(crate) mod front;
 mod hedge;
 mod intake;
@@ -15,11 +16,9 @@ mod waits;
 use crate::connection::Peer;
 use crate::course::Course;
 use crate::failure::{self, Failure};
-use crate::filters::Edited;
 use crate::forwarding;
 use crate::grpc;
 use crate::message::{Frame, RequestBody, RequestHead, ResponseHead, ResponseSink};
-use crate::rates::Telling;
 use crate::replay::Replay;
 use crate::retry::Attempts;
 use crate::snapshot::{Listener, Protocol};
@@ -30,6 +29,7 @@ pub(crate) use asked::Asked;
 use attempt::Attempt;
 pub(crate) use attempt::{Relay, Tunnel, TunnelTo};
 use bytes::Bytes;
+use edited::Edited;
 use hedge::Hedge;
 use http::StatusCode;
 use intake::Intake;
@@ -70,7 +70,7 @@ pub(crate) async fn serve(
     deadline: &Deadline,
 ) -> Outcome {
     let began = Instant::now();
-    let sink = &mut Edited::new(Telling::new(sink));
+    let sink = &mut Edited::new(sink);
     let (status, outcome) = match forward(worker, peer, &mut head, body, sink, deadline).await {
         Ok((status, None)) => (status, Outcome::Answered),
         Ok((status, Some(tunnel))) => (status, Outcome::Upgraded(tunnel)),
@@ -139,28 +139,28 @@ async fn forward(
     peer: &Peer,
     head: &mut RequestHead,
     body: &mut impl RequestBody,
-    sink: &mut Edited<Telling<'_, impl ResponseSink>>,
+    sink: &mut Edited<'_, impl ResponseSink>,
     deadline: &Deadline,
 ) -> Result<Done, Failure> {
     // 1. Configuration: one load, and everything below is of that version.
     let snapshot = worker.snapshot();
     let listener = snapshot.listeners.get(&peer.port).ok_or(Failure::NoRoute)?;
     // 2. Route: host, path and what else is asked for say which backend sets may answer, where the client came as it is to.
-    if let Some(answer) = front::meet(listener, peer, head, &mut sink.sink)? {
+    if let Some(answer) = front::meet(listener, peer, head, &mut sink.telling)? {
         return answer.send(body, sink, &head.method, deadline).await;
     }
     let Found { route, prefix_bytes } = find_route(listener, peer, head)?;
     if let Some(filters) = &route.filters {
-        sink.follow(filters, &head.headers);
+        sink.editing.follow(filters, &head.headers);
     }
     // 3. Policy: the backend learns who asks; the client's own claims end, and from here on it is whom trusted proxies name.
     let client = forwarding::describe_client(head, peer, listener.client_policy(&route.pool));
     let peer = client.as_ref().unwrap_or(peer);
     // 4. Guards: from where it comes, and how many came before.
-    worker.admit(route, head, peer, &mut sink.sink)?;
+    worker.admit(route, head, peer, &mut sink.telling)?;
     // 5. Filters: what is not taken, what is answered here, and what the backend is asked in place of what came.
     if let Some(filters) = &route.filters
-        && let Some(answer) = answers::filtered(filters, head, peer, prefix_bytes, sink)?
+        && let Some(answer) = answers::filtered(filters, head, peer, prefix_bytes, &mut sink.editing)?
     {
         return answer.send(body, sink, &head.method, deadline).await;
     }

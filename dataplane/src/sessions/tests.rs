@@ -62,9 +62,7 @@ fn head(fields: &[(&'static str, &str)]) -> RequestHead {
 }
 
 fn peer(scheme: Scheme) -> Peer {
-    let (address, ip) = ([192, 0, 2, 1].into(), HeaderValue::from_static("192.0.2.1"));
-    let to = ([0, 0, 0, 0], 0).into();
-    Peer { port: 80, scheme, address, from_port: 0, to, ip, limits: Arc::default(), secured: None }
+    Peer { scheme, ..Peer::at(80, [192, 0, 2, 1]) }
 }
 
 /// One request of a client that keeps cookies: what it sends, where it goes, and what comes back.
