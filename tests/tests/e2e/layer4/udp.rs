@@ -43,14 +43,14 @@ impl Drop for Server {
     }
 }
 
-fn start(backends: &[u16], text: &Text<'_>, flags: &[&str]) -> Site {
+pub(super) fn start(backends: &[u16], text: &Text<'_>, flags: &[&str]) -> Site {
     let (port, folder) = (ports::free(), weir_tests::harness::folder::Folder::new());
     folder.write("pool.yaml", &manifest(port, backends, text));
     let weir = weir_tests::harness::services::Service::standalone(folder.path(), flags);
     Site { port, weir, folder }
 }
 
-fn manifest(port: u16, backends: &[u16], text: &Text<'_>) -> String {
+pub(super) fn manifest(port: u16, backends: &[u16], text: &Text<'_>) -> String {
     super::manifest(port, &[(1, backends)], text).replace("protocol: TCP", "protocol: UDP")
 }
 
