@@ -7,12 +7,13 @@ mod pages;
 
 pub use pages::{Page, Pages};
 
+use crate::access_log;
 use crate::config::shares::Exchange;
 use crate::config::{Applier, PoolStatus, Status, written};
 use crate::counters::Counters;
 use crate::explain::{Kept, Question, explain};
 use crate::health::{Counts, Finding, View};
-use crate::metrics::{self, Metrics};
+use crate::metrics::{self, Metrics, Sources};
 use crate::readiness::{Phase, Readiness};
 use crate::sessions::Keeping;
 use crate::snapshot::{Current, Protocol};
@@ -83,6 +84,8 @@ pub struct Seen {
     pub keeping: Arc<Keeping>,
     /// How shares of limits stand.
     pub shares: Arc<Exchange>,
+    /// What became of lines of the access log.
+    pub access_log: Arc<access_log::Counts>,
 }
 
 impl AdminState {
@@ -90,16 +93,17 @@ impl AdminState {
     #[must_use]
     pub fn new(current: Current, seen: Seen, readiness: Arc<Readiness>, applier: &Applier) -> Self {
         let status = applier.status();
-        let Seen { workers, health, view, keeping, shares } = seen;
-        let metrics = Metrics::new(
-            Arc::clone(&current),
+        let Seen { workers, health, view, keeping, shares, access_log } = seen;
+        let metrics = Metrics::new(Sources {
+            current: Arc::clone(&current),
             workers,
             health,
-            keeping.store.clone(),
+            store: keeping.store.clone(),
             shares,
-            Arc::clone(&status),
-            Arc::clone(&readiness),
-        );
+            access_log,
+            status: Arc::clone(&status),
+            readiness: Arc::clone(&readiness),
+        });
         Self { current, readiness, status, health: view, metrics, keeping, pages: None }
     }
 
@@ -390,6 +394,7 @@ mod tests {
                 store: None,
             }),
             shares: Exchange::new().0,
+            access_log: Arc::default(),
         };
         AdminState::new(current, seen, Arc::default(), &applier)
     }

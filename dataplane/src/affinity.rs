@@ -40,6 +40,7 @@ mod tests {
             headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
         RequestHead {
+            version: http::Version::HTTP_11,
             method: Method::GET,
             authority: Some("Shop.example:8080".parse().expect("an authority")),
             target: target.parse().expect("a target"),

@@ -377,6 +377,7 @@ mod tests {
 
     fn head() -> RequestHead {
         RequestHead {
+            version: http::Version::HTTP_11,
             method: http::Method::GET,
             authority: None,
             target: "/".parse().expect("a target"),

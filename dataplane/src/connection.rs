@@ -304,8 +304,9 @@ async fn accept(
     let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await.ok()?;
     let (policy, config) = termination.of(start.client_hello().server_name().unwrap_or_default())?;
     let stream = start.into_stream(Arc::clone(config)).await.ok()?;
-    let shown = stream.get_ref().1.peer_certificates().unwrap_or_default();
-    let secured = Secured::new(policy.id(), shown, policy.forward)?;
+    let session = stream.get_ref().1;
+    let shown = session.peer_certificates().unwrap_or_default();
+    let secured = Secured::new(policy.id(), session.protocol_version(), shown, policy.forward)?;
     Some((Box::new(stream.into()), Arc::new(secured)))
 }
 

@@ -14,6 +14,9 @@ const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 /// How the content types of calls begin: `application/grpc`, `application/grpc+proto`, `application/grpc-web`.
 const CONTENT: &[u8] = b"application/grpc";
 
+/// The last of the status codes (UNAUTHENTICATED).
+const STATUS_MAX: u8 = 16;
+
 /// Most digits of a `grpc-timeout`.
 const TIMEOUT_DIGITS_MAX: usize = 8;
 
@@ -42,6 +45,12 @@ pub(crate) fn timeout(headers: &HeaderMap) -> Option<Duration> {
         b'n' => Duration::from_nanos(count),
         _ => return None,
     })
+}
+
+/// The status of a call, from trailers or from headers that are both; `None` where there is none that gRPC knows.
+pub(crate) fn status_of(fields: &HeaderMap) -> Option<u8> {
+    let status = fields.get(STATUS)?.to_str().ok()?.parse().ok()?;
+    (status <= STATUS_MAX).then_some(status)
 }
 
 /// Turns the headers of an answer of ours into those of a call's answer that has nothing else ("Trailers-Only").
@@ -114,6 +123,15 @@ mod tests {
             assert_eq!(timeout(&headers(kind, "1S")).is_some(), is_call, "{kind}");
         }
         assert!(content_type(&HeaderMap::new()).is_none());
+    }
+
+    #[test]
+    fn a_status_is_one_that_grpc_knows() {
+        for (text, wanted) in [("0", Some(0)), ("16", Some(16)), ("17", None), ("-1", None), ("x", None)] {
+            let fields = HeaderMap::from_iter([(STATUS, HeaderValue::from_static(text))]);
+            assert_eq!(status_of(&fields), wanted, "{text}");
+        }
+        assert_eq!(status_of(&HeaderMap::new()), None);
     }
 
     #[test]

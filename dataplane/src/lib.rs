@@ -19,6 +19,7 @@ pub mod listener;
 pub mod proxied;
 pub mod request;
 
+pub mod access_log;
 mod affinity;
 mod balance;
 mod cookie;

@@ -7,13 +7,15 @@
 use crate::failure::Failure;
 use bytes::Bytes;
 use http::uri::{Authority, PathAndQuery};
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode, Version};
 use lb_core::path::{self, PathPolicy};
 use std::borrow::Cow;
 
 /// A request without its body.
 #[derive(Debug)]
 pub(crate) struct RequestHead {
+    /// That the client speaks: 1.0, 1.1 or 2.
+    pub(crate) version: Version,
     pub(crate) method: Method,
     /// What the client called us; without user information. Never empty, save for HTTP/1.0.
     pub(crate) authority: Option<Authority>,

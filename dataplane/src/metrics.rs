@@ -7,6 +7,7 @@ mod table;
 
 pub use table::METRICS;
 
+use crate::access_log;
 use crate::config::Status;
 use crate::config::shares::Exchange;
 use crate::counters::{Count, Counters, LATENCY_BOUNDS_S, sum};
@@ -25,6 +26,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 use std::collections::HashSet;
 use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
@@ -69,6 +71,27 @@ enum Value {
     Histogram(f64, Vec<(f64, u64)>),
 }
 
+/// Where values come from.
+#[derive(Debug)]
+pub struct Sources {
+    /// The configuration in force.
+    pub current: Current,
+    /// Counts of each worker.
+    pub workers: Vec<Arc<Counters>>,
+    /// Counts of health checks.
+    pub health: Arc<Counts>,
+    /// What proxies share of their sessions, if they do.
+    pub store: Option<Store>,
+    /// How shares of limits stand.
+    pub shares: Arc<Exchange>,
+    /// What became of lines of the access log.
+    pub access_log: Arc<access_log::Counts>,
+    /// Pools and their sets.
+    pub status: Arc<Status>,
+    /// Whether the proxy is ready.
+    pub readiness: Arc<Readiness>,
+}
+
 /// Makes the text of a scrape.
 #[derive(Debug)]
 pub struct Metrics(Registry);
@@ -76,19 +99,9 @@ pub struct Metrics(Registry);
 impl Metrics {
     /// Metrics over these sources; the process counts as started now.
     #[must_use]
-    pub fn new(
-        current: Current,
-        workers: Vec<Arc<Counters>>,
-        health: Arc<Counts>,
-        store: Option<Store>,
-        shares: Arc<Exchange>,
-        status: Arc<Status>,
-        readiness: Arc<Readiness>,
-    ) -> Self {
-        let started_at = SystemTime::now();
-        let scrape = Scrape { current, workers, health, store, shares, status, readiness, started_at };
+    pub fn new(sources: Sources) -> Self {
         let mut registry = Registry::default();
-        registry.register_collector(Box::new(scrape));
+        registry.register_collector(Box::new(Scrape { sources, started_at: SystemTime::now() }));
         Self(registry)
     }
 
@@ -105,14 +118,16 @@ impl Metrics {
 
 #[derive(Debug)]
 struct Scrape {
-    current: Current,
-    workers: Vec<Arc<Counters>>,
-    health: Arc<Counts>,
-    store: Option<Store>,
-    shares: Arc<Exchange>,
-    status: Arc<Status>,
-    readiness: Arc<Readiness>,
+    sources: Sources,
     started_at: SystemTime,
+}
+
+impl Deref for Scrape {
+    type Target = Sources;
+
+    fn deref(&self) -> &Sources {
+        &self.sources
+    }
 }
 
 impl Scrape {
@@ -259,10 +274,16 @@ mod tests {
     use std::time::Duration;
 
     fn text_of(workers: &[Arc<Counters>]) -> String {
-        let (health, status, readiness) = (Arc::default(), Arc::default(), Arc::default());
-        let shares = Exchange::new().0;
-        let metrics =
-            Metrics::new(Current::default(), workers.to_vec(), health, None, shares, status, readiness);
+        let metrics = Metrics::new(Sources {
+            current: Current::default(),
+            workers: workers.to_vec(),
+            health: Arc::default(),
+            store: None,
+            shares: Exchange::new().0,
+            access_log: Arc::default(),
+            status: Arc::default(),
+            readiness: Arc::default(),
+        });
         metrics.text().expect("strings grow")
     }
 

@@ -3,6 +3,7 @@
 //! Workers serve requests, each on a thread of its own. Configuration, metrics and administration run on the
 //! caller's runtime, so that a scrape or a large update never delays a request.
 
+use crate::access_log::{self, AccessLogError, AccessLogOptions, Writing};
 use crate::admin::{self, AdminState, Pages, Seen};
 use crate::config::disk::{State, StateError, StateOptions, Writer};
 use crate::config::shares::{self, Keeps};
@@ -61,6 +62,8 @@ pub struct Options {
     pub session_store: Option<StoreAddress>,
     /// Where the last known good configuration is kept; `None` for nowhere.
     pub state: Option<StateOptions>,
+    /// Where requests are logged, if they are.
+    pub access_log: Option<AccessLogOptions>,
     /// What is shown at [`Self::admin`] beside what the proxy shows.
     pub pages: Option<Pages>,
 }
@@ -90,6 +93,9 @@ pub enum ProxyError {
     /// There is no place, or no key, for what is to be kept on disk.
     #[error(transparent)]
     State(#[from] StateError),
+    /// There is no access log.
+    #[error(transparent)]
+    AccessLog(#[from] AccessLogError),
     /// The process that serves goes on in our place.
     #[error(transparent)]
     Takeover(#[from] TakeoverError),
@@ -173,7 +179,7 @@ pub async fn run(
     let ended = drain(&options, floor, &mut proxy.workers, &mut stop).await;
     drop(own);
     proxy.shares.leave(Keeps::Nothing).await;
-    proxy.stop();
+    proxy.stop().await;
     Ok(ended)
 }
 
@@ -246,6 +252,7 @@ async fn start(
         view,
         keeping,
         shares: Arc::clone(&shares),
+        access_log: workers.access_log.as_ref().map(Writing::counts).unwrap_or_default(),
     };
     let shown = AdminState::new(Arc::clone(&current), seen, Arc::clone(&readiness), &applier)
         .with_pages(options.pages.clone());
@@ -328,10 +335,13 @@ impl Running {
         defect(&mut self.workers.alive, tasks).await
     }
 
-    fn stop(&self) {
+    async fn stop(self) {
         self.configuration.abort();
         self.caretaking.abort();
         self.upkeep.iter().for_each(JoinHandle::abort);
+        if let Some(writing) = self.workers.access_log {
+            writing.finish().await;
+        }
     }
 }
 
@@ -407,6 +417,7 @@ struct Workers {
     phase: watch::Sender<Phase>,
     /// Closed when the last worker has ended; nothing is ever sent.
     alive: mpsc::Receiver<()>,
+    access_log: Option<Writing>,
 }
 
 fn start_workers(
@@ -417,7 +428,9 @@ fn start_workers(
     let (phase, phases) = watch::channel(Phase::Hold);
     let (alive, all_ended) = mpsc::channel(1);
     let sources = Arc::<crate::sources::Sources>::default();
-    let mut workers = Workers { counters: Vec::new(), listeners: Vec::new(), phase, alive: all_ended };
+    let (desk, access_log) = options.access_log.as_ref().map(access_log::start).transpose()?.unzip();
+    let (counters, listeners) = (Vec::new(), Vec::new());
+    let mut workers = Workers { counters, listeners, phase, alive: all_ended, access_log };
     for index in 0..options.workers.get() {
         let (sender, listeners) = mpsc::unbounded_channel();
         let counters = Arc::new(Counters::default());
@@ -433,6 +446,7 @@ fn start_workers(
             keeping,
             tunnel_spread: options.tunnel_spread.min(options.drain_limit * 4 / 5),
             sources: Arc::clone(&sources),
+            access_log: desk.clone(),
             alive: alive.clone(),
         };
         worker::spawn(seat).map_err(|source| ProxyError::Worker { index, source })?;

@@ -111,6 +111,7 @@ mod tests {
 
     fn head(method: Method) -> RequestHead {
         RequestHead {
+            version: http::Version::HTTP_11,
             method,
             authority: None,
             target: "/".parse().expect("a target"),

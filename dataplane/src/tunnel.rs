@@ -4,7 +4,7 @@
 mod frames;
 
 use crate::connection::{LINGER_TIMEOUT, STALL_TIMEOUT};
-use crate::counters::Count;
+use crate::counters::{Count, Counters};
 use crate::http2::carried::{Carried, Incoming, Outgoing};
 use crate::request::{Relay, Tunnel, TunnelTo};
 use crate::timer::Deadline;
@@ -68,11 +68,11 @@ pub(crate) enum Ended {
 /// a stream of HTTP/2 is reset then. A peer that vanished is noticed by keep-alive probes of its connection. A tunnel whose
 /// client, which came to `port`, is asked to go ends with a frame that says so, to both sides.
 pub(crate) async fn run(worker: &Worker, port: u16, client: Side<'_>, tunnel: Tunnel) {
-    let Tunnel { backend, set, held } = tunnel;
+    let Tunnel { backend, set, held, account } = tunnel;
     let _open = Open::new(&worker.counters.tunnels, &worker.counters.tunnels_open);
     let leave = worker.timers.deadline();
     leave.set_tunnel(port, &set);
-    match backend {
+    let (ended, bytes) = match backend {
         TunnelTo::Http1(backend) => {
             backend.wire.keep_alive();
             carry(worker, &leave, client, Side::Wire(&backend.wire, backend.buf), Kind::WebSocket).await
@@ -81,6 +81,7 @@ pub(crate) async fn run(worker: &Worker, port: u16, client: Side<'_>, tunnel: Tu
             carry(worker, &leave, client, Side::Stream(carried), Kind::WebSocket).await
         }
     };
+    account.into_iter().for_each(|account| account.carried(ended, bytes));
     drop(held);
 }
 
@@ -93,13 +94,14 @@ pub(crate) async fn relay(
     (client, early): (&Wire, BytesMut),
     relay: Relay,
 ) -> Ended {
-    let Relay { backend, set, idle, held } = relay;
+    let Relay { backend, set, idle, held, account } = relay;
     let counters = &worker.counters;
     let _open = Open::new(&counters.layer4_connections, &counters.layer4_connections_open);
     let leave = worker.timers.deadline();
     leave.set_untold(port, &set);
     let sides = (Side::Wire(client, early), Side::Wire(&backend, BytesMut::new()));
-    let ended = carry(worker, &leave, sides.0, sides.1, Kind::Bytes { idle }).await;
+    let (ended, bytes) = carry(worker, &leave, sides.0, sides.1, Kind::Bytes { idle }).await;
+    account.into_iter().for_each(|account| account.carried(ended, bytes));
     if ended != Ended::Both {
         client.reset_on_close();
         backend.reset_on_close();
@@ -130,29 +132,28 @@ impl Kind {
     fn gap(self) -> Gap {
         Cell::new((self == Self::WebSocket).then(Frames::default))
     }
-
-    /// Where bytes to the backend and to the client are counted.
-    fn counted(self, worker: &Worker) -> [Option<&Count>; 2] {
-        match self {
-            Self::WebSocket => [None, None],
-            Self::Bytes { .. } => worker.counters.layer4_bytes.each_ref().map(Some),
-        }
-    }
 }
 
-async fn carry(worker: &Worker, leave: &Deadline, client: Side<'_>, backend: Side<'_>, kind: Kind) -> Ended {
+/// How it ended, and how many bytes were carried to the backend and to the client.
+async fn carry(
+    worker: &Worker,
+    leave: &Deadline,
+    client: Side<'_>,
+    backend: Side<'_>,
+    kind: Kind,
+) -> (Ended, [u64; 2]) {
     let deadline = worker.timers.deadline();
-    let last = Last { kind, is_alone: Cell::new(false), deadline: &deadline };
+    let (counters, carried) = (&*worker.counters, Default::default());
+    let last = Last { kind, is_alone: Cell::new(false), deadline: &deadline, counters, carried };
     last.moved();
     // A side that has ended keeps its half until both have: given up, a stream of HTTP/2 would be reset.
     let room = kind.read_bytes();
     let ((mut from_client, mut to_client), (mut from_backend, mut to_backend)) =
         (client.split(room), backend.split(room));
     let (client_gap, backend_gap) = (kind.gap(), kind.gap());
-    let [counted_up, counted_down] = kind.counted(worker);
     let ended = {
-        let mut up = pin!(copy(&mut from_client, &mut to_backend, &last, &backend_gap, counted_up));
-        let mut down = pin!(copy(&mut from_backend, &mut to_client, &last, &client_gap, counted_down));
+        let mut up = pin!(copy(&mut from_client, &mut to_backend, &last, &backend_gap, Way::Up));
+        let mut down = pin!(copy(&mut from_backend, &mut to_client, &last, &client_gap, Way::Down));
         let both = async {
             tokio::select! {
                 end = &mut up => {
@@ -184,7 +185,7 @@ async fn carry(worker: &Worker, leave: &Deadline, client: Side<'_>, backend: Sid
             let _ = deadline.within(LINGER_TIMEOUT, farewell(&mut from_client, &mut to_client, theirs)).await;
         }
     }
-    ended
+    (ended, last.carried.map(Cell::into_inner))
 }
 
 /// Where a frame of ours can go: `None` while bytes are being written, of which any part may be gone, and where there are no
@@ -217,17 +218,37 @@ async fn farewell(from: &mut Inlet<'_>, to: &mut Outlet<'_>, mut theirs: Frames)
     to.end().await
 }
 
-/// What limits silence: of a WebSocket, in one direction once the other one has ended.
+/// Which way bytes go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// To the backend.
+    Up,
+    /// To the client.
+    Down,
+}
+
+/// What limits silence: of a WebSocket, in one direction once the other one has ended. And what was carried.
 struct Last<'a> {
     kind: Kind,
     is_alone: Cell<bool>,
     deadline: &'a Deadline,
+    counters: &'a Counters,
+    /// Bytes, by [`Way`].
+    carried: [Cell<u64>; 2],
 }
 
 impl Last<'_> {
     fn is_left_alone(&self) {
         self.is_alone.set(true);
         self.moved();
+    }
+
+    fn carries(&self, way: Way, bytes: usize) {
+        let (way, bytes) = (way as usize, bytes as u64);
+        self.carried[way].update(|carried| carried + bytes);
+        if let Kind::Bytes { .. } = self.kind {
+            self.counters.layer4_bytes[way].add(bytes);
+        }
     }
 
     fn moved(&self) {
@@ -245,7 +266,7 @@ async fn copy(
     to: &mut Outlet<'_>,
     last: &Last<'_>,
     gap: &Gap,
-    counted: Option<&Count>,
+    way: Way,
 ) -> io::Result<()> {
     loop {
         let next = tokio::select! { biased;
@@ -258,7 +279,7 @@ async fn copy(
             return to.end().await;
         };
         frames.iter_mut().for_each(|frames| frames.pass(&data));
-        counted.iter().for_each(|counted| counted.add(data.len() as u64));
+        last.carries(way, data.len());
         to.write(data).await?;
         gap.set(frames);
         last.moved();

@@ -3,6 +3,7 @@
 //! Everything of a request happens on the worker that accepted its connection, so nothing here is shared and
 //! nothing is locked. Configuration, metrics and administration run elsewhere and reach in by atomics.
 
+use crate::access_log::{AccessLog, Desk};
 use crate::balance::{Target, Turns};
 use crate::connection::{self, Arrival, Peer, Scheme};
 use crate::counters::Counters;
@@ -72,6 +73,7 @@ pub(crate) struct Seat {
     pub(crate) outcomes: Outcomes,
     pub(crate) keeping: Arc<Keeping>,
     pub(crate) sources: Arc<Sources>,
+    pub(crate) access_log: Option<Desk>,
     /// Over which tunnels are ended.
     pub(crate) tunnel_spread: Duration,
     /// Held until the worker has ended.
@@ -91,6 +93,7 @@ pub(crate) struct Worker {
     pub(crate) turns: Turns,
     pub(crate) outcomes: Outcomes,
     pub(crate) pool: Pools,
+    pub(crate) access_log: AccessLog,
     keeping: Arc<Keeping>,
     sources: Arc<Sources>,
     current: Current,
@@ -237,6 +240,7 @@ async fn run(seat: Seat) {
         outcomes,
         keeping,
         sources,
+        access_log,
         tunnel_spread,
         alive,
     } = seat;
@@ -247,6 +251,7 @@ async fn run(seat: Seat) {
         turns: Turns::new(index as u64),
         outcomes,
         pool: Pools::new(index, count),
+        access_log: AccessLog::new(access_log),
         keeping,
         sources,
         current,
@@ -385,6 +390,7 @@ async fn upkeep(worker: Rc<Worker>) {
         worker.timers.tick();
         worker.turns.count_requests(worker.outcomes.since_start(Instant::now()));
         worker.pool.give_up_wanted();
+        worker.access_log.flush();
         let now = Instant::now();
         if now >= sweep_at {
             sweep_at = now + SWEEP_INTERVAL;

@@ -3,6 +3,7 @@
 //! Each subcommand is one module with its flags (`Args`) and one `run` that returns the exit code. Nothing in
 //! here decides how traffic flows: that is compiled by `weir-controller` and done by `weir-proxy`.
 
+pub mod access_log;
 pub mod cli;
 pub mod controller;
 pub mod demo_backend;

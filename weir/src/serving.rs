@@ -1,5 +1,6 @@
 //! Flags that `weir run` and `weir-proxy` share: how a proxy serves.
 
+use crate::access_log::AccessLogArgs;
 use crate::duration;
 use crate::exit::Failure;
 use anyhow::Context as _;
@@ -47,6 +48,8 @@ pub struct ServingArgs {
     // A text here, since clap shows a value that it refuses, and this one may hold a password.
     #[arg(long, value_name = "URL", env = "WEIR_SESSION_STORE", hide_env_values = true)]
     session_store: Option<String>,
+    #[command(flatten)]
+    access_log: AccessLogArgs,
 }
 
 impl ServingArgs {
@@ -78,6 +81,7 @@ impl ServingArgs {
             node: self.node.clone().unwrap_or_default(),
             session_store: session_store.map_err(Failure::Usage)?,
             state: None,
+            access_log: self.access_log.options(),
             pages: None,
         })
     }

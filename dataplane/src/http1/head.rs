@@ -6,7 +6,7 @@ use crate::message::{BodyLength, RequestHead, ResponseHead, Upgrade};
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::uri::{Authority, PathAndQuery};
-use http::{Method, StatusCode};
+use http::{Method, StatusCode, Version};
 use std::mem::MaybeUninit;
 use std::net::Ipv6Addr;
 
@@ -108,7 +108,8 @@ pub(crate) fn request(bytes: &Bytes, headers_max: usize) -> Result<ParsedRequest
         Framing::Chunked => BodyLength::Unknown,
     };
     let headers = fields.end_to_end();
-    let head = RequestHead { method, authority, target, headers, body, upgrade };
+    let version = if minor_version == 0 { Version::HTTP_10 } else { Version::HTTP_11 };
+    let head = RequestHead { version, method, authority, target, headers, body, upgrade };
     Ok(ParsedRequest { head, framing, persistence, minor_version })
 }
 

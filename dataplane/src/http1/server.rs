@@ -7,6 +7,7 @@ use super::body::{BodyReader, Decoder};
 use super::head::{self, Framing, ParsedRequest, Persistence};
 use super::writer::Writer;
 use super::{READ_BYTES, encode};
+use crate::access_log::Said;
 use crate::connection::{LINGER_BYTES_MAX, LINGER_TIMEOUT, Peer};
 use crate::failure::{Asked, Failure};
 use crate::message::{
@@ -45,7 +46,8 @@ pub(crate) async fn serve(
             }
         }
         // Boxed: the state of a request is large, and is held only while there is one.
-        let requests = Requests { worker, peer, wire, deadline: &deadline, buf: received, out: Vec::new() };
+        let (buf, whole) = (received, Bytes::new());
+        let requests = Requests { worker, peer, wire, deadline: &deadline, buf, whole, out: Vec::new() };
         match Box::pin(requests.run()).await {
             Next::Wait => received = BytesMut::new(),
             Next::Tunnel(tunnel, early) => return Some(Upgraded { early, tunnel }),
@@ -107,6 +109,8 @@ struct Requests<'a> {
     wire: &'a Wire,
     deadline: &'a Deadline,
     buf: BytesMut,
+    /// A head that was refused.
+    whole: Bytes,
     out: Vec<u8>,
 }
 
@@ -116,10 +120,14 @@ impl Requests<'_> {
             let request = match self.read_head().await {
                 Ok(Some(mut request)) => match check_upgrade(&mut request.head) {
                     Ok(()) => request,
-                    Err(failure) => return self.refuse(failure).await,
+                    Err(failure) => return self.refuse(failure, || Said::of(&request.head)).await,
                 },
                 Ok(None) => return if self.buf.is_empty() { Next::Wait } else { Next::Close },
-                Err(failure) => return self.refuse(failure).await,
+                Err(failure) => {
+                    let read =
+                        if self.whole.is_empty() { self.buf.split().freeze() } else { self.whole.clone() };
+                    return self.refuse(failure, || Said::of_bytes(&read)).await;
+                }
             };
             self.worker.counters.requests_http1.add(1);
             let mut decoder = Decoder::new(request.framing);
@@ -179,6 +187,9 @@ impl Requests<'_> {
                     self.worker.counters.requests_refused.add(1);
                     return Err(Failure::ClientGone);
                 }
+                if request.is_err() {
+                    self.whole = bytes;
+                }
                 return request.map(Some);
             }
             if self.buf.len() > limits.head_bytes_max {
@@ -196,13 +207,14 @@ impl Requests<'_> {
     }
 
     /// Answers what is not a request, and closes: where the next one would begin is not known.
-    async fn refuse(&mut self, failure: Failure) -> Next {
+    async fn refuse(&mut self, failure: Failure, said: impl FnOnce() -> Said) -> Next {
         if failure == Failure::ClientGone {
             return Next::Close;
         }
-        self.worker.counters.requests_refused.add(1);
-        let mut sink = Sink::new((self.worker, self.peer.port), self.wire, &mut self.out, Persistence::Close);
-        match request::answer(&mut sink, failure, &Asked::default(), self.deadline).await {
+        let Self { worker, peer, wire, deadline, .. } = *self;
+        let mut sink = Sink::new((worker, peer.port), wire, &mut self.out, Persistence::Close);
+        let why = (failure, &Asked::default());
+        match request::refuse(worker, peer, said, &mut sink, why, deadline).await {
             Ok(()) => Next::Linger,
             Err(_) => Next::Close,
         }

@@ -6,6 +6,7 @@ use super::{
     CLIENT_FRAMES_BYTES_MAX, CONNECTION_WINDOW_BYTES, SEND_BUFFER_BYTES_MAX, STREAM_WINDOW_BYTES,
     in_its_own_buffer,
 };
+use crate::access_log::Said;
 use crate::connection::{LINGER_TIMEOUT, Peer, Scheme};
 use crate::failure::{Asked, Failure};
 use crate::http1::head;
@@ -20,7 +21,7 @@ use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::header::{self, HeaderMap, HeaderValue};
 use http::uri::PathAndQuery;
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, Version};
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
@@ -183,14 +184,15 @@ async fn stream(
 ) {
     let (parts, body) = request.into_parts();
     let asked = Asked::new(&parts.method, &parts.headers);
+    let said = worker.access_log.is_on().then(|| Said::of_parts(&parts));
     let mut sink = Sink { respond, stream: None, pending: Bytes::new(), left: None };
     let mut body = Body { stream: body, data_done: false };
     let deadline = worker.timers.deadline();
     let head = match request_head(parts, &body.stream, peer.scheme, &peer.limits) {
         Ok(head) => head,
         Err(failure) => {
-            worker.counters.requests_refused.add(1);
-            let _ = request::answer(&mut sink, failure, &asked, &deadline).await;
+            let said = || said.unwrap_or_default();
+            let _ = request::refuse(&worker, &peer, said, &mut sink, (failure, &asked), &deadline).await;
             return;
         }
     };
@@ -272,7 +274,8 @@ fn request_head(
     if !is_target {
         return Err(Failure::BadRequest("The :path does not begin with a slash."));
     }
-    Ok(RequestHead { method, authority: Some(authority), target, headers, body, upgrade })
+    let (version, authority) = (Version::HTTP_2, Some(authority));
+    Ok(RequestHead { version, method, authority, target, headers, body, upgrade })
 }
 
 /// What a CONNECT asks for (RFC 8441, section 4); one without a :protocol asks for a connection to somewhere else.

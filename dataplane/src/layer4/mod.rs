@@ -7,6 +7,7 @@
 pub(crate) mod passthrough;
 pub(crate) mod udp;
 
+use crate::access_log::{Account, Said, Via};
 use crate::balance::Target;
 use crate::connection::Peer;
 use crate::course::{Course, Step};
@@ -50,21 +51,29 @@ async fn pass_on(
     name: &str,
 ) -> Result<(), Failure> {
     // Boxed, for it is not needed while bytes flow, or none do.
-    let opened = Box::pin(open(worker, peer, name)).await;
-    let relay = opened.inspect_err(|failure| worker.counters.layer4_failed(*failure))?;
+    let account = worker.access_log.open_connection(peer, || Said::of_name(name));
+    let relay = match Box::pin(open(worker, peer, name, account.as_deref())).await {
+        Ok(relay) => Relay { account, ..relay },
+        Err(failure) => {
+            worker.counters.layer4_failed(failure);
+            account.into_iter().for_each(|account| account.end(Some(failure.into())));
+            return Err(failure);
+        }
+    };
     let ended = tunnel::relay(worker, peer.port, (client, early), relay).await;
     worker.counters.layer4_ended(ended);
     Ok(())
 }
 
 /// The stages, up to a backend that has taken the connection.
-async fn open(worker: &Worker, peer: &Peer, name: &str) -> Result<Relay, Failure> {
+async fn open(worker: &Worker, peer: &Peer, name: &str, account: Option<&Account>) -> Result<Relay, Failure> {
     // 1. Configuration: one load. It is let go of before bytes flow, or an old one would live as long as they do.
     let snapshot = worker.snapshot();
     let listener = snapshot.listeners.get(&peer.port).ok_or(Failure::NoRoute)?;
     // 2. Route: the listener's only one, or that of the name.
     let found = listener.routes.find(name, "/", &PathAlone::default());
     let route = found.ok_or(Failure::NoRoute)?.route;
+    account.iter().for_each(|account| account.routed(route));
     // 3. Guards: from where it comes.
     if route.ip_rules.as_ref().is_some_and(|rules| !rules.may_ask(peer.address)) {
         return Err(Failure::IpDenied);
@@ -91,16 +100,21 @@ async fn open(worker: &Worker, peer: &Peer, name: &str) -> Result<Relay, Failure
         let begun = Instant::now();
         let to = To { live: target.slot.live(), policy: &target.set.policy, client: target.client };
         let opened = connect(worker, target.address, to, &course).await;
+        if let Some(account) = account {
+            let via = opened.as_ref().map_or(Via::Nothing, |_| Via::New(begun.elapsed()));
+            account.tries(target.address, &target.set.name, via);
+        }
         match opened {
             Ok((backend, connected)) => {
                 // 7. Outcome: who takes a connection is well.
                 worker.record(&target, begun, OutcomeKind::Success);
-                remember(worker, &session, &target);
+                remember(worker, &session, &target, account);
                 return Ok(Relay {
                     backend: Wire::new(backend),
                     set: Arc::clone(&target.set.name),
                     idle: route.timeouts.connection_idle,
                     held: (target.slot, connected),
+                    account: None,
                 });
             }
             Err(failure) => {
@@ -160,9 +174,16 @@ async fn room(worker: &Worker, to: To<'_>, step: &Step<'_>) -> Result<Connected,
 }
 
 /// The session stays with the backend that took the connection. A set that stands in for another is nobody's home.
-fn remember(worker: &Worker, session: &RefCell<Option<Seen<'_>>>, target: &Target<'_>) {
+fn remember(
+    worker: &Worker,
+    session: &RefCell<Option<Seen<'_>>>,
+    target: &Target<'_>,
+    account: Option<&Account>,
+) {
     let session = session.borrow_mut().take().filter(|_| !target.is_fallback.get());
     if let Some(session) = session {
-        worker.counters.session(session.keep(target.choice, &mut HeaderMap::new()));
+        let result = session.keep(target.choice, &mut HeaderMap::new());
+        worker.counters.session(result);
+        account.iter().for_each(|account| account.session(result));
     }
 }

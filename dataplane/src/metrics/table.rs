@@ -9,7 +9,7 @@ use lb_core::sessions::SessionTable;
 use std::time::UNIX_EPOCH;
 
 /// Every metric, in the order in which they are exposed.
-pub static METRICS: [Metric; 67] = [
+pub static METRICS: [Metric; 69] = [
     Metric {
         name: "http_request_duration_seconds",
         help: "Time from the end of a request's head to the end of its response",
@@ -41,6 +41,16 @@ pub static METRICS: [Metric; 67] = [
         name: "http_requests_refused_total",
         help: "Requests refused before a route was looked for: malformed or beyond a limit",
         value: |scrape| scrape.counter(|c| &c.requests_refused),
+    },
+    Metric {
+        name: "weir_access_log_records_total",
+        help: "Lines of the access log that were written",
+        value: |scrape| Value::Counter(scrape.access_log.records()),
+    },
+    Metric {
+        name: "weir_access_log_dropped_total",
+        help: "Lines of the access log that were dropped, as the writer was behind or could not write",
+        value: |scrape| Value::Counter(scrape.access_log.dropped()),
     },
     Metric {
         name: "weir_requests_ip_denied_total",

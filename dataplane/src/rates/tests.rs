@@ -9,6 +9,7 @@ fn head(fields: &[(&'static str, &'static str)]) -> RequestHead {
     let fields =
         fields.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
     RequestHead {
+        version: http::Version::HTTP_11,
         method: Method::GET,
         authority: None,
         target: http::uri::PathAndQuery::from_static("/"),

@@ -1,6 +1,8 @@
 //! Answers that are configured: those of filters, and those that stand in for a backend's.
 
+use super::edited::Edited;
 use super::{Done, skip_what_came, write};
+use crate::access_log::Reason;
 use crate::connection::Peer;
 use crate::course::Course;
 use crate::failure::{self, Failure};
@@ -11,6 +13,9 @@ use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use lb_core::route::{Answer, FallbackResponse, Filters};
+
+/// What an answer that stands in for a backend's says in `x-weir-reason`.
+const FALLBACK: &str = "fallback";
 
 /// An answer of ours, for a request that was not read yet.
 pub(crate) struct Ours {
@@ -81,13 +86,14 @@ fn configured(response: &FallbackResponse) -> (StatusCode, HeaderMap, Bytes) {
 
 /// Says what was configured in place of a backend's answer.
 pub(super) async fn say(
-    sink: &mut impl ResponseSink,
+    sink: &mut Edited<'_, impl ResponseSink>,
     response: &FallbackResponse,
     method: &Method,
     course: &Course<'_>,
 ) -> Result<Done, Failure> {
     let (status, mut headers, body) = configured(response);
-    headers.insert(failure::REASON_HEADER, HeaderValue::from_static("fallback"));
+    sink.reason = Some(Reason::Failure(FALLBACK));
+    headers.insert(failure::REASON_HEADER, HeaderValue::from_static(FALLBACK));
     let (head, body) = ResponseHead::of_ours(status, headers, body, method);
     write(sink, head, body, course.deadline()).await?;
     Ok((status, None))

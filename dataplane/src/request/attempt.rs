@@ -1,6 +1,7 @@
 //! One attempt: a connection to the backend that was chosen, the exchange over it, and what came of it.
 
 use super::Done;
+use crate::access_log::{Account, Via};
 use crate::balance::{Slot, Target};
 use crate::course::Course;
 use crate::failure::Failure;
@@ -34,6 +35,8 @@ pub(crate) struct Tunnel {
     /// The tunnel counts as a request on its backend, and as a connection to it or a stream on one, for as long as it is
     /// open.
     pub(crate) held: (Slot, Option<Connected>, Option<Stream>),
+    /// Where it is logged.
+    pub(crate) account: Option<Box<Account>>,
 }
 
 /// A connection of layer 4 that a backend has taken.
@@ -46,6 +49,8 @@ pub(crate) struct Relay {
     pub(crate) idle: Duration,
     /// It counts as a request on its backend, and as a connection to it, for as long as it is open.
     pub(crate) held: (Slot, Connected),
+    /// Where it is logged.
+    pub(crate) account: Option<Box<Account>>,
 }
 
 /// A tunnel's backend.
@@ -65,6 +70,15 @@ pub(super) struct Attempt<'a, 's> {
     pub(super) is_kept: &'a Cell<bool>,
     /// Of the request, until an answer is passed on.
     pub(super) session: &'a RefCell<Option<Seen<'s>>>,
+    /// Where the request is logged.
+    pub(super) account: Option<&'a Account>,
+}
+
+/// How an attempt began.
+#[derive(Clone, Copy)]
+struct Begin {
+    at: Instant,
+    via: Via,
 }
 
 impl Attempt<'_, '_> {
@@ -78,7 +92,16 @@ impl Attempt<'_, '_> {
     ) -> Result<Done, Box<(Failed, Target<'t>)>> {
         let begun = Instant::now();
         // Pool: a kept connection, or a new one.
-        let (mut connection, was_kept) = match self.connection(&target).await {
+        let connection = self.connection(&target).await;
+        let via = match &connection {
+            Ok((_, true)) => Via::Kept,
+            Ok((_, false)) => Via::New(begun.elapsed()),
+            Err(_) => Via::Nothing,
+        };
+        if let Some(account) = self.account {
+            account.tries(target.address, &target.set.name, via);
+        }
+        let (mut connection, was_kept) = match connection {
             Ok(connection) => connection,
             Err(failure) => {
                 if failure != Failure::ConnectionLimit {
@@ -95,7 +118,8 @@ impl Attempt<'_, '_> {
         // Upstream: request up, response down.
         let counters = &self.worker.counters;
         counters.upstream_in_flight.add(1);
-        let exchanged = self.exchange(&mut connection, &target, begun, head, body, sink).await;
+        let exchanged =
+            self.exchange(&mut connection, &target, Begin { at: begun, via }, head, body, sink).await;
         counters.upstream_in_flight.sub(1);
         match exchanged {
             Ok((Exchanged { status, then }, carried)) => {
@@ -124,13 +148,16 @@ impl Attempt<'_, '_> {
         &self,
         connection: &mut Connection,
         target: &Target<'_>,
-        begun: Instant,
+        begin: Begin,
         head: &RequestHead,
         body: &mut impl RequestBody,
         sink: &mut impl ResponseSink,
     ) -> Result<(Exchanged, Option<Carried>), Broken> {
         let judge = |answer: &mut ResponseHead| {
-            self.record(target, begun, outcomes::of_answer(answer.status, &answer.headers));
+            self.record(target, begin.at, outcomes::of_answer(answer.status, &answer.headers));
+            if let Some(account) = self.account {
+                account.answered_by(target.address, &target.set.name, begin.via, begin.at.elapsed());
+            }
             let is_repeated = self.attempts.is_unwelcome(answer.status)
                 && self.is_kept.get()
                 && !self.course.is_over()
@@ -226,7 +253,9 @@ impl Attempt<'_, '_> {
     fn remember(&self, target: &Target<'_>, answer: &mut ResponseHead) {
         let session = self.session.borrow_mut().take().filter(|_| !target.is_fallback.get());
         if let Some(session) = session {
-            self.worker.counters.session(session.keep(target.choice, &mut answer.headers));
+            let result = session.keep(target.choice, &mut answer.headers);
+            self.worker.counters.session(result);
+            self.account.iter().for_each(|account| account.session(result));
         }
     }
 
@@ -252,11 +281,13 @@ impl Attempt<'_, '_> {
                 backend: TunnelTo::Http1(connection.connection),
                 set: Arc::clone(&target.set.name),
                 held: (target.slot, Some(connection.connected), None),
+                account: None,
             })),
             (Then::Tunnel, Connection::Http2(stream), Some(carried)) => Some(Box::new(Tunnel {
                 backend: TunnelTo::Http2(carried),
                 set: Arc::clone(&target.set.name),
                 held: (target.slot, None, Some(stream)),
+                account: None,
             })),
             (Then::Tunnel | Then::Close, _, _) => None,
         }

@@ -13,6 +13,9 @@ use http::uri::Authority;
 use http::{HeaderMap, HeaderValue};
 use std::sync::Arc;
 
+/// What the answer of a listener with a redirect says in `x-weir-reason`.
+pub(super) const REASON: &str = "https_redirect";
+
 /// The port that is not written.
 const HTTPS_PORT: u16 = 443;
 
@@ -32,7 +35,7 @@ pub(crate) fn meet(
         return Ok(None);
     }
     let location = location(head, redirect)?;
-    let reason = HeaderValue::from_static("https_redirect");
+    let reason = HeaderValue::from_static(REASON);
     let headers = HeaderMap::from_iter([(LOCATION, location), (REASON_HEADER, reason)]);
     Ok(Some(Ours { status: redirect.status, headers, body: Bytes::new() }))
 }

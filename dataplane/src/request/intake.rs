@@ -1,5 +1,6 @@
 //! The request's body as it comes in: how large it may be, and how slowly it may come.
 
+use crate::access_log::Account;
 use crate::course::Course;
 use crate::failure::Failure;
 use crate::grpc;
@@ -34,6 +35,8 @@ pub(super) struct Intake<'a, B> {
     body: &'a mut B,
     worker: &'a Worker,
     course: &'a Course<'a>,
+    /// Where the request is logged.
+    account: Option<&'a Account>,
     bytes_max: Option<u64>,
     bytes: u64,
     pace: Option<Pace>,
@@ -50,6 +53,7 @@ impl<'a, B: RequestBody> Intake<'a, B> {
         course: &'a Course<'a>,
         head: &RequestHead,
         limits: Limits,
+        account: Option<&'a Account>,
     ) -> Result<Self, Failure> {
         if let (BodyLength::Known(length), Some(max)) = (head.body, limits.bytes_max)
             && length > max
@@ -59,12 +63,14 @@ impl<'a, B: RequestBody> Intake<'a, B> {
         // A call of gRPC may be silent for as long as it likes: its messages are a conversation, no upload.
         let is_call = grpc::content_type(&head.headers).is_some();
         let pace = (limits.pace_min > 0 && !is_call).then(|| Pace::new(limits.pace_min));
-        Ok(Self { body, worker, course, bytes_max: limits.bytes_max, bytes: 0, pace, deadline: None })
+        let bytes_max = limits.bytes_max;
+        Ok(Self { body, worker, course, account, bytes_max, bytes: 0, pace, deadline: None })
     }
 
     fn take(&mut self, frame: Option<Frame>) -> Result<Option<Frame>, Failure> {
         if let Some(Frame::Data(data)) = &frame {
             self.bytes += data.len() as u64;
+            self.account.iter().for_each(|account| account.came(data.len()));
             if self.bytes_max.is_some_and(|max| self.bytes > max) {
                 return Err(Failure::BodyTooLarge);
             }

@@ -65,6 +65,7 @@ impl Mirrored {
             let mut headers = head.headers.clone();
             headers.remove(EXPECT);
             let head = RequestHead {
+                version: head.version,
                 method: head.method.clone(),
                 authority: head.authority.clone(),
                 target: head.target.clone(),
@@ -128,6 +129,7 @@ impl Sending {
                 attempts: &attempts,
                 is_kept: &is_kept,
                 session: &session,
+                account: None,
             };
             // Its outcome is filed with the backend; there is nobody else to tell.
             let _ = attempt.run(target, &head, &mut body, &mut sink).await;

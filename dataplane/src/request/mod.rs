@@ -13,6 +13,7 @@ mod intake;
 mod mirror;
 mod waits;
 
+use crate::access_log::{Account, Reason, Said};
 use crate::connection::Peer;
 use crate::course::Course;
 use crate::failure::{self, Failure};
@@ -70,12 +71,13 @@ pub(crate) async fn serve(
     deadline: &Deadline,
 ) -> Outcome {
     let began = Instant::now();
-    let sink = &mut Edited::new(sink);
-    let (status, outcome) = match forward(worker, peer, &mut head, body, sink, deadline).await {
-        Ok((status, None)) => (status, Outcome::Answered),
-        Ok((status, Some(tunnel))) => (status, Outcome::Upgraded(tunnel)),
+    let account = worker.access_log.open(peer, || Said::of(&head));
+    let sink = &mut Edited::new(sink, account.as_deref());
+    let (ended, outcome) = match forward(worker, peer, &mut head, body, sink, deadline).await {
+        Ok((status, None)) => (Ok(status), Outcome::Answered),
+        Ok((status, Some(tunnel))) => (Ok(status), Outcome::Upgraded(tunnel)),
         Err(failure) if sink.has_begun() || failure == Failure::ClientGone => {
-            (failure.answer().0, Outcome::Aborted)
+            (Err(failure), Outcome::Aborted)
         }
         Err(failure) => {
             skip_what_came(body).await;
@@ -84,13 +86,45 @@ pub(crate) async fn serve(
                 sink.close_after();
             }
             match answer(sink, failure, &failure::Asked::new(&head.method, &head.headers), deadline).await {
-                Ok(()) => (failure.answer().0, Outcome::Answered),
-                Err(gone) => (gone.answer().0, Outcome::Aborted),
+                Ok(()) => (Err(failure), Outcome::Answered),
+                Err(gone) => (Err(gone), Outcome::Aborted),
             }
         }
     };
+    let reason = ended.err().map(Reason::from).or(sink.reason);
+    let status = ended.unwrap_or_else(|failure| failure.answer().0);
     worker.counters.answered(status.as_u16(), began.elapsed());
+    close(account, reason, outcome)
+}
+
+/// Ends the account of a request; that of a tunnel ends with the tunnel.
+fn close(account: Option<Box<Account>>, reason: Option<Reason>, mut outcome: Outcome) -> Outcome {
+    match (account, &mut outcome) {
+        (Some(account), Outcome::Upgraded(tunnel)) => {
+            account.upgraded();
+            tunnel.account = Some(account);
+        }
+        (Some(account), _) => account.end(reason),
+        (None, _) => {}
+    }
     outcome
+}
+
+/// Answers what is not looked at any further: its head is malformed, or beyond a limit.
+pub(crate) async fn refuse(
+    worker: &Worker,
+    peer: &Peer,
+    said: impl FnOnce() -> Said,
+    sink: &mut impl ResponseSink,
+    (failure, asked): (Failure, &failure::Asked),
+    deadline: &Deadline,
+) -> Result<(), Failure> {
+    worker.counters.requests_refused.add(1);
+    let account = worker.access_log.open(peer, said);
+    let answered = answer(&mut Edited::new(sink, account.as_deref()), failure, asked, deadline).await;
+    let reason = answered.err().unwrap_or(failure).into();
+    account.into_iter().for_each(|account| account.end(Some(reason)));
+    answered
 }
 
 /// Takes a body that nobody wants, as far as it is there already, so that its connection can go on.
@@ -107,7 +141,7 @@ async fn skip_what_came(body: &mut impl RequestBody) {
 }
 
 /// Answers in place of a backend.
-pub(crate) async fn answer(
+async fn answer(
     sink: &mut impl ResponseSink,
     failure: Failure,
     asked: &failure::Asked,
@@ -147,15 +181,18 @@ async fn forward(
     let listener = snapshot.listeners.get(&peer.port).ok_or(Failure::NoRoute)?;
     // 2. Route: host, path and what else is asked for say which backend sets may answer, where the client came as it is to.
     if let Some(answer) = front::meet(listener, peer, head, &mut sink.telling)? {
+        sink.reason = Some(Reason::Word(front::REASON));
         return answer.send(body, sink, &head.method, deadline).await;
     }
     let Found { route, prefix_bytes } = find_route(listener, peer, head)?;
+    sink.account.iter().for_each(|account| account.routed(route));
     if let Some(filters) = &route.filters {
         sink.editing.follow(filters, &head.headers);
     }
     // 3. Policy: the backend learns who asks; the client's own claims end, and from here on it is whom trusted proxies name.
     let client = forwarding::describe_client(head, peer, listener.client_policy(&route.pool));
     let peer = client.as_ref().unwrap_or(peer);
+    sink.account.iter().for_each(|account| account.asked_by(peer));
     // 4. Guards: from where it comes, and how many came before.
     worker.admit(route, head, peer, &mut sink.telling)?;
     // 5. Filters: what is not taken, what is answered here, and what the backend is asked in place of what came.
@@ -174,7 +211,7 @@ async fn exchange(
     route: &Arc<Route>,
     (head, peer): (&mut RequestHead, &Peer),
     (body, limits): (&mut impl RequestBody, intake::Limits),
-    sink: &mut impl ResponseSink,
+    sink: &mut Edited<'_, impl ResponseSink>,
     deadline: &Deadline,
 ) -> Result<Done, Failure> {
     // 6. Session: what the request says of where it is at home. A backend does not see our cookie.
@@ -182,11 +219,12 @@ async fn exchange(
     if let Some(session) = &mut session {
         session.recall().await;
     }
-    let session = RefCell::new(session);
+    let session = &RefCell::new(session);
     let course = Course::new(deadline, &route.timeouts, grpc::timeout(&head.headers));
-    let is_kept = Cell::new(true);
-    let mut body = Intake::new(body, worker, &course, head, limits)?;
-    let mut body = Replay::new(forwarding::Disclaimed(&mut body), &course, &is_kept);
+    let is_kept = &Cell::new(true);
+    let account = sink.account;
+    let mut body = Intake::new(body, worker, &course, head, limits, account)?;
+    let mut body = Replay::new(forwarding::Disclaimed(&mut body), &course, is_kept);
     let mut attempts = Attempts::new(&route.retry, head);
     let hedge_after = hedge::after(route, head, &attempts);
     if hedge_after.is_some() {
@@ -200,14 +238,13 @@ async fn exchange(
         // 7. Balance: the set by match, session or share, the backend by the set's algorithm, a free slot on it.
         let waits = Waits { worker, course: &course };
         let gone = async || sink.gone().await;
-        let target = match waits.place(route, (Some(head), peer), &session, &attempts.tried, gone).await? {
+        let target = match waits.place(route, (Some(head), peer), session, &attempts.tried, gone).await? {
             Placed::Backend(target) => target,
             Placed::Response(response) => return answers::say(sink, response, &head.method, &course).await,
         };
         // 8. One attempt: a connection, the exchange over it, and what came of it.
         course.begin_attempt();
-        let attempt =
-            Attempt { worker, course: &course, attempts: &attempts, is_kept: &is_kept, session: &session };
+        let attempt = Attempt { worker, course: &course, attempts: &attempts, is_kept, session, account };
         let ended = match hedge_after {
             None => attempt.run(target, head, &mut body, sink).await,
             Some(after) => {

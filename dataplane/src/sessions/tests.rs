@@ -52,6 +52,7 @@ fn head(fields: &[(&'static str, &str)]) -> RequestHead {
         headers.append(HeaderName::from_static(name), HeaderValue::from_str(value).expect("a value"));
     }
     RequestHead {
+        version: http::Version::HTTP_11,
         method: Method::GET,
         authority: None,
         target: "/".parse().expect("a target"),

@@ -7,6 +7,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
+use rustls::ProtocolVersion;
 use rustls_pki_types::CertificateDer;
 use std::fmt::Write as _;
 use x509_parser::extensions::GeneralName;
@@ -24,14 +25,25 @@ pub(crate) const CLIENT_FIELDS_BYTES_MAX: usize = 16 << 10;
 pub(crate) struct Secured {
     /// Of the listener that the client asked for by SNI.
     pub(crate) policy: PolicyId,
+    /// Of TLS, as its own documents write it.
+    pub(crate) version: &'static str,
     fields: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Secured {
     /// `chain` is what the client has shown and the policy has verified; `None` where it cannot be told to backends.
-    pub(crate) fn new(policy: PolicyId, chain: &[CertificateDer<'_>], forward: Forward) -> Option<Self> {
+    pub(crate) fn new(
+        policy: PolicyId,
+        version: Option<ProtocolVersion>,
+        chain: &[CertificateDer<'_>],
+        forward: Forward,
+    ) -> Option<Self> {
+        let version = match version {
+            Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
+            _ => "TLSv1.3",
+        };
         let mut fields = Vec::new();
-        let Some((leaf, rest)) = chain.split_first() else { return Some(Self { policy, fields }) };
+        let Some((leaf, rest)) = chain.split_first() else { return Some(Self { policy, version, fields }) };
         if chain.len() > CHAIN_CERTIFICATES_MAX {
             return None;
         }
@@ -47,7 +59,7 @@ impl Secured {
             }
         }
         let bytes: usize = fields.iter().map(|(_, value)| value.len()).sum();
-        (bytes <= CLIENT_FIELDS_BYTES_MAX).then_some(Self { policy, fields })
+        (bytes <= CLIENT_FIELDS_BYTES_MAX).then_some(Self { policy, version, fields })
     }
 
     /// Puts the fields into a request's headers.
@@ -102,7 +114,7 @@ mod tests {
 
     fn told(chain: &[CertificateDer<'_>], forward: Forward) -> Option<HeaderMap> {
         let mut headers = HeaderMap::new();
-        Secured::new(id_of(&push::Tls::default()), chain, forward)?.describe(&mut headers);
+        Secured::new(id_of(&push::Tls::default()), None, chain, forward)?.describe(&mut headers);
         Some(headers)
     }
 
