@@ -116,6 +116,11 @@ impl Process {
         self.signal(Signal::TERM);
     }
 
+    /// Sends SIGHUP.
+    pub fn hang_up(&self) {
+        self.signal(Signal::HUP);
+    }
+
     /// Sends SIGINT.
     pub fn interrupt(&self) {
         self.signal(Signal::INT);

@@ -1,5 +1,6 @@
 //! End to end: the real binaries, real sockets, the command lines that people type.
 
+mod access_log;
 mod bad_manifests;
 mod cluster;
 mod continuity;

@@ -25,6 +25,12 @@ fn flags_that_cannot_be_understood_end_with_code_2_and_name_the_value() {
         ("weir", &["run", ".", "--drain-timeout", "10"], "10s"),
         ("weir", &["run", ".", "--bind", "localhost"], "localhost"),
         ("weir", &["run", ".", "--dns-server", "dns.example"], "dns.example"),
+        ("weir", &["run", ".", "--access-log", "xml"], "xml"),
+        (
+            "weir-proxy",
+            &["--controller", "http://127.0.0.1:9901", "--access-log-share", "2"],
+            "`2` is not a part",
+        ),
         ("weir-controller", &["--dns-server", "10.0.0.1:0"], "10.0.0.1:0"),
         ("weir", &["validate"], "<PATH>"),
         ("weir", &["validate", "--output", "xml", "."], "xml"),
