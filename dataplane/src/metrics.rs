@@ -9,28 +9,25 @@ pub use table::METRICS;
 
 use crate::config::Status;
 use crate::config::shares::Exchange;
-use crate::counters::{Count, Counters, LATENCY_BOUNDS_S, sum};
+use crate::counters::{Count, Counters, LATENCY_BOUNDS_S, Latencies, sum};
 use crate::health::Counts;
 use crate::readiness::Readiness;
 use crate::sessions::Store;
 use crate::snapshot::{Current, Protocol};
 use crate::tls::Expiry;
 use crate::tls::backends::BackendTls;
-use lb_core::backend::{BackendSet, Live};
+use lb_core::backend::{BackendSet, BackendState, Live};
 use lb_core::resilience::BreakerState;
 use lb_core::sessions::SessionTable;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, text};
+use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::SystemTime;
-
-/// Media type of [`Metrics::text`].
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+use weir_metrics::{Format, Process};
 
 /// Certificates whose end is told, those that end first: enough to act on, and few beside thousands of pools.
 pub const EXPIRIES_TOLD_MAX: usize = 100;
@@ -74,7 +71,7 @@ enum Value {
 pub struct Metrics(Registry);
 
 impl Metrics {
-    /// Metrics over these sources; the process counts as started now.
+    /// Metrics over these sources, and of the process, which counts as started now.
     #[must_use]
     pub fn new(
         current: Current,
@@ -85,22 +82,35 @@ impl Metrics {
         status: Arc<Status>,
         readiness: Arc<Readiness>,
     ) -> Self {
-        let started_at = SystemTime::now();
-        let scrape = Scrape { current, workers, health, store, shares, status, readiness, started_at };
+        let scrape = Scrape { current, workers, health, store, shares, status, readiness };
         let mut registry = Registry::default();
         registry.register_collector(Box::new(scrape));
+        registry.register_collector(Box::new(Process::here()));
         Self(registry)
     }
 
-    /// All metrics at the moment, as OpenMetrics text.
+    /// Those of a process without workers and configuration: what there is, for who describes it.
+    #[must_use]
+    pub fn of_nothing() -> Self {
+        let (health, status, readiness) = (Arc::default(), Arc::default(), Arc::default());
+        Self::new(Current::default(), Vec::new(), health, None, Exchange::new().0, status, readiness)
+    }
+
+    /// All metrics at the moment.
     ///
     /// # Errors
     /// Only when a string cannot grow.
-    pub fn text(&self) -> Result<String, fmt::Error> {
-        let mut out = String::new();
-        text::encode(&mut out, &self.0)?;
-        Ok(out)
+    pub fn text(&self, format: Format) -> Result<String, fmt::Error> {
+        weir_metrics::encode(&self.0, format)
     }
+}
+
+#[derive(Default)]
+struct Standings {
+    healthy: u64,
+    unhealthy: u64,
+    draining: u64,
+    sets_without: u64,
 }
 
 #[derive(Debug)]
@@ -112,7 +122,6 @@ struct Scrape {
     shares: Arc<Exchange>,
     status: Arc<Status>,
     readiness: Arc<Readiness>,
-    started_at: SystemTime,
 }
 
 impl Scrape {
@@ -172,10 +181,28 @@ impl Scrape {
         Value::Named("secret", first_to_end(all))
     }
 
-    fn latency(&self) -> Value {
+    fn latencies(&self, of: impl Fn(&Counters) -> &Latencies) -> Value {
         let bounds = LATENCY_BOUNDS_S.into_iter().chain([f64::INFINITY]).enumerate();
-        let buckets = bounds.map(|(i, bound)| (bound, self.total(|c| &c.latency[i]))).collect();
-        Value::Histogram(as_f64(self.total(|c| &c.latency_sum_us)) / 1e6, buckets)
+        let buckets = bounds.map(|(i, bound)| (bound, self.total(|c| &of(c).buckets[i]))).collect();
+        Value::Histogram(as_f64(self.total(|c| &of(c).sum_us)) / 1e6, buckets)
+    }
+
+    /// Backends of all sets: those that may take requests, those that health checks and ejection keep from it, those that
+    /// drain; and sets of which no backend may take one.
+    fn standings(&self) -> Standings {
+        let mut standings = Standings::default();
+        for set in self.sets() {
+            let members = set.members();
+            for backend in members.backends() {
+                match (backend.state, backend.standing.is_available) {
+                    (BackendState::Draining, _) => standings.draining += 1,
+                    (BackendState::Ready, true) => standings.healthy += 1,
+                    (BackendState::Ready, false) => standings.unhealthy += 1,
+                }
+            }
+            standings.sets_without += u64::from(members.eligible().len() == 0);
+        }
+        standings
     }
 }
 
@@ -263,7 +290,7 @@ mod tests {
         let shares = Exchange::new().0;
         let metrics =
             Metrics::new(Current::default(), workers.to_vec(), health, None, shares, status, readiness);
-        metrics.text().expect("strings grow")
+        metrics.text(Format::OpenMetrics).expect("strings grow")
     }
 
     #[test]
@@ -287,6 +314,9 @@ mod tests {
         workers[0].answered(200, Duration::from_millis(2));
         workers[1].answered(503, Duration::from_millis(20));
         workers[1].requests_http2.add(1);
+        workers[0].failed(crate::failure::Failure::NoRoute);
+        workers[1].refused(crate::failure::Failure::BadRequest("why"));
+        workers[1].upstream_latency.add(Duration::from_millis(3));
         let text = text_of(&workers);
         for line in [
             "http_responses_total{class=\"2xx\"} 1",
@@ -298,6 +328,12 @@ mod tests {
             "http_request_duration_seconds_sum 0.022",
             "weir_controller_connected 0.0",
             "weir_workers 2.0",
+            "http_request_failures_total{reason=\"no_route\"} 1",
+            "http_request_failures_total{reason=\"bad_request\"} 1",
+            "http_requests_refused_total 1",
+            "weir_upstream_duration_seconds_bucket{le=\"0.0025\"} 0",
+            "weir_upstream_duration_seconds_bucket{le=\"0.005\"} 1",
+            "weir_backends{state=\"healthy\"} 0.0",
             concat!("weir_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
             "# EOF",
         ] {

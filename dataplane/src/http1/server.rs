@@ -175,8 +175,10 @@ impl Requests<'_> {
                 }
                 let bytes = self.buf.split_to(end).freeze();
                 let request = head::request(&bytes, limits.headers_max);
-                if request.is_err() && is_foreign(&bytes) {
-                    self.worker.counters.requests_refused.add(1);
+                if let Err(failure) = &request
+                    && is_foreign(&bytes)
+                {
+                    self.worker.counters.refused(*failure);
                     return Err(Failure::ClientGone);
                 }
                 return request.map(Some);
@@ -200,7 +202,7 @@ impl Requests<'_> {
         if failure == Failure::ClientGone {
             return Next::Close;
         }
-        self.worker.counters.requests_refused.add(1);
+        self.worker.counters.refused(failure);
         let mut sink = Sink::new((self.worker, self.peer.port), self.wire, &mut self.out, Persistence::Close);
         match request::answer(&mut sink, failure, &Asked::default(), self.deadline).await {
             Ok(()) => Next::Linger,

@@ -189,7 +189,7 @@ async fn stream(
     let head = match request_head(parts, &body.stream, peer.scheme, &peer.limits) {
         Ok(head) => head,
         Err(failure) => {
-            worker.counters.requests_refused.add(1);
+            worker.counters.refused(failure);
             let _ = request::answer(&mut sink, failure, &asked, &deadline).await;
             return;
         }

@@ -130,6 +130,7 @@ impl Attempt<'_, '_> {
         sink: &mut impl ResponseSink,
     ) -> Result<(Exchanged, Option<Carried>), Broken> {
         let judge = |answer: &mut ResponseHead| {
+            self.worker.counters.upstream_latency.add(begun.elapsed());
             self.record(target, begun, outcomes::of_answer(answer.status, &answer.headers));
             let is_repeated = self.attempts.is_unwelcome(answer.status)
                 && self.is_kept.get()

@@ -71,7 +71,11 @@ pub(crate) async fn serve(
 ) -> Outcome {
     let began = Instant::now();
     let sink = &mut Edited::new(sink);
-    let (status, outcome) = match forward(worker, peer, &mut head, body, sink, deadline).await {
+    let done = forward(worker, peer, &mut head, body, sink, deadline).await;
+    if let Err(failure) = &done {
+        worker.counters.failed(*failure);
+    }
+    let (status, outcome) = match done {
         Ok((status, None)) => (status, Outcome::Answered),
         Ok((status, Some(tunnel))) => (status, Outcome::Upgraded(tunnel)),
         Err(failure) if sink.has_begun() || failure == Failure::ClientGone => {
