@@ -3,6 +3,7 @@
 mod connections;
 mod documents;
 mod endings;
+mod explained;
 mod policies;
 mod redis;
 mod tls;
