@@ -42,18 +42,18 @@ def arguments():
     return parser.parse_args()
 
 
-def rendered(name, port, run, splice=""):
-    """A configuration of conf/ with its port, as a file of the run."""
-    text = open(f"{HERE}/conf/{name}").read()
-    return run.write(name, text.replace("@PLAIN@", str(port)).replace("@SPLICE@", splice))
+def rendered(conf, peer, run, splice=""):
+    """A configuration of conf/ with the peer's port, as a file of the run that is the peer's own."""
+    text = open(f"{HERE}/conf/{conf}").read()
+    text = text.replace("@PLAIN@", str(PEER_PORTS[peer])).replace("@SPLICE@", splice)
+    return run.write(f"{peer}-{conf}", text)
 
 
 def haproxy(name, splice=""):
     def peer(run, options):
         peers.require_program("haproxy", "apt-get install haproxy", options.chroot)
-        port = PEER_PORTS[name]
-        command = ["haproxy", "-db", "-f", rendered("haproxy.cfg", port, run, splice)]
-        return peers.Peer(name, port, None, peers.inside(options.chroot) + command)
+        command = ["haproxy", "-db", "-f", rendered("haproxy.cfg", name, run, splice)]
+        return peers.Peer(name, PEER_PORTS[name], None, peers.inside(options.chroot) + command)
 
     return peer
 
@@ -63,7 +63,7 @@ def envoy(run, _options):
     if not binary:
         raise peers.Absent("no envoy on the PATH and none in the cache: bench/compare/compare.py --install-envoy")
     command = [binary, "--use-dynamic-base-id", "--concurrency", "1", "-l", "off", "-c"]
-    return peers.Peer("envoy", PEER_PORTS["envoy"], None, [*command, rendered("envoy.yaml", PEER_PORTS["envoy"], run)])
+    return peers.Peer("envoy", PEER_PORTS["envoy"], None, [*command, rendered("envoy.yaml", "envoy", run)])
 
 
 def weir(_run, options):

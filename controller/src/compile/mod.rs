@@ -44,6 +44,7 @@ mod selector;
 pub mod sources;
 
 mod touched;
+mod transport;
 mod update;
 mod world;
 
@@ -53,7 +54,7 @@ pub use expiry::Validity;
 pub(crate) use index::take;
 pub(crate) use objects::SERVICE_NAME_LABEL;
 pub use objects::{ObjectKey, Objects, SECRETS_MAX, Unread};
-pub use pods::{PodState, Pods, SelectedPod};
+pub use pods::{PodPort, PodState, Pods, SelectedPod};
 pub use references::{
     GrantFrom, GrantTo, ReferenceGrant, ReferenceGrantSpec, secret_namespaces, secret_references,
 };
@@ -64,6 +65,7 @@ pub use selector::Selector;
 pub(crate) use sources::selectors_of;
 pub use sources::{BackendSetContent, Origin};
 pub use touched::Touched;
+pub use transport::Transport;
 pub use world::{CompiledPool, CompiledSet, SetKey, World, world};
 
 /// The namespace of an object that names none.

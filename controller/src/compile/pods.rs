@@ -3,7 +3,7 @@
 //! Of a pod that may be tens of kilobytes large, and that changes with everything its containers do, the few bytes are
 //! kept that the compile step reads. So two that compile to the same are equal, and most news of a pod are none.
 
-use super::{Selector, Unread};
+use super::{Selector, Transport, Unread};
 use k8s_openapi::api::core::v1::{Container, Pod};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -21,12 +21,23 @@ pub struct SelectedPod {
     pub address: Option<IpAddr>,
     /// What stands in the place of an address and is none.
     pub misspelt: Option<Box<str>>,
-    /// Names of TCP ports of its containers; of two of one name the first.
-    pub ports: Box<[(Box<str>, u16)]>,
+    /// Ports of its containers that have a name; of two of one name and transport the first.
+    pub ports: Box<[PodPort]>,
     /// Of its label; empty where it has none.
     pub zone: Box<str>,
     /// Where it runs; empty before that is known.
     pub node: Box<str>,
+}
+
+/// A port of a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodPort {
+    /// What it is asked for by.
+    pub name: Box<str>,
+    /// Connections and datagrams may have one each of a name.
+    pub transport: Transport,
+    /// 1 to 65535.
+    pub number: u16,
 }
 
 /// Whether a pod takes requests.
@@ -89,19 +100,19 @@ impl PodState {
 }
 
 /// As Services find them: those of containers, then those of init containers that go on beside them (KEP-753).
-fn ports(pod: &Pod) -> Box<[(Box<str>, u16)]> {
+fn ports(pod: &Pod) -> Box<[PodPort]> {
     let spec = pod.spec.as_ref();
     let sidecars = spec.and_then(|spec| spec.init_containers.as_deref()).unwrap_or_default().iter();
     let sidecars = sidecars.filter(|container| container.restart_policy.as_deref() == Some("Always"));
     let containers = spec.map(|spec| spec.containers.as_slice()).unwrap_or_default().iter().chain(sidecars);
-    let mut ports: Vec<(Box<str>, u16)> = Vec::new();
+    let mut ports: Vec<PodPort> = Vec::new();
     for port in containers.flat_map(|Container { ports, .. }| ports.iter().flatten()) {
-        let is_tcp = port.protocol.as_deref().is_none_or(|protocol| protocol == "TCP");
+        let transport = Transport::of(port.protocol.as_deref());
         let number = u16::try_from(port.container_port).ok().filter(|&number| number > 0);
-        if let (Some(name), Some(number), true) = (port.name.as_deref(), number, is_tcp)
-            && ports.iter().all(|(other, _)| &**other != name)
+        if let (Some(name), Some(number), Some(transport)) = (port.name.as_deref(), number, transport)
+            && ports.iter().all(|other| (&*other.name, other.transport) != (name, transport))
         {
-            ports.push((name.into(), number));
+            ports.push(PodPort { name: name.into(), transport, number });
         }
     }
     ports.into()

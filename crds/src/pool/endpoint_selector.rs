@@ -47,8 +47,8 @@ pub struct EndpointSelector {
     #[schemars(length(max = SELECTOR_EXPRESSIONS_MAX), extend("x-kubernetes-list-type" = "atomic"))]
     pub match_expressions: Vec<LabelExpression>,
 
-    /// TCP port of the pods, by number (1 to 65535), or by the name that a port of one of their containers has; pods may
-    /// give one name several numbers.
+    /// Port of the pods, by number (1 to 65535), or by the name that a port of one of their containers has: one of
+    /// TCP, or of UDP where only rules of protocol UDP use the set. Pods may give one name several numbers.
     #[schemars(transform = super::port_by_number_or_name)]
     pub port: IntOrString,
 }

@@ -17,6 +17,7 @@ pub mod ledger;
 pub mod load;
 pub mod manifest;
 pub mod nameserver;
+pub mod network;
 pub mod ports;
 pub mod process;
 pub mod relay;

@@ -3,11 +3,10 @@
 use super::pods::PodsSource;
 use super::remote::RemoteSource;
 use super::service::ServiceSource;
-use super::slices::{TCP, UDP};
 use super::{PortName, SetSource, dns, written};
 use crate::compile::ObjectKey;
 use crate::compile::check::{Check, quoted};
-use crate::compile::{RemoteService, Selector, layer4, policy, pool};
+use crate::compile::{RemoteService, Selector, Transport, layer4, policy, pool};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use std::collections::{BTreeMap, BTreeSet};
 use weir_crds::pool as spec;
@@ -30,7 +29,8 @@ pub(in crate::compile) fn planned(
         // Whatever a Service says of its port: nothing is read of what goes there.
         let protocol =
             protocol.or_else(|| layer4::is_alone(spec, &set.name).then_some(UpstreamProtocol::Http1));
-        let transport = if layer4::is_of_datagrams(spec, &set.name) { UDP } else { TCP };
+        let transport =
+            if layer4::is_of_datagrams(spec, &set.name) { Transport::Udp } else { Transport::Tcp };
         let source = of_set(key, &field, set, (protocol, transport), check);
         compiled.extend(source.map(|source| (set.name.clone(), source)));
     }
@@ -41,7 +41,7 @@ fn of_set(
     key: &ObjectKey,
     field: &str,
     set: &spec::BackendSet,
-    (protocol, transport): (Option<UpstreamProtocol>, &'static str),
+    (protocol, transport): (Option<UpstreamProtocol>, Transport),
     check: &mut Check,
 ) -> Option<SetSource> {
     let kinds = [
@@ -68,7 +68,7 @@ fn of_set(
         return dns::plan(&format!("{field}.dns"), name, protocol, check).map(SetSource::Dns);
     }
     if let Some(selector) = &set.endpoint_selector {
-        return of_pods(key, &format!("{field}.endpointSelector"), selector, protocol, check)
+        return of_pods(key, &format!("{field}.endpointSelector"), selector, (protocol, transport), check)
             .map(SetSource::Pods);
     }
     let addresses = set.static_backends.as_ref()?;
@@ -79,7 +79,7 @@ fn of_service(
     key: &ObjectKey,
     field: &str,
     service: &spec::ServiceSource,
-    (protocol, transport): (Option<UpstreamProtocol>, &'static str),
+    (protocol, transport): (Option<UpstreamProtocol>, Transport),
     check: &mut Check,
 ) -> Option<ServiceSource> {
     check.object_name(&format!("{field}.name"), &service.name);
@@ -127,13 +127,13 @@ fn of_pods(
     key: &ObjectKey,
     field: &str,
     selector: &spec::EndpointSelector,
-    protocol: Option<UpstreamProtocol>,
+    (protocol, transport): (Option<UpstreamProtocol>, Transport),
     check: &mut Check,
 ) -> Option<PodsSource> {
     let port = port(&format!("{field}.port"), &selector.port, check);
     let selector = Selector::read(&key.namespace, field, selector, check)?;
     let protocol = protocol.unwrap_or(UpstreamProtocol::Http1);
-    Some(PodsSource { field: field.to_owned(), selector, port: port?, protocol })
+    Some(PodsSource { field: field.to_owned(), selector, port: port?, transport, protocol })
 }
 
 fn port(field: &str, port: &IntOrString, check: &mut Check) -> Option<PortName> {

@@ -12,7 +12,7 @@
 use super::slices::{Found, cut};
 use super::{BackendSetContent, Fault, PortName, Resolved};
 use crate::compile::check::quoted;
-use crate::compile::{ObjectKey, Objects, PodState, Reason, SelectedPod, Selector, Unread};
+use crate::compile::{ObjectKey, Objects, PodState, Reason, SelectedPod, Selector, Transport, Unread};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use weir_proto::push::{BackendState, UpstreamProtocol};
@@ -26,6 +26,8 @@ pub struct PodsSource {
     pub selector: Selector,
     /// Of the pods.
     pub port: PortName,
+    /// What the port is of.
+    pub transport: Transport,
     /// What backends are spoken to in.
     pub protocol: UpstreamProtocol,
 }
@@ -87,7 +89,8 @@ impl PodsSource {
         let port = match &self.port {
             PortName::Number(number) => Some(*number),
             PortName::Name(name) => {
-                pod.ports.iter().find(|(port, _)| **port == **name).map(|(_, number)| *number)
+                let of = (&**name, self.transport);
+                pod.ports.iter().find(|port| (&*port.name, port.transport) == of).map(|port| port.number)
             }
         };
         oddities.lacks_port |= port.is_none();
@@ -105,9 +108,9 @@ impl PodsSource {
         }
         if let (true, true, PortName::Name(name)) = (is_empty, oddities.lacks_port, &self.port) {
             let rule = format!(
-                "is the name of no TCP port of the pods that {} takes: give a port of their containers that name, or \
+                "is the name of no {} port of the pods that {} takes: give a port of their containers that name, or \
                  write its number (the set is empty, its requests are answered 503)",
-                self.selector
+                self.transport, self.selector
             );
             let value = quoted(name);
             faults.push(Fault { subfield: "port", value, rule, reason: Reason::BackendNotFound });

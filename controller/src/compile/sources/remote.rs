@@ -10,7 +10,9 @@ use super::service::{ServiceSource, elsewhere};
 use super::slices::cut;
 use super::{BackendSetContent, Fault, PortName};
 use crate::compile::check::quoted;
-use crate::compile::{Away, AwayReason, ObjectKey, Objects, Reason, RemoteService, Unread, Warning};
+use crate::compile::{
+    Away, AwayReason, ObjectKey, Objects, Reason, RemoteService, Transport, Unread, Warning,
+};
 use k8s_openapi::jiff::Timestamp;
 use weir_proto::push::{Backend, UpstreamProtocol};
 
@@ -74,7 +76,7 @@ pub(super) fn join(
 }
 
 impl RemoteSource {
-    fn resolve(&self, port: (&PortName, &str), pool: &ObjectKey, objects: &Objects) -> Found {
+    fn resolve(&self, port: (&PortName, Transport), pool: &ObjectKey, objects: &Objects) -> Found {
         let mut warnings: Vec<_> = self.trouble(pool, objects).into_iter().collect();
         let service = &self.remote.service;
         let (content, said, faults) = match objects.remotes.of(&self.remote) {

@@ -2,11 +2,11 @@
 
 use super::dns::Named;
 use super::remote::{RemoteSource, join};
-use super::slices::{Slices, transport};
+use super::slices::Slices;
 use super::{BackendSetContent, EMPTY, Fault, PortName, Resolved, spoken};
 use crate::compile::check::quoted;
 use crate::compile::references::{Target, is_permitted, not_permitted};
-use crate::compile::{ObjectKey, Objects, Reason};
+use crate::compile::{ObjectKey, Objects, Reason, Transport};
 use crate::dns::check_hostname;
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -27,8 +27,8 @@ pub struct ServiceSource {
     pub port: PortName,
     /// What backends are spoken to in, whatever the Service and its slices say.
     pub protocol: Option<UpstreamProtocol>,
-    /// What the port is of: `TCP`, or `UDP` for a set that is sent datagrams.
-    pub transport: &'static str,
+    /// What the port is of.
+    pub transport: Transport,
     /// Of the backends of this cluster.
     pub priority: u32,
     /// Other clusters that have the Service.
@@ -44,7 +44,8 @@ impl ServiceSource {
             Ok(Found::Endpoints(families, port)) => {
                 let slices = objects.slices_of(&self.service).collect();
                 let service = &self.service;
-                of_port(&Slices { service, slices, families, port, consequence: self.consequence() })
+                let (transport, consequence) = (self.transport, self.consequence());
+                of_port(&Slices { service, slices, families, port, transport, consequence })
             }
             Ok(Found::External(name)) => {
                 let resolved = name.resolve("name", &quoted(&self.service.name), objects);
@@ -139,7 +140,7 @@ pub(super) fn elsewhere(
     key: &ObjectKey,
     service: &Service,
     slices: Vec<&EndpointSlice>,
-    (port, of): (&PortName, &str),
+    (port, of): (&PortName, Transport),
     consequence: &'static str,
 ) -> (BackendSetContent, Option<UpstreamProtocol>, Vec<Fault>) {
     let fault = |subfield, value, rule: &str| {
@@ -153,7 +154,10 @@ pub(super) fn elsewhere(
         return fault("name", quoted(&key.name), rule);
     }
     match port_of(key, service, port, of) {
-        Ok(port) => of_port(&Slices { service: key, slices, families: families(service), port, consequence }),
+        Ok(port) => {
+            let families = families(service);
+            of_port(&Slices { service: key, slices, families, port, transport: of, consequence })
+        }
         Err((value, rule)) => fault("port", value, &rule),
     }
 }
@@ -167,7 +171,7 @@ fn port_of<'a>(
     key: &ObjectKey,
     service: &'a Service,
     port: &PortName,
-    of: &str,
+    of: Transport,
 ) -> Result<&'a ServicePort, (String, String)> {
     let shown = match port {
         PortName::Number(number) => number.to_string(),
@@ -176,7 +180,7 @@ fn port_of<'a>(
     let ports = ports(service);
     let is_meant = |candidate: &&ServicePort| match port {
         PortName::Number(number) => {
-            candidate.port == i32::from(*number) && transport(candidate.protocol.as_deref()) == of
+            candidate.port == i32::from(*number) && Transport::of(candidate.protocol.as_deref()) == Some(of)
         }
         PortName::Name(name) => candidate.name.as_deref() == Some(name),
     };
@@ -185,7 +189,7 @@ fn port_of<'a>(
             let rule = format!("is not a {of} port of Service {key}: use one of {}", spelled(ports, of));
             Err((shown, rule))
         }
-        Some(found) if transport(found.protocol.as_deref()) != of => {
+        Some(found) if Transport::of(found.protocol.as_deref()) != Some(of) => {
             let rule = format!("is not a {of} port of Service {key}: use one with protocol {of}");
             Err((shown, rule))
         }
@@ -198,7 +202,7 @@ fn external<'a>(
     key: &ObjectKey,
     spec: &'a ServiceSpec,
     port: &PortName,
-    of: &str,
+    of: Transport,
 ) -> Result<Named<'a>, (&'static str, String, String)> {
     let named = spec.external_name.as_deref().unwrap_or_default();
     // As the cluster's DNS has it: the target of a CNAME, to which no search domain applies.
@@ -210,9 +214,11 @@ fn external<'a>(
     }
     let ports = spec.ports.as_deref().unwrap_or_default();
     let found =
-        ports.iter().filter(|port| transport(port.protocol.as_deref()) == of).find(|candidate| match port {
-            PortName::Number(number) => candidate.port == i32::from(*number),
-            PortName::Name(name) => candidate.name.as_deref() == Some(name),
+        ports.iter().filter(|port| Transport::of(port.protocol.as_deref()) == Some(of)).find(|candidate| {
+            match port {
+                PortName::Number(number) => candidate.port == i32::from(*number),
+                PortName::Name(name) => candidate.name.as_deref() == Some(name),
+            }
         });
     let number = |found: &ServicePort| u16::try_from(found.port).ok().filter(|number| *number > 0);
     let port = match port {
@@ -236,10 +242,10 @@ fn ports(service: &Service) -> &[ServicePort] {
     service.spec.as_ref().and_then(|spec| spec.ports.as_deref()).unwrap_or_default()
 }
 
-fn spelled(ports: &[ServicePort], of: &str) -> String {
+fn spelled(ports: &[ServicePort], of: Transport) -> String {
     let spelled: Vec<_> = ports
         .iter()
-        .filter(|port| transport(port.protocol.as_deref()) == of)
+        .filter(|port| Transport::of(port.protocol.as_deref()) == Some(of))
         .take(PORTS_SPELLED_MAX)
         .map(|port| match port.name.as_deref().filter(|name| name.len() <= spec::NAME_BYTES_MAX) {
             Some(name) => format!("{} ({name})", port.port),

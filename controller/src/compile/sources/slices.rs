@@ -19,18 +19,13 @@
 use super::{BackendSetContent, Fault, spoken};
 use crate::compile::check::quoted;
 use crate::compile::pool::key_of;
-use crate::compile::{ObjectKey, Reason};
+use crate::compile::{ObjectKey, Reason, Transport};
 use k8s_openapi::api::core::v1::ServicePort;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use weir_proto::limits::{BACKENDS_PER_SET_MAX, HINTS_MAX, NODE_NAME_BYTES_MAX, ZONE_BYTES_MAX};
 use weir_proto::push::{Backend, BackendState, UpstreamProtocol};
-
-/// What ports are of where nothing is said.
-pub(in crate::compile) const TCP: &str = "TCP";
-/// What those of datagrams are of.
-pub(in crate::compile) const UDP: &str = "UDP";
 
 /// An IP family, which a slice is of as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +43,8 @@ pub(super) struct Slices<'a> {
     pub(super) families: &'a [String],
     /// Of the Service.
     pub(super) port: &'a ServicePort,
+    /// What that is of.
+    pub(super) transport: Transport,
     /// What it means that there are no backends.
     pub(super) consequence: &'static str,
 }
@@ -146,7 +143,7 @@ impl Slices<'_> {
         let name = self.port.name.as_deref().unwrap_or_default();
         let named = slice.ports.iter().flatten().filter(|port| {
             port.name.as_deref().unwrap_or_default() == name
-                && transport(port.protocol.as_deref()) == transport(self.port.protocol.as_deref())
+                && Transport::of(port.protocol.as_deref()) == Some(self.transport)
         });
         let mut numbers = Vec::new();
         for port in named {
@@ -197,8 +194,8 @@ impl Slices<'_> {
             let name = quoted(self.port.name.as_deref().unwrap_or_default());
             faults.push(self.about_port(format!(
                 "is a port of Service {} that none of its endpoints has under the name {name}: give the pods or the \
-                 EndpointSlices a TCP port of that name ({})",
-                self.service, self.consequence
+                 EndpointSlices a {} port of that name ({})",
+                self.service, self.transport, self.consequence
             ), Reason::BackendNotFound));
         }
         faults
@@ -317,11 +314,6 @@ impl Tally {
 /// is the one who says what the Service is.
 fn app_protocol<'a>(service: &ServicePort, slice: &'a EndpointPort) -> Option<&'a str> {
     slice.app_protocol.as_deref().filter(|_| service.app_protocol.is_none())
-}
-
-/// What a port is of, as Services and slices say it.
-pub(super) fn transport(protocol: Option<&str>) -> &str {
-    protocol.unwrap_or(TCP)
 }
 
 /// `None` for an endpoint that takes nothing. What is not said reads as the API documents it.

@@ -158,7 +158,10 @@ fn random_pods(random: &mut Random) -> BTreeMap<String, Arc<SelectedPod>> {
         state: random.of(&[PodState::Ready, PodState::Draining, PodState::Out]),
         address: Some(IpAddr::from([10, 1, 0, random.of(&[1, 2, 3])])),
         misspelt: None,
-        ports: random.of(&[Box::default(), [("http".into(), 8080)].into()]),
+        ports: random.of(&[
+            Box::default(),
+            [PodPort { name: "http".into(), transport: Transport::Tcp, number: 8080 }].into(),
+        ]),
         zone: "a".into(),
         node: Box::default(),
     };

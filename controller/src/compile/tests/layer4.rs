@@ -425,3 +425,41 @@ fn a_service_is_followed_by_its_port_of_udp_where_a_set_is_sent_datagrams() {
         "{refused:?}"
     );
 }
+
+#[test]
+fn pods_are_sent_datagrams_at_the_port_of_udp_that_has_the_name() {
+    let text = |protocol: &str| {
+        format!(
+            "apiVersion: weir.dev/v1alpha1\nkind: LoadBalancerPool\nmetadata: {{name: shop}}\nspec: {{listeners: [{{name: dns, \
+             port: 53, protocol: {protocol}}}], rules: [{{backendSets: [{{name: a}}]}}], \
+             backendSets: [{{name: a, endpointSelector: {{matchLabels: {{app: dns}}, port: dns}}}}]}}"
+        )
+    };
+    let with_ports = |protocol: &str, ports: &str| {
+        let mut objects = objects(&text(protocol));
+        let selector = selectors_of(&objects.pools[&key("shop")]).pop_first().expect("it names one");
+        let pod: k8s_openapi::api::core::v1::Pod = yaml(&format!(
+            "apiVersion: v1\nkind: Pod\nspec: {{containers: [{{name: main, ports: {ports}}}]}}\nstatus: {{phase: Running, \
+             podIPs: [{{ip: 10.1.0.1}}], conditions: [{{type: Ready, status: 'True'}}]}}"
+        ));
+        let pods = [("pod".to_owned(), Arc::new(SelectedPod::of(&pod)))];
+        objects.pods.replace(&selector, pods.into());
+        world(&objects, None)
+    };
+    let [udp, tcp, sctp] = [("UDP", 5301), ("TCP", 5302), ("SCTP", 5303)]
+        .map(|(protocol, number)| format!("{{name: dns, containerPort: {number}, protocol: {protocol}}}"));
+    for (protocol, ports, expected) in [
+        ("UDP", format!("[{tcp}, {sctp}, {udp}]"), Some("10.1.0.1:5301")),
+        ("TCP", format!("[{sctp}, {udp}, {tcp}]"), Some("10.1.0.1:5302")),
+        ("UDP", format!("[{tcp}, {sctp}]"), None),
+    ] {
+        let world = with_ports(protocol, &ports);
+        let ids: Vec<_> = backends(&world, "a").into_iter().map(|(id, ..)| id).collect();
+        assert_eq!(ids, Vec::from_iter(expected.map(str::to_owned)), "{protocol} {ports}");
+        let said = shown(world.warnings());
+        assert_eq!(said.len(), usize::from(expected.is_none()), "{said:?}");
+        let rule =
+            "spec.backendSets[0].endpointSelector.port: \"dns\" is the name of no UDP port of the pods";
+        assert!(said.iter().all(|said| said.contains(rule)), "{said:?}");
+    }
+}

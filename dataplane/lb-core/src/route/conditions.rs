@@ -135,15 +135,16 @@ impl ValueMatch {
 /// where it has none. Copies only what is encoded.
 #[must_use]
 pub fn parameter<'a>(query: &'a str, name: &str) -> Option<Cow<'a, [u8]>> {
-    query.split('&').find_map(|pair| {
-        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        (*plain(key) == *name.as_bytes() && !pair.is_empty()).then(|| plain(value))
+    // A loop over bytes: pairs are short, for which a search of its own costs more.
+    query.as_bytes().split(|byte| *byte == b'&').filter(|pair| !pair.is_empty()).find_map(|pair| {
+        let end = pair.iter().position(|byte| *byte == b'=').unwrap_or(pair.len());
+        let (key, value) = (&pair[..end], pair.get(end + 1..).unwrap_or_default());
+        (*plain(key) == *name.as_bytes()).then(|| plain(value))
     })
 }
 
 /// Without percent-encoding, and with blanks for `+`. A percent sign without two digits stands for itself.
-fn plain(text: &str) -> Cow<'_, [u8]> {
-    let bytes = text.as_bytes();
+fn plain(bytes: &[u8]) -> Cow<'_, [u8]> {
     if !bytes.iter().any(|byte| matches!(byte, b'%' | b'+')) {
         return Cow::Borrowed(bytes);
     }

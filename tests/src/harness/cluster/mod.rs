@@ -9,7 +9,6 @@
 mod api;
 mod kubectl;
 mod namespace;
-mod network;
 mod node;
 mod pods;
 mod programs;
@@ -22,7 +21,7 @@ pub use node::Node;
 pub use pods::{PodText, Probe};
 
 use crate::harness::binaries;
-use network::{Inside, Network};
+use crate::harness::network::{self, Inside, Network};
 use servers::Servers;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::ops::Deref;
@@ -30,6 +29,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
+
+/// Where the API server says it is; the node's address too.
+const NODE_ADDRESS: &str = "10.199.0.1";
+/// Addresses of pods are 10.244.A.B.
+const POD_NETWORK: [u8; 2] = [10, 244];
+/// Those of the other family are fd00:244::N.
+const POD_NETWORK_V6: [u16; 2] = [0xfd00, 0x244];
 
 /// A running control plane, with the definition of `LoadBalancerPool` and two nodes, `node-a` in zone `a` and `node-b` in
 /// zone `b`.
@@ -81,7 +87,7 @@ impl Cluster {
     pub fn pod_address(&self) -> Ipv4Addr {
         let number = self.pod_addresses.fetch_add(1, Ordering::Relaxed);
         assert!(number < u16::MAX, "the pods' network is full");
-        let ([a, b], [c, d]) = (network::POD_NETWORK, number.to_be_bytes());
+        let ([a, b], [c, d]) = (POD_NETWORK, number.to_be_bytes());
         Ipv4Addr::new(a, b, c, d)
     }
 
@@ -92,7 +98,7 @@ impl Cluster {
     #[must_use]
     pub fn pod_address_v6(&self) -> Ipv6Addr {
         let [.., c, d] = self.pod_address().octets();
-        let [a, b] = network::POD_NETWORK_V6;
+        let [a, b] = POD_NETWORK_V6;
         let address = Ipv6Addr::new(a, b, 0, 0, 0, 0, 0, u16::from_be_bytes([c, d]));
         network::add(address);
         address
@@ -129,7 +135,9 @@ impl Cluster {
     fn start() -> Self {
         // Both may build, and the network to come has no way to a registry.
         let _ = (programs::path("etcd"), binaries::path("weir"));
-        let network = Network::new();
+        // The API server refuses endpoints on 127.0.0.0/8, so pods need other addresses.
+        let [a, b] = POD_NETWORK;
+        let network = Network::new(&[NODE_ADDRESS, &format!("{a}.{b}.0.1/16")]);
         let folder = Folder::new();
         let inside = network.enter();
         let servers = Servers::start(&folder.path);

@@ -1,6 +1,6 @@
 //! The three servers, with the flags that make them start fast and leave the tests' pods alone.
 
-use super::{network, programs, write_secret};
+use super::{NODE_ADDRESS, programs, write_secret};
 use crate::harness::authority::{self, Authority};
 use crate::harness::client;
 use crate::harness::process::Process;
@@ -108,7 +108,7 @@ current-context: test
 
 fn write_credentials(folder: &Path) {
     let authority = Authority::new();
-    let names = ["127.0.0.1", network::NODE_ADDRESS, "10.96.0.1", "localhost", "kubernetes.default.svc"];
+    let names = ["127.0.0.1", NODE_ADDRESS, "10.96.0.1", "localhost", "kubernetes.default.svc"];
     let pair = authority.issue("kube-apiserver", &names);
     write_secret(&folder.join(CA), &authority.certificate());
     write_secret(&folder.join(CERTIFICATE), &pair.certificate);
@@ -139,7 +139,7 @@ fn api_server(folder: &Path) -> Process {
         format!("--etcd-servers={ETCD}"),
         "--secure-port=6443".to_owned(),
         // Endpoints of the Service `kubernetes` may not be on loopback, so the server says another address of ours.
-        format!("--advertise-address={}", network::NODE_ADDRESS),
+        format!("--advertise-address={}", NODE_ADDRESS),
         format!("--tls-cert-file={}", file(CERTIFICATE)),
         format!("--tls-private-key-file={}", file(KEY)),
         format!("--token-auth-file={}", file(TOKENS)),

@@ -1,6 +1,7 @@
 //! Layer 4: real processes on both sides of the proxy, and bytes that it does not read.
 
 mod connections;
+mod dns;
 mod documents;
 mod endings;
 mod explained;
@@ -14,8 +15,9 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::time::Duration;
 use weir_tests::harness::client::local;
 use weir_tests::harness::folder::Folder;
-use weir_tests::harness::ports;
+use weir_tests::harness::network::{Inside, Network};
 use weir_tests::harness::services::Service;
+use weir_tests::harness::{binaries, ports};
 
 /// Longest wait for bytes.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -91,6 +93,14 @@ impl Site {
     fn ended(&self, by: &str) -> u64 {
         self.weir.metric_of("weir_layer4_connections_ended_total", &format!("by=\"{by}\""))
     }
+}
+
+/// The calling thread is on a network of its own, until the first of the two is dropped.
+fn apart() -> (Inside, Network) {
+    // This may build, and the network to come has no way to a registry.
+    let _ = binaries::path("weir");
+    let network = Network::new(&[]);
+    (network.enter(), network)
 }
 
 fn connect(port: u16) -> TcpStream {

@@ -1,6 +1,6 @@
 //! A real protocol: Redis, with its own clients.
 
-use super::{Site, Text, manifest};
+use super::{PATIENCE, Site, Text, apart, manifest};
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::process::Command;
@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 use weir_tests::harness::client::local;
 use weir_tests::harness::process::Process;
-use weir_tests::harness::{ports, tools, wait};
+use weir_tests::harness::{network, ports, tools, wait};
 
 /// A Redis that keeps nothing, once it answers.
 pub(super) fn server(port: u16) -> Process {
@@ -23,7 +23,7 @@ pub(super) fn server(port: u16) -> Process {
 /// One question over a connection of its own.
 fn ask(port: u16) -> std::io::Result<()> {
     let mut stream = TcpStream::connect(local(port))?;
-    stream.set_read_timeout(Some(super::PATIENCE))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
     stream.write_all(b"PING\r\n")?;
     let mut answer = [0; 7];
     stream.read_exact(&mut answer)?;
@@ -127,27 +127,43 @@ impl Clients {
     }
 }
 
-#[test]
-fn no_new_connection_fails_when_a_backend_is_killed_and_another_comes() {
+/// A backend of three is killed, and one comes that was not there before, while so many clients open connections; `stretch`
+/// are answered before and after each.
+fn no_new_connection_fails(clients: usize, stretch: u64, begin: impl FnOnce()) {
     let ports: Vec<u16> = (0..3).map(|_| ports::free()).collect();
     let (first, _second) = (server(ports[0]), server(ports[1]));
     // The third is not there yet: nobody notices.
     let site = Site::start(&ports, &Text::default());
-    let clients = Clients::start(site.port, 4);
-    clients.wait_for(200);
+    begin();
+    let load = Clients::start(site.port, clients);
+    load.wait_for(stretch);
     let before = Instant::now();
     first.kill();
     let killed = Instant::now();
-    clients.wait_for(200);
+    load.wait_for(stretch);
     let _third = server(ports[2]);
     wait::until("the new one should be used", || {
-        (site.weir.backends()[&ports[2]].requests > 100).then_some(())
+        (site.weir.backends()[&ports[2]].requests > stretch / 2).then_some(())
     });
-    clients.wait_for(200);
-    let failures = clients.stop();
+    load.wait_for(stretch);
+    let failures = load.stop();
     // A connection that was on the backend when it was killed goes with it.
     let (on_it, others): (Vec<_>, Vec<_>) = failures.into_iter().partition(|(began, _)| *began <= killed);
     assert!(others.is_empty(), "{others:?}");
-    assert!(on_it.len() <= 4 && on_it.iter().all(|(began, _)| before.duration_since(*began).as_secs() < 1));
+    assert!(
+        on_it.len() <= clients && on_it.iter().all(|(began, _)| before.duration_since(*began) < PATIENCE),
+        "{on_it:?}"
+    );
     assert_eq!(site.failures("connect_failed"), 0);
+}
+
+#[test]
+fn no_new_connection_fails_when_a_backend_is_killed_and_another_comes() {
+    no_new_connection_fails(4, 200, || ());
+}
+
+#[test]
+fn nor_does_one_where_five_packets_of_a_hundred_get_lost() {
+    let (_inside, _network) = apart();
+    no_new_connection_fails(16, 60, || network::lose(5));
 }

@@ -50,7 +50,7 @@ pub(super) fn start(backends: &[u16], text: &Text<'_>, flags: &[&str]) -> Site {
     Site { port, weir, folder }
 }
 
-fn manifest(port: u16, backends: &[u16], text: &Text<'_>) -> String {
+pub(super) fn manifest(port: u16, backends: &[u16], text: &Text<'_>) -> String {
     super::manifest(port, &[(1, backends)], text).replace("protocol: TCP", "protocol: UDP")
 }
 

@@ -33,7 +33,7 @@ fn site(filter: &str, mirror: u16) -> Site {
         &text.replace(&format!("port: {}", samples.ports[3]), &format!("port: {mirror}")),
     );
     let weir = Service::standalone(folder.path(), &[]);
-    Site { port, weir, _folder: folder, _samples: samples }
+    Site { port, weir, folder, samples }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod answers;
 mod cors;
 mod documents;
+mod edits;
 mod headers;
 mod matches;
 mod mirror;
@@ -20,8 +21,8 @@ use weir_tests::harness::services::{Samples, Service};
 struct Site {
     port: u16,
     weir: Service,
-    _folder: Folder,
-    _samples: Samples,
+    folder: Folder,
+    samples: Samples,
 }
 
 const SETS: [&str; 4] = ["first", "second", "third", "fourth"];
@@ -32,7 +33,7 @@ impl Site {
         let (port, folder, samples) = (ports::free(), Folder::new(), Samples::start("routed", SETS.len()));
         folder.write("pool.yaml", &text(port, &samples, listener, rules));
         let weir = Service::standalone(folder.path(), &[]);
-        Self { port, weir, _folder: folder, _samples: samples }
+        Self { port, weir, folder, samples }
     }
 
     /// One request over each version of HTTP; both have to be answered alike.
