@@ -191,11 +191,12 @@ fn tls_that_ends_here_is_explained_by_the_name_in_its_handshake() {
         let (told, code) = asked(&format!("tls://other.example:{port}"), 1, &of);
         assert_eq!((code, &told["answer"]["turned_away"]), (1, &"reset".into()), "{told:#}");
     }
-    subject(port, "four.example");
+    let shown = subject(port, "four.example");
+    assert!(!shown.is_empty(), "a handshake");
     wait::until("a backend should have taken it", || {
         (weir.metric("weir_layer4_connections_total") == 1).then_some(())
     });
-    subject(port, "other.example");
+    assert_eq!(subject(port, "other.example"), shown, "the handshake itself succeeds");
     wait::until("nobody should have taken it", || {
         (weir.metric_of("weir_layer4_failures_total", "reason=\"no_route\"") == 1).then_some(())
     });
