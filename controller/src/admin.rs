@@ -9,11 +9,11 @@ mod overview;
 pub use compiled::PAGE_BYTES_ENOUGH;
 pub use overview::{COMPILED, Overview, POOLS, POOLS_LISTED_MAX, PROXIES};
 
-use crate::metrics::{self, Metrics};
+use crate::metrics::Metrics;
 use crate::readiness::Readiness;
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
-use http::{Method, Response, StatusCode, Uri};
+use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -23,6 +23,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use weir_metrics::Format;
 
 /// Connections at a time; one past it waits to be accepted.
 pub const CONNECTIONS_MAX: usize = 64;
@@ -83,9 +84,9 @@ pub async fn serve(listener: TcpListener, shown: Shown) {
 }
 
 async fn connection(stream: TcpStream, shown: Shown) {
-    let service = service_fn(|request: http::Request<hyper::body::Incoming>| {
+    let service = service_fn(|request: Request<hyper::body::Incoming>| {
         let shown = shown.clone();
-        async move { Ok::<_, Infallible>(respond(request.method(), request.uri(), &shown).await) }
+        async move { Ok::<_, Infallible>(respond(&request, &shown).await) }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -99,9 +100,9 @@ async fn connection(stream: TcpStream, shown: Shown) {
     }
 }
 
-async fn respond(method: &Method, uri: &Uri, shown: &Shown) -> Response<Full<Bytes>> {
+async fn respond<B>(request: &Request<B>, shown: &Shown) -> Response<Full<Bytes>> {
     let Shown { readiness, metrics, overview } = shown;
-    let path = uri.path();
+    let (method, path) = (request.method(), request.uri().path());
     if !PATHS.contains(&path) {
         let body = format!("there is nothing at {path}; try {}\n", PATHS.join(", "));
         return response(StatusCode::NOT_FOUND, TEXT, body);
@@ -112,7 +113,7 @@ async fn respond(method: &Method, uri: &Uri, shown: &Shown) -> Response<Full<Byt
         response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         return response;
     }
-    if let Some(page) = overview.page(path, uri.query()).await {
+    if let Some(page) = overview.page(path, request.uri().query()).await {
         return response(StatusCode::OK, JSON, format!("{page}\n"));
     }
     match path {
@@ -121,13 +122,18 @@ async fn respond(method: &Method, uri: &Uri, shown: &Shown) -> Response<Full<Byt
             None => response(StatusCode::OK, TEXT, "ok\n".to_owned()),
             Some(reason) => response(StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("not ready: {reason}\n")),
         },
-        _ => match metrics.text() {
-            Ok(body) => response(StatusCode::OK, metrics::CONTENT_TYPE, body),
-            Err(error) => {
-                let body = format!("cannot write the metrics: {error}\n");
-                response(StatusCode::INTERNAL_SERVER_ERROR, TEXT, body)
-            }
-        },
+        _ => scrape(metrics, request.headers()),
+    }
+}
+
+fn scrape(metrics: &Metrics, asked: &HeaderMap) -> Response<Full<Bytes>> {
+    let format = Format::of_accept(asked.get(ACCEPT).and_then(|accept| accept.to_str().ok()));
+    match metrics.text(format) {
+        Ok(body) => response(StatusCode::OK, format.content_type(), body),
+        Err(error) => {
+            let body = format!("cannot write the metrics: {error}\n");
+            response(StatusCode::INTERNAL_SERVER_ERROR, TEXT, body)
+        }
     }
 }
 
@@ -151,8 +157,9 @@ mod tests {
         let metrics = Metrics::new(Arc::clone(&store), Arc::clone(readiness));
         let overview = Overview::new("replica".into(), store, Arc::new(Board::default()));
         let readiness = Arc::clone(readiness);
+        let request = Request::builder().method(method).uri(path).body(()).expect("a request");
         let shown = Shown { readiness, metrics: Arc::new(metrics), overview: Arc::new(overview) };
-        let response = respond(&method, &path.parse().expect("a path"), &shown).await;
+        let response = respond(&request, &shown).await;
         let status = response.status().as_u16();
         let body = response.into_body().collect().await.expect("in memory").to_bytes();
         (status, String::from_utf8(body.to_vec()).expect("text"))
@@ -174,7 +181,7 @@ mod tests {
         let readiness = Arc::new(Readiness::default());
         let (status, body) = ask(Method::GET, "/metrics", &readiness).await;
         assert_eq!(status, 200);
-        assert!(body.contains("weir_controller_ready 0\n") && body.ends_with("# EOF\n"), "{body}");
+        assert!(body.contains("weir_controller_ready 0\n"), "{body}");
         assert_eq!(ask(Method::GET, "/other", &readiness).await.0, 404);
         assert_eq!(ask(Method::POST, "/metrics", &readiness).await.0, 405);
         for path in Overview::PATHS {

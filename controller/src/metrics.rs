@@ -4,7 +4,7 @@ use crate::cluster::{FailureReason, Kind};
 use crate::dns;
 use crate::readiness::Readiness;
 use crate::store::{FleetCounts, Store};
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, text};
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -14,9 +14,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-
-/// Media type of [`Metrics::text`].
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+use weir_metrics::{Format, Process};
 
 /// Upper bounds of the buckets of a compilation's duration.
 const COMPILE_BOUNDS_S: [f64; 9] = [0.000_1, 0.000_3, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0];
@@ -99,7 +97,7 @@ impl Metrics {
     pub fn new(store: Arc<Store>, readiness: Arc<Readiness>) -> Self {
         let histogram: fn() -> Histogram = || Histogram::new(COMPILE_BOUNDS_S);
         let mut metrics = Self {
-            registry: Registry::with_prefix("weir_controller"),
+            registry: Registry::default(),
             store,
             readiness,
             ready: Gauge::default(),
@@ -118,7 +116,22 @@ impl Metrics {
             dns_answer_age: Gauge::default(),
         };
         metrics.register();
+        metrics.begin();
         metrics
+    }
+
+    /// Every value of every label is there from the start: what was never counted is 0, and a rate over it is known.
+    fn begin(&self) {
+        for kind in Kind::ALL {
+            let _ = self.objects.get_or_create(&OfKind { kind });
+            let _ = self.watches.get_or_create(&OfKind { kind });
+            for reason in FailureReason::ALL {
+                let _ = self.failures.get_or_create(&OfFailure { kind, reason });
+            }
+        }
+        for scope in [Scope::World, Scope::Pool, Scope::Endpoints] {
+            let _ = self.compile.get_or_create(&OfScope { scope });
+        }
     }
 
     /// For who looks names up.
@@ -152,11 +165,11 @@ impl Metrics {
         self.compile.get_or_create(&OfScope { scope }).observe(took.as_secs_f64());
     }
 
-    /// In OpenMetrics text.
+    /// All of them at the moment.
     ///
     /// # Errors
     /// Never but for a mistake in a metric's encoding.
-    pub fn text(&self) -> Result<String, fmt::Error> {
+    pub fn text(&self, format: Format) -> Result<String, fmt::Error> {
         self.ready.set(i64::from(self.readiness.reason().is_none()));
         self.proxies.set(gauge(self.store.proxy_count()));
         self.pools.set(gauge(self.store.pool_count()));
@@ -169,13 +182,12 @@ impl Metrics {
             counter.inner().store(of(&counts), Ordering::Relaxed);
         }
         self.dns_answer_age.set(self.dns.oldest_answer_age().as_secs_f64());
-        let mut encoded = String::new();
-        text::encode(&mut encoded, &self.registry)?;
-        Ok(encoded)
+        weir_metrics::encode(&self.registry, format)
     }
 
     fn register(&mut self) {
-        let registry = &mut self.registry;
+        self.registry.register_collector(Box::new(Process::here()));
+        let registry = self.registry.sub_registry_with_prefix("weir_controller");
         registry.register("ready", "1 once the source has been read", self.ready.clone());
         registry.register("proxies", "Streams to proxies that are open", self.proxies.clone());
         registry.register("pools", "LoadBalancerPools that are served", self.pools.clone());
@@ -224,7 +236,7 @@ mod tests {
         metrics.watch_failed(Kind::Secret, FailureReason::Forbidden);
         metrics.set_objects(Kind::Service, 3);
         metrics.compiled(Scope::Endpoints, Duration::from_micros(200));
-        let text = metrics.text().expect("encodes");
+        let text = metrics.text(Format::OpenMetrics).expect("encodes");
         for line in [
             "weir_controller_watch_failures_total{kind=\"Secret\",reason=\"Forbidden\"} 1",
             "weir_controller_objects{kind=\"Service\"} 3",

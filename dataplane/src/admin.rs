@@ -13,13 +13,13 @@ use crate::config::{Applier, PoolStatus, Status, written};
 use crate::counters::Counters;
 use crate::explain::{Kept, Question, explain};
 use crate::health::{Counts, Finding, View};
-use crate::metrics::{self, Metrics, Sources};
+use crate::metrics::{Metrics, Sources};
 use crate::readiness::{Phase, Readiness};
 use crate::sessions::Keeping;
 use crate::snapshot::{Current, Protocol};
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue};
-use http::{Method, Request, Response, StatusCode};
+use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -35,6 +35,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use weir_metrics::Format;
 
 /// Connections at a time; one past it waits to be accepted.
 pub const CONNECTIONS_MAX: usize = 64;
@@ -192,7 +193,7 @@ async fn respond<B: hyper::body::Body>(state: &AdminState, request: &Request<B>)
     match path {
         "/livez" => text(StatusCode::OK, "ok\n"),
         "/readyz" => readyz(state.readiness.phase(), state.status.restored_from()),
-        "/metrics" => scrape(state),
+        "/metrics" => scrape(state, request.headers()),
         "/api/v1/backends" => {
             json_body(StatusCode::OK, &backends(&state.status, &state.health.findings().await))
         }
@@ -234,9 +235,10 @@ fn readyz(phase: Phase, restored_from: Option<SystemTime>) -> Response<Full<Byte
     }
 }
 
-fn scrape(state: &AdminState) -> Response<Full<Bytes>> {
-    match state.metrics.text() {
-        Ok(body) => response(StatusCode::OK, metrics::CONTENT_TYPE, body),
+fn scrape(state: &AdminState, asked: &HeaderMap) -> Response<Full<Bytes>> {
+    let format = Format::of_accept(asked.get(ACCEPT).and_then(|accept| accept.to_str().ok()));
+    match state.metrics.text(format) {
+        Ok(body) => response(StatusCode::OK, format.content_type(), body),
         Err(error) => {
             failure(StatusCode::INTERNAL_SERVER_ERROR, &format!("cannot write the metrics: {error}"))
         }

@@ -72,9 +72,14 @@ impl Peer {
         Self { port, scheme, address, from_port: ends.from.port(), to: ends.to, ip, limits, secured: None }
     }
 
-    /// Where datagrams come from.
-    pub(crate) fn of_datagrams(port: u16, ends: Ends, limits: Arc<ListenerLimits>) -> Self {
-        Self::new(port, Scheme::Http, ends, limits)
+    /// Whoever comes to a listener, by a connection or by datagrams.
+    pub(crate) fn of_listener(listener: &Listener, ends: Ends) -> Self {
+        let scheme = match listener.protocol {
+            Protocol::Http | Protocol::Tcp | Protocol::Udp => Scheme::Http,
+            // What comes first is a handshake, or has to be: it counts as one.
+            Protocol::Https(_) | Protocol::Tls(_) | Protocol::Passthrough => Scheme::Https,
+        };
+        Self::new(listener.port, scheme, ends, Arc::clone(&listener.limits))
     }
 
     /// A client at this address, without TLS, of which no more is known.
@@ -113,16 +118,9 @@ impl Arrival {
     pub(crate) fn new(listener: &Listener, stream: TcpStream, from: SocketAddr) -> Option<Self> {
         let to = stream.local_addr().ok()?;
         let ends = Ends { from: proxied::canonical(from), to: proxied::canonical(to) };
-        let protocol = listener.protocol.clone();
-        let scheme = match protocol {
-            Protocol::Http | Protocol::Tcp | Protocol::Udp => Scheme::Http,
-            // What comes first is a handshake, or has to be: it counts as one.
-            Protocol::Https(_) | Protocol::Tls(_) | Protocol::Passthrough => Scheme::Https,
-        };
-        let proxies = listener.proxies.as_ref();
-        let proxies = proxies.filter(|proxies| proxies.trusts(ends.from.ip())).map(Arc::clone);
-        let peer = Box::new(Peer::new(listener.port, scheme, ends, Arc::clone(&listener.limits)));
-        Some(Self { stream, peer, protocol, proxies })
+        let proxies = listener.proxies_at(ends.from.ip()).map(Arc::clone);
+        let peer = Box::new(Peer::of_listener(listener, ends));
+        Some(Self { stream, peer, protocol: listener.protocol.clone(), proxies })
     }
 
     /// Who connected; `None` where that is a proxy in front, which has not said yet for whom.
@@ -255,7 +253,7 @@ async fn within_tls(worker: &Worker, mut peer: Box<Peer>, stream: TcpStream, ter
         TlsStream::Server(own) => own.get_ref().1.server_name(),
         TlsStream::Client(_) => None,
     };
-    let name = asked.unwrap_or_default().to_ascii_lowercase();
+    let name = layer4::host(asked);
     layer4::serve(worker, &peer, Io::Tls(stream), &name).await;
 }
 

@@ -1,7 +1,7 @@
 //! What the workers count. One [`Counters`] for each worker, written by it alone and summed at a scrape, so that
 //! counting costs a request an increment in its own core's cache.
 
-use crate::failure::Failure;
+use crate::failure::{Failure, REASONS};
 use crate::http2::Excess;
 use crate::sessions::{Refusal, SessionResult};
 use crate::sources::Refused;
@@ -38,6 +38,26 @@ impl Count {
     }
 }
 
+/// How long something took, each time.
+#[derive(Debug, Default)]
+pub struct Latencies {
+    /// By bucket of [`LATENCY_BOUNDS_S`].
+    pub buckets: [Count; LATENCY_BOUNDS_S.len() + 1],
+    /// Of all of them, in microseconds.
+    pub sum_us: Count,
+}
+
+impl Latencies {
+    /// Only the owning worker may call this.
+    pub fn add(&self, took: Duration) {
+        let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let bucket =
+            LATENCY_BOUNDS_US.iter().position(|&bound| us <= bound).unwrap_or(LATENCY_BOUNDS_US.len());
+        self.buckets[bucket].add(1);
+        self.sum_us.add(us);
+    }
+}
+
 /// One worker's counts. Aligned, so that no two workers share a cache line.
 #[derive(Debug, Default)]
 #[repr(align(128))]
@@ -48,10 +68,12 @@ pub struct Counters {
     pub requests_http1: Count,
     /// Requests that came over HTTP/2.
     pub requests_http2: Count,
-    /// Time from the end of the request's head to the end of the response, by bucket of [`LATENCY_BOUNDS_S`].
-    pub latency: [Count; LATENCY_BOUNDS_S.len() + 1],
-    /// Sum of the same times, in microseconds.
-    pub latency_sum_us: Count,
+    /// Time from the end of the request's head to the end of the response.
+    pub latency: Latencies,
+    /// Time from the choice of a backend to the head of its answer.
+    pub upstream_latency: Latencies,
+    /// Requests that failed, by [`REASONS`].
+    pub failures: [Count; REASONS.len()],
     /// Client connections accepted.
     pub connections_accepted: Count,
     /// Client connections open now (gauge).
@@ -162,15 +184,23 @@ impl Counters {
     pub fn answered(&self, status: u16, took: Duration) {
         let class = usize::from(status / 100).clamp(1, 5) - 1;
         self.responses[class].add(1);
-        let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        let bucket =
-            LATENCY_BOUNDS_US.iter().position(|&bound| us <= bound).unwrap_or(LATENCY_BOUNDS_US.len());
-        self.latency[bucket].add(1);
-        self.latency_sum_us.add(us);
+        self.latency.add(took);
     }
-}
 
-impl Counters {
+    /// Counts a request that failed.
+    pub(crate) fn failed(&self, failure: Failure) {
+        let (_, reason) = failure.answer();
+        if let Some(at) = REASONS.iter().position(|known| *known == reason) {
+            self.failures[at].add(1);
+        }
+    }
+
+    /// Counts a request that is refused before a route is looked for.
+    pub(crate) fn refused(&self, failure: Failure) {
+        self.requests_refused.add(1);
+        self.failed(failure);
+    }
+
     /// Counts what became of a request's session.
     pub(crate) fn session(&self, result: Option<SessionResult>) {
         let at = match result {
@@ -240,8 +270,8 @@ mod tests {
         counters.answered(503, Duration::from_micros(1_001));
         counters.answered(200, Duration::from_secs(60));
         assert_eq!(counters.responses.each_ref().map(Count::value), [0, 2, 0, 0, 1]);
-        assert_eq!([0, 1, 11].map(|i: usize| counters.latency[i].value()), [1, 1, 1]);
-        assert_eq!(counters.latency_sum_us.value(), 60_002_001);
+        assert_eq!([0, 1, 11].map(|i: usize| counters.latency.buckets[i].value()), [1, 1, 1]);
+        assert_eq!(counters.latency.sum_us.value(), 60_002_001);
     }
 
     #[test]

@@ -12,6 +12,42 @@ use http::{HeaderMap, Method, StatusCode};
 /// Carries the reason code of an answer that Weir made itself.
 pub(crate) const REASON_HEADER: HeaderName = HeaderName::from_static("x-weir-reason");
 
+/// Every reason code, in the order of [`Failure::answer`].
+pub(crate) const REASONS: [&str; 32] = [
+    "bad_request",
+    "head_too_large",
+    "too_many_headers",
+    "uri_too_long",
+    "body_too_large",
+    "version_unsupported",
+    "coding_unsupported",
+    "method_refused",
+    "method_not_allowed",
+    "content_type_refused",
+    "protocol_unsupported",
+    "expectation_failed",
+    "request_slow",
+    "misdirected",
+    "client_gone",
+    "no_route",
+    "no_backend",
+    "upgrade_unsupported",
+    "ip_denied",
+    "rate_limited",
+    "circuit_open",
+    "queue_full",
+    "queue_timeout",
+    "connection_limit",
+    "connect_failed",
+    "connect_timeout",
+    "backend_tls",
+    "backend_closed",
+    "backend_invalid",
+    "backend_timeout",
+    "backend_unwilling",
+    "request_timeout",
+];
+
 /// Why a request was not answered by a backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Failure {
@@ -246,7 +282,10 @@ mod tests {
             let (status, reason) = failure.answer();
             let row = format!("| {} | `{reason}` |", status.as_u16());
             assert!(page.contains(&row), "docs/failures.md has no row {row}");
+            assert!(REASONS.contains(&reason), "{reason} is not counted");
         }
+        // That of a client who is gone is told to nobody, and counted.
+        assert_eq!(REASONS.len(), all.len() + 1);
         assert_eq!(page.matches("| `").count(), all.len(), "docs/failures.md has a row for nothing");
     }
 }

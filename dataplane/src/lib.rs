@@ -6,7 +6,7 @@
 //! which knows the stages in its place.
 //!
 //! A configuration change comes in by [`config`], becomes a [`snapshot`] and is in force with one pointer swap.
-//! [`admin`] and [`metrics`] show what happens; they read, and nothing on the request path waits for them.
+//! [`admin`] and [`metrics`] show what happens, and [`access_log`] what happened; nothing on the request path waits for them.
 
 pub mod proxy;
 pub mod signals;
@@ -19,7 +19,6 @@ pub mod listener;
 pub mod proxied;
 pub mod request;
 
-pub mod access_log;
 mod affinity;
 mod balance;
 mod cookie;
@@ -51,6 +50,7 @@ pub mod sessions;
 pub mod snapshot;
 pub mod tls;
 
+pub mod access_log;
 pub mod admin;
 pub mod counters;
 pub mod explain;

@@ -10,29 +10,25 @@ pub use table::METRICS;
 use crate::access_log;
 use crate::config::Status;
 use crate::config::shares::Exchange;
-use crate::counters::{Count, Counters, LATENCY_BOUNDS_S, sum};
+use crate::counters::{Count, Counters, LATENCY_BOUNDS_S, Latencies, sum};
 use crate::health::Counts;
 use crate::readiness::Readiness;
 use crate::sessions::Store;
 use crate::snapshot::{Current, Protocol};
 use crate::tls::Expiry;
 use crate::tls::backends::BackendTls;
-use lb_core::backend::{BackendSet, Live};
+use lb_core::backend::{BackendSet, BackendState, Live};
 use lb_core::resilience::BreakerState;
 use lb_core::sessions::SessionTable;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, text};
+use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 use std::collections::HashSet;
 use std::fmt;
-use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::SystemTime;
-
-/// Media type of [`Metrics::text`].
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+use weir_metrics::{Format, Process};
 
 /// Certificates whose end is told, those that end first: enough to act on, and few beside thousands of pools.
 pub const EXPIRIES_TOLD_MAX: usize = 100;
@@ -44,7 +40,7 @@ pub struct Metric {
     pub name: &'static str,
     /// For people.
     pub help: &'static str,
-    value: fn(&Scrape) -> Value,
+    value: fn(&Sources) -> Value,
 }
 
 impl Metric {
@@ -97,40 +93,53 @@ pub struct Sources {
 pub struct Metrics(Registry);
 
 impl Metrics {
-    /// Metrics over these sources; the process counts as started now.
+    /// Metrics over these sources, and of the process, which counts as started now.
     #[must_use]
     pub fn new(sources: Sources) -> Self {
         let mut registry = Registry::default();
-        registry.register_collector(Box::new(Scrape { sources, started_at: SystemTime::now() }));
+        registry.register_collector(Box::new(sources));
+        registry.register_collector(Box::new(Process::here()));
         Self(registry)
     }
 
-    /// All metrics at the moment, as OpenMetrics text.
+    /// Those of a process without workers and configuration: what there is, for who describes it.
+    #[must_use]
+    pub fn of_nothing() -> Self {
+        Self::new(Sources::of(Vec::new()))
+    }
+
+    /// All metrics at the moment.
     ///
     /// # Errors
     /// Only when a string cannot grow.
-    pub fn text(&self) -> Result<String, fmt::Error> {
-        let mut out = String::new();
-        text::encode(&mut out, &self.0)?;
-        Ok(out)
+    pub fn text(&self, format: Format) -> Result<String, fmt::Error> {
+        weir_metrics::encode(&self.0, format)
     }
 }
 
-#[derive(Debug)]
-struct Scrape {
-    sources: Sources,
-    started_at: SystemTime,
+#[derive(Default)]
+struct Standings {
+    healthy: u64,
+    unhealthy: u64,
+    draining: u64,
+    sets_without: u64,
 }
 
-impl Deref for Scrape {
-    type Target = Sources;
-
-    fn deref(&self) -> &Sources {
-        &self.sources
+impl Sources {
+    /// Of workers without a configuration.
+    fn of(workers: Vec<Arc<Counters>>) -> Self {
+        Self {
+            current: Current::default(),
+            workers,
+            health: Arc::default(),
+            store: None,
+            shares: Exchange::new().0,
+            access_log: Arc::default(),
+            status: Arc::default(),
+            readiness: Arc::default(),
+        }
     }
-}
 
-impl Scrape {
     fn total(&self, of: impl Fn(&Counters) -> &Count) -> u64 {
         sum(&self.workers, of)
     }
@@ -187,10 +196,28 @@ impl Scrape {
         Value::Named("secret", first_to_end(all))
     }
 
-    fn latency(&self) -> Value {
+    fn latencies(&self, of: impl Fn(&Counters) -> &Latencies) -> Value {
         let bounds = LATENCY_BOUNDS_S.into_iter().chain([f64::INFINITY]).enumerate();
-        let buckets = bounds.map(|(i, bound)| (bound, self.total(|c| &c.latency[i]))).collect();
-        Value::Histogram(as_f64(self.total(|c| &c.latency_sum_us)) / 1e6, buckets)
+        let buckets = bounds.map(|(i, bound)| (bound, self.total(|c| &of(c).buckets[i]))).collect();
+        Value::Histogram(as_f64(self.total(|c| &of(c).sum_us)) / 1e6, buckets)
+    }
+
+    /// Backends of all sets: those that may take requests, those that health checks and ejection keep from it, those that
+    /// drain; and sets of which no backend may take one.
+    fn standings(&self) -> Standings {
+        let mut standings = Standings::default();
+        for set in self.sets() {
+            let members = set.members();
+            for backend in members.backends() {
+                match (backend.state, backend.standing.is_available) {
+                    (BackendState::Draining, _) => standings.draining += 1,
+                    (BackendState::Ready, true) => standings.healthy += 1,
+                    (BackendState::Ready, false) => standings.unhealthy += 1,
+                }
+            }
+            standings.sets_without += u64::from(members.eligible().len() == 0);
+        }
+        standings
     }
 }
 
@@ -258,7 +285,7 @@ fn as_f64(n: u64) -> f64 {
     n as f64
 }
 
-impl Collector for Scrape {
+impl Collector for Sources {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         for metric in &METRICS {
             let value = (metric.value)(self);
@@ -274,17 +301,8 @@ mod tests {
     use std::time::Duration;
 
     fn text_of(workers: &[Arc<Counters>]) -> String {
-        let metrics = Metrics::new(Sources {
-            current: Current::default(),
-            workers: workers.to_vec(),
-            health: Arc::default(),
-            store: None,
-            shares: Exchange::new().0,
-            access_log: Arc::default(),
-            status: Arc::default(),
-            readiness: Arc::default(),
-        });
-        metrics.text().expect("strings grow")
+        let metrics = Metrics::new(Sources::of(workers.to_vec()));
+        metrics.text(Format::OpenMetrics).expect("strings grow")
     }
 
     #[test]
@@ -308,6 +326,9 @@ mod tests {
         workers[0].answered(200, Duration::from_millis(2));
         workers[1].answered(503, Duration::from_millis(20));
         workers[1].requests_http2.add(1);
+        workers[0].failed(crate::failure::Failure::NoRoute);
+        workers[1].refused(crate::failure::Failure::BadRequest("why"));
+        workers[1].upstream_latency.add(Duration::from_millis(3));
         let text = text_of(&workers);
         for line in [
             "http_responses_total{class=\"2xx\"} 1",
@@ -319,6 +340,12 @@ mod tests {
             "http_request_duration_seconds_sum 0.022",
             "weir_controller_connected 0.0",
             "weir_workers 2.0",
+            "http_request_failures_total{reason=\"no_route\"} 1",
+            "http_request_failures_total{reason=\"bad_request\"} 1",
+            "http_requests_refused_total 1",
+            "weir_upstream_duration_seconds_bucket{le=\"0.0025\"} 0",
+            "weir_upstream_duration_seconds_bucket{le=\"0.005\"} 1",
+            "weir_backends{state=\"healthy\"} 0.0",
             concat!("weir_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
             "# EOF",
         ] {

@@ -61,11 +61,7 @@ pub(crate) fn check(
     now: impl FnOnce() -> Duration,
     telling: &mut Telling,
 ) -> Result<(), Failure> {
-    if let Some(rules) = &route.ip_rules
-        && !rules.may_ask(peer.address)
-    {
-        return Err(Failure::IpDenied);
-    }
+    let_in(route, peer)?;
     if route.limits.is_empty() {
         return Ok(());
     }
@@ -74,6 +70,17 @@ pub(crate) fn check(
     match admission.refused() {
         None => Ok(()),
         Some((_, wait)) => Err(Failure::RateLimited { retry_after_s: seconds(wait).max(1) }),
+    }
+}
+
+/// Whether the route takes anything from this client, be it requests, connections or datagrams.
+///
+/// # Errors
+/// [`Failure::IpDenied`].
+pub(crate) fn let_in(route: &Route, peer: &Peer) -> Result<(), Failure> {
+    match &route.ip_rules {
+        Some(rules) if !rules.may_ask(peer.address) => Err(Failure::IpDenied),
+        _ => Ok(()),
     }
 }
 

@@ -18,6 +18,7 @@ use lb_core::rate::Limiter;
 use lb_core::route::RouteTable;
 use lb_core::sessions::SessionTable;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -78,6 +79,12 @@ impl Listener {
     pub fn client_policy(&self, pool: &str) -> Option<&ClientPolicy> {
         // Most listeners have none, and then nothing is hashed.
         if self.clients.is_empty() { None } else { self.clients.get(pool).map(|policy| &**policy) }
+    }
+
+    /// Whose header of the PROXY protocol a connection from this address begins with; `None`: it begins without one.
+    #[must_use]
+    pub fn proxies_at(&self, from: IpAddr) -> Option<&Arc<Proxies>> {
+        self.proxies.as_ref().filter(|proxies| proxies.trusts(from))
     }
 
     /// What is said of HTTPS for a host, in lower case.

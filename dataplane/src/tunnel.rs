@@ -72,6 +72,8 @@ pub(crate) async fn run(worker: &Worker, port: u16, client: Side<'_>, tunnel: Tu
     let _open = Open::new(&worker.counters.tunnels, &worker.counters.tunnels_open);
     let leave = worker.timers.deadline();
     leave.set_tunnel(port, &set);
+    // The deadline has its own: what is held here, every idle tunnel holds.
+    drop(set);
     let (ended, bytes) = match backend {
         TunnelTo::Http1(backend) => {
             backend.wire.keep_alive();
@@ -99,6 +101,7 @@ pub(crate) async fn relay(
     let _open = Open::new(&counters.layer4_connections, &counters.layer4_connections_open);
     let leave = worker.timers.deadline();
     leave.set_untold(port, &set);
+    drop(set);
     let sides = (Side::Wire(client, early), Side::Wire(&backend, BytesMut::new()));
     let (ended, bytes) = carry(worker, &leave, sides.0, sides.1, Kind::Bytes { idle }).await;
     account.into_iter().for_each(|account| account.carried(ended, bytes));

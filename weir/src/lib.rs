@@ -17,6 +17,8 @@ pub mod follower;
 pub mod keys;
 pub mod logging;
 pub mod names;
+#[cfg(test)]
+mod reference;
 pub mod run;
 pub mod serving;
 pub mod state;

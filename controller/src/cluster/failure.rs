@@ -23,6 +23,12 @@ pub enum FailureReason {
     Kubeconfig,
 }
 
+impl FailureReason {
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::Forbidden, Self::NotInstalled, Self::Refused, Self::Unreachable, Self::Kubeconfig];
+}
+
 /// A watch that failed and is tried again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {

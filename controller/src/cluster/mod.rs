@@ -139,7 +139,6 @@ impl Kind {
         [Self::LoadBalancerPool, Self::Service, Self::EndpointSlice, Self::ReferenceGrant];
 
     /// Every kind.
-    #[cfg(test)]
     pub(crate) const ALL: [Self; 6] = [
         Self::LoadBalancerPool,
         Self::Service,

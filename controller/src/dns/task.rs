@@ -72,7 +72,11 @@ pub struct Meters {
 impl Default for Meters {
     fn default() -> Self {
         let oldest_good_ms = Arc::new(AtomicU64::new(u64::MAX));
-        Self { lookups: Family::default(), names: Gauge::default(), began: Instant::now(), oldest_good_ms }
+        let lookups = Family::<OfEnding, Counter>::default();
+        for ending in [Ending::Addresses, Ending::NoSuchName, Ending::NoAddress, Ending::Failed] {
+            let _ = lookups.get_or_create(&OfEnding { ending });
+        }
+        Self { lookups, names: Gauge::default(), began: Instant::now(), oldest_good_ms }
     }
 }
 

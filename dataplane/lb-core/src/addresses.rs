@@ -102,23 +102,56 @@ fn ranges<V: Copy + PartialEq>(mut spans: Vec<Span<V>>) -> Ranges<V> {
 /// Without one that covers it, an address may ask where nothing is listed as allowed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IpRules {
-    may_ask: IpTable<bool>,
+    listed: IpTable<Listed>,
+    /// Those that are allowed, then those that are denied, as they were written.
+    networks: Box<[IpNet]>,
     otherwise: bool,
 }
 
+/// What is said of a network. As small as the bare word: a range of it costs as much.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Listed {
+    may_ask: bool,
+    /// Its position among the networks.
+    network: u32,
+}
+
+/// What rules say of a client, and by which of their networks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ruling {
+    /// Whether it may ask.
+    pub may_ask: bool,
+    /// The network that decides, as it was written: one that is allowed or denied, as `may_ask` says. `None` where none
+    /// covers the client.
+    pub network: Option<IpNet>,
+}
+
 impl IpRules {
-    /// Of the networks that are allowed and denied.
+    /// Of the networks that are allowed and denied, 2^32 at most.
     #[must_use]
     pub fn new(allowed: &[IpNet], denied: &[IpNet]) -> Self {
-        let allow = allowed.iter().map(|network| (*network, true));
-        let deny = denied.iter().map(|network| (*network, false));
-        Self { may_ask: IpTable::new(allow.chain(deny)), otherwise: allowed.is_empty() }
+        let networks: Box<[IpNet]> = allowed.iter().chain(denied).copied().collect();
+        let listed = networks.iter().zip(0..).map(|(network, at)| {
+            let may_ask = (at as usize) < allowed.len();
+            (*network, Listed { may_ask, network: at })
+        });
+        Self { listed: IpTable::new(listed), otherwise: allowed.is_empty(), networks }
     }
 
-    /// Whether this client may ask.
+    /// Whether this client may ask. A binary search.
     #[must_use]
     pub fn may_ask(&self, address: IpAddr) -> bool {
-        self.may_ask.find(address).unwrap_or(self.otherwise)
+        self.ruling(address).may_ask
+    }
+
+    /// The same, with what decides it.
+    #[must_use]
+    pub fn ruling(&self, address: IpAddr) -> Ruling {
+        let listed = self.listed.find(address);
+        Ruling {
+            may_ask: listed.map_or(self.otherwise, |listed| listed.may_ask),
+            network: listed.map(|listed| self.networks[listed.network as usize]),
+        }
     }
 }
 

@@ -79,8 +79,8 @@ pub struct WrittenListener {
     pub name: Arc<str>,
     /// Its port.
     pub port: u16,
-    /// Empty: every host.
-    pub hostnames: Arc<[String]>,
+    /// Whether the port is one of datagrams, which is another than that of connections.
+    pub is_of_datagrams: bool,
 }
 
 impl Route {

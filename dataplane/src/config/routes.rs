@@ -2,6 +2,7 @@
 
 use super::convert::{FallbackSpec, PoolSpec, RuleSpec, TargetSpec};
 use crate::health::Ids;
+use crate::listener::Transport;
 use lb_core::backend::BackendSet;
 use lb_core::rate::{LimitPolicy, Limiter};
 use lb_core::resilience::RetryPolicy;
@@ -105,7 +106,7 @@ impl Parts<'_> {
         let listeners = spec.listeners.iter().map(|listener| WrittenListener {
             name: Arc::clone(&listener.name),
             port: listener.port,
-            hostnames: listener.hostnames.as_slice().into(),
+            is_of_datagrams: listener.door().transport == Transport::Udp,
         });
         let listeners: Arc<[WrittenListener]> = listeners.collect();
         let rules = spec.rules.iter().enumerate().map(|(index, rule)| {

@@ -1,5 +1,6 @@
-//! Where a request goes that a backend answers: the set, and the backend in it.
+//! Where goes what a backend takes: the set, and the backend in it.
 
+use super::question::Noun;
 use super::value::{Answerer, Backend, Choice as Told, Explanation, Session, Set};
 use super::{Kept, moment};
 use crate::affinity;
@@ -31,22 +32,32 @@ pub(super) struct Asking {
 }
 
 impl Asking {
-    pub(super) fn of<'a>(&'a self, head: &'a RequestHead, peer: &'a Peer, now: Duration) -> Ask<'a> {
+    pub(super) fn of<'a>(
+        &'a self,
+        head: Option<&'a RequestHead>,
+        peer: &'a Peer,
+        kept: Option<Kept<'_>>,
+    ) -> Ask<'a> {
         Ask {
-            head: Some(head),
+            head,
             peer,
             choices: &self.choices,
             session_key: self.key,
             tried: &[],
-            now,
+            now: kept.map_or(Duration::ZERO, |kept| kept.since_start),
             is_waiting: false,
         }
     }
 }
 
-/// The session of a request, as [`sessions::Keeping::seen`] has it; our cookie is taken out of the head. Without `kept`
-/// nothing is remembered, and no cookie can be opened.
-pub(super) fn session(route: &Route, head: &mut RequestHead, peer: &Peer, kept: Option<Kept<'_>>) -> Seen {
+/// The session of a request, as [`sessions::Keeping::seen`] has it; our cookie is taken out of the head. What has no head goes
+/// by its source alone. Without `kept` nothing is remembered, and no cookie can be opened.
+pub(super) fn session(
+    route: &Route,
+    mut head: Option<&mut RequestHead>,
+    peer: &Peer,
+    kept: Option<Kept<'_>>,
+) -> Seen {
     let Some(own) = &route.sessions else { return Seen::default() };
     let (by, name) = match &own.policy.source {
         SessionSource::Sealed(cookie) => ("cookie", Some(&cookie.name)),
@@ -55,12 +66,17 @@ pub(super) fn session(route: &Route, head: &mut RequestHead, peer: &Peer, kept: 
         SessionSource::Learnt(name) => ("application_cookie", Some(name)),
     };
     let is_sent = match &own.policy.source {
-        SessionSource::Sealed(cookie) => cookie::first(&head.headers, &cookie.name).is_some(),
-        source => sessions::key(source, head, peer).is_some(),
+        SessionSource::Sealed(cookie) => {
+            head.as_deref().is_some_and(|head| cookie::first(&head.headers, &cookie.name).is_some())
+        }
+        source => sessions::key(source, head.as_deref(), peer).is_some(),
     };
     let (choices, key, state) = match kept {
         Some(kept) => {
-            let seen = kept.keeping.seen(own, head, peer, moment(&kept));
+            let seen = match &mut head {
+                Some(head) => kept.keeping.seen(own, head, peer, moment(&kept)),
+                None => kept.keeping.seen_of_source(own, peer, moment(&kept)),
+            };
             let refusal = seen.refusal().map(|refusal| format!("{refusal:?}").to_lowercase());
             let state = match (seen.choices().is_empty(), refusal) {
                 (false, _) => "it is at home on a backend".to_owned(),
@@ -79,13 +95,15 @@ pub(super) fn session(route: &Route, head: &mut RequestHead, peer: &Peer, kept: 
 
 fn unkept(
     own: &Sessions,
-    head: &mut RequestHead,
+    head: Option<&mut RequestHead>,
     peer: &Peer,
     is_sent: bool,
 ) -> (Vec<Choice>, Option<u64>, String) {
     match &own.policy.source {
         SessionSource::Sealed(cookie) => {
-            cookie::remove(&mut head.headers, &cookie.name);
+            if let Some(head) = head {
+                cookie::remove(&mut head.headers, &cookie.name);
+            }
             let state = if is_sent {
                 "only a proxy can open the cookie, which says the backend: ask one with --proxy".to_owned()
             } else {
@@ -93,7 +111,7 @@ fn unkept(
             };
             (Vec::new(), None, state)
         }
-        source => (Vec::new(), sessions::key(source, head, peer), begins(own, is_sent)),
+        source => (Vec::new(), sessions::key(source, head.as_deref(), peer), begins(own, is_sent)),
     }
 }
 
@@ -134,11 +152,17 @@ fn landing<'a>(route: &'a Route, first: &'a WeightedSet, ask: &Ask<'_>) -> Landi
     }
 }
 
-/// Tells of the sets of a route and, where it is decided, of the backend.
+/// Tells of the sets of a route and, where it is decided, of the backend. Returns the answer that stands in for all of them,
+/// where one does.
 ///
 /// # Errors
-/// [`Failure::NoBackend`] where none of them takes requests like this.
-pub(super) fn tell(told: &mut Explanation, route: &Arc<Route>, ask: &Ask<'_>) -> Result<(), Failure> {
+/// [`Failure::NoBackend`] where none of them takes what is `one` like this.
+pub(super) fn tell<'a>(
+    told: &mut Explanation,
+    route: &'a Arc<Route>,
+    ask: &Ask<'_>,
+    one: Noun,
+) -> Result<Option<&'a FallbackResponse>, Failure> {
     let decided = decided_set(route, ask);
     let total: u64 = route.sets.iter().map(|own| u64::from(own.weight)).sum();
     let part = |own: &WeightedSet| match decided {
@@ -152,22 +176,20 @@ pub(super) fn tell(told: &mut Explanation, route: &Arc<Route>, ask: &Ask<'_>) ->
         of.map(|(part, _)| part).sum()
     };
     let why = |own: &WeightedSet| match decided {
-        Some((set, Decided::Match)) if std::ptr::eq(set, own) => "the request has what its matches ask for",
-        Some((set, _)) if std::ptr::eq(set, own) => "the request's session is at home in it",
-        Some(_) => "the request belongs to another set",
-        None if own.set.members().eligible().len() == 0 => "it has no backend that takes requests",
-        None if route.sets.len() == 1 => "it is the rule's only set",
-        None => "by its weight",
+        Some((set, Decided::Match)) if std::ptr::eq(set, own) => {
+            format!("the {one} has what its matches ask for")
+        }
+        Some((set, _)) if std::ptr::eq(set, own) => format!("the {one}'s session is at home in it"),
+        Some(_) => format!("the {one} belongs to another set"),
+        None if own.set.members().eligible().len() == 0 => format!("it has no backend that takes {one}s"),
+        None if route.sets.len() == 1 => "it is the rule's only set".to_owned(),
+        None => "by its weight".to_owned(),
     };
     let of_route = route.sets.iter().map(|own| set(own, "route", share(&own.set), why(own)));
     let used = route.fallbacks.iter().map(|own| {
         let share = share(&own.set);
-        set(
-            own,
-            "fallback",
-            share,
-            if share > 0.0 { "it stands in for a set" } else { "nothing needs it now" },
-        )
+        let why = if share > 0.0 { "it stands in for a set" } else { "nothing needs it now" };
+        set(own, "fallback", share, why.to_owned())
     });
     told.sets = of_route.chain(used).collect();
     let mut taken = landed.iter().filter(|(part, _)| *part > 0.0).map(|(_, landing)| landing);
@@ -179,20 +201,20 @@ pub(super) fn tell(told: &mut Explanation, route: &Arc<Route>, ask: &Ask<'_>) ->
             told.answer.by = Answerer::Fallback;
             told.answer.status = Some(response.status);
             told.answer.detail = "no set has a backend, and a response stands in for them".to_owned();
-            Ok(())
+            Ok(Some(*response))
         }
         Landing::Set(set) if is_one => {
-            let (backend, detail) = chosen(set, ask);
+            let (backend, detail) = chosen(set, ask, one);
             told.backend = backend;
             told.answer.by = Answerer::Backend;
             told.answer.detail = detail;
-            Ok(())
+            Ok(None)
         }
         _ => {
             told.answer.by = Answerer::Backend;
             told.answer.detail =
-                "weights split requests between sets, in turn at each worker of each proxy".to_owned();
-            Ok(())
+                format!("weights split {one}s between sets, in turn at each worker of each proxy");
+            Ok(None)
         }
     }
 }
@@ -207,7 +229,7 @@ fn is_same(one: &Landing<'_>, other: &Landing<'_>) -> bool {
 }
 
 /// The backend of a set that gets the request, where that is decided, and a sentence on how it is.
-fn chosen(set: &BackendSet, ask: &Ask<'_>) -> (Option<Told>, String) {
+fn chosen(set: &BackendSet, ask: &Ask<'_>, one: Noun) -> (Option<Told>, String) {
     let members = set.members();
     let told = |backend: &lb_core::backend::Backend, by: &str, why: String| {
         let choice = Told {
@@ -221,11 +243,12 @@ fn chosen(set: &BackendSet, ask: &Ask<'_>) -> (Option<Told>, String) {
     };
     match home(set, &members, ask) {
         Some((backend, Decided::Session)) => {
-            return told(backend, "session", "the request's session is at home there".to_owned());
+            return told(backend, "session", format!("the {one}'s session is at home there"));
         }
         Some((backend, _)) => {
-            let why = "the request's session begins there, on whichever proxy, unless one remembers another";
-            return told(backend, "session_start", why.to_owned());
+            let why =
+                format!("the {one}'s session begins there, on whichever proxy, unless one remembers another");
+            return told(backend, "session_start", why);
         }
         None => {}
     }
@@ -233,31 +256,35 @@ fn chosen(set: &BackendSet, ask: &Ask<'_>) -> (Option<Told>, String) {
     let mut seats = with_share.flat_map(Lane::seats);
     if let (Some(only), None) = (seats.next(), seats.next()) {
         let is_alone = members.eligible().len() == 1;
-        let why = if is_alone { "no other backend takes requests" } else { "the others are in reserve" };
-        return told(&members.backends()[only.backend as usize], "only", why.to_owned());
+        let why = if is_alone {
+            format!("no other backend takes {one}s")
+        } else {
+            "the others are in reserve".to_owned()
+        };
+        return told(&members.backends()[only.backend as usize], "only", why);
     }
     let key = set.policy.key.as_ref().and_then(|source| affinity::key(source, ask.head, ask.peer));
     let (Algorithm::Maglev { load_percent_max }, Some(source)) = (set.policy.algorithm, &set.policy.key)
     else {
-        return (None, format!("{} chooses anew for each request", algorithm(set.policy.algorithm)));
+        return (None, format!("{} chooses anew for each {one}", algorithm(set.policy.algorithm)));
     };
     let by = key_name(source);
     if key.is_none() {
-        return (None, format!("the request has no {by} to take a hash of: it may go to any backend"));
+        return (None, format!("the {one} has no {by} to take a hash of: it may go to any backend"));
     }
     let request = PickRequest { now: ask.now, key, ..PickRequest::default() };
     match Picker::new(set.policy.algorithm, 0).pick(&members, &request, &mut Rng::new(0)) {
         Picked::Backend(backend) => {
             let bound = load_percent_max.map_or_else(String::new, |percent| {
-                format!(", while that has no more than {percent} % of its fair share of requests")
+                format!(", while that has no more than {percent} % of its fair share of {one}s")
             });
             told(backend, "hash", format!("the hash of {by} leads there{bound}"))
         }
-        Picked::Full | Picked::None => (None, "no backend takes requests".to_owned()),
+        Picked::Full | Picked::None => (None, format!("no backend takes {one}s")),
     }
 }
 
-fn set(own: &WeightedSet, role: &str, share: f64, why: &str) -> Set {
+fn set(own: &WeightedSet, role: &str, share: f64, why: String) -> Set {
     let set = &own.set;
     let members = set.members();
     Set {
@@ -265,7 +292,7 @@ fn set(own: &WeightedSet, role: &str, share: f64, why: &str) -> Set {
         role: role.to_owned(),
         weight: own.weight,
         share,
-        why: why.to_owned(),
+        why,
         algorithm: algorithm(set.policy.algorithm).to_owned(),
         hash_key: set.policy.key.as_ref().map(key_name),
         ignores_health: members.ignores_health(),

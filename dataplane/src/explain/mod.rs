@@ -1,17 +1,22 @@
-//! Where a request goes and why, told to people: `weir explain`, and `/api/v1/explain` of a proxy.
+//! Where a request goes and why, or a connection of layer 4, or a flow, told to people: `weir explain`, and `/api/v1/explain`
+//! of a proxy.
 //!
-//! It takes a request through the stages in the order of [`crate::request`], each of them the very function that serves, over
-//! a snapshot: the one in force, or one made of configurations that nobody serves (`config/offline.rs`). What would count,
-//! wait or send is not called: rate limits are named and not asked, and no slot, probe or share of a rotation is taken.
-//! Only a session that a table knows counts as used.
+//! It takes a request through the stages in the order of [`crate::request`], a connection or flow through those of
+//! [`crate::layer4`], each of them the very function that serves, over a snapshot: the one in force, or one made of
+//! configurations that nobody serves (`config/offline.rs`). What would count, wait or send is not called: rate limits are named
+//! and not asked, and no slot, probe or share of a rotation is taken. Only a session that a table knows counts as used.
 
 mod balance;
 mod filters;
+mod layer4;
+mod listeners;
 mod question;
 mod routes;
 mod value;
 
-pub use question::{QUESTION_BYTES_MAX, Question, QuestionError};
+use question::Sent;
+pub use question::{OfRequests, QUESTION_BYTES_MAX, Question, QuestionError};
+use routes::Looked;
 pub use value::{
     Answer, Answerer, Asks, Backend, Choice, Client, Explanation, Filter, Guards, Header, Listener, Match,
     Path, RateLimit, Request, Retry, Rival, Session, Set, Timeouts, Upstream,
@@ -24,11 +29,11 @@ use crate::forwarding;
 use crate::http1;
 use crate::message::{BodyLength, RequestHead};
 use crate::proxied::Ends;
-use crate::rates::Telling;
+use crate::rates::{self, Telling};
 use crate::request::answers::{Ours, filtered};
 use crate::request::{Asked, find_route, front};
 use crate::sessions::{Keeping, Moment};
-use crate::snapshot::{self, Protocol, Snapshot};
+use crate::snapshot::{self, Snapshot};
 use bytes::Bytes;
 use http::header::LOCATION;
 use http::{HeaderMap, HeaderValue};
@@ -49,20 +54,18 @@ pub struct Kept<'a> {
     pub since_start: Duration,
 }
 
-/// What becomes of a request over this snapshot. Without `kept`, as for a proxy that has just started: what sealed cookies say
-/// is not known then, and every backend counts as healthy that the configuration does not say is not.
+/// What becomes of a request, a connection or a flow over this snapshot. Without `kept`, as for a proxy that has just started:
+/// what sealed cookies say is not known then, and every backend counts as healthy that the configuration does not say is not.
 ///
 /// Costs a look at each match of the request's hosts, and one table of text for each backend of the route.
 #[must_use]
 pub fn explain(snapshot: &Snapshot, question: &Question, kept: Option<Kept<'_>>) -> Explanation {
     let mut told = Explanation { request: question.told(), ..Explanation::default() };
-    let listener = match listener(snapshot, question) {
+    let listener = match listeners::find(snapshot, question) {
         Ok((listener, why)) => {
-            let is_https = is_https(listener);
-            let protocol = if is_https { "HTTPS" } else { "HTTP" }.to_owned();
-            told.listener = Some(Listener { port: listener.port, protocol, why, ..Listener::default() });
-            if is_https != question.is_https {
-                told.answer.detail = other_protocol(listener.port, is_https);
+            told.listener = Some(listeners::told(listener, question, why));
+            if let Some(wrong) = listeners::other_protocol(listener, question.scheme) {
+                told.answer.detail = wrong;
                 return told;
             }
             listener
@@ -73,59 +76,14 @@ pub fn explain(snapshot: &Snapshot, question: &Question, kept: Option<Kept<'_>>)
         }
     };
     let mut story = Story { told, listener, question, kept };
-    if let Err(failure) = story.tell() {
-        story.refused(failure);
+    match &question.sent {
+        Some(sent) => story.tell_request(sent),
+        None => story.tell_bytes(),
     }
     story.told
 }
 
-/// A listener for the question, and why it is this one; or why there is none.
-fn listener<'a>(
-    snapshot: &'a Snapshot,
-    question: &Question,
-) -> Result<(&'a snapshot::Listener, String), String> {
-    let find = |port: u16| snapshot.listeners.get(&port).map(|listener| &**listener);
-    let all = || {
-        let ports = snapshot.listeners.keys().map(ToString::to_string);
-        match ports.collect::<Vec<_>>().join(", ") {
-            none if none.is_empty() => "no pool listens anywhere".to_owned(),
-            ports => format!("ports that are listened on: {ports}"),
-        }
-    };
-    if let Some(port) = question.said_port() {
-        let found = find(port).ok_or_else(|| format!("no listener has port {port}; {}", all()))?;
-        return Ok((found, "the port was said".to_owned()));
-    }
-    let usual = question.usual_port();
-    if let Some(found) = find(usual) {
-        return Ok((found, "the usual port of the URL's scheme".to_owned()));
-    }
-    let mut speaking = snapshot.listeners.values().filter(|own| is_https(own) == question.is_https);
-    match (speaking.next(), speaking.next()) {
-        (Some(only), None) => {
-            let scheme = if question.is_https { "HTTPS" } else { "HTTP" };
-            Ok((only, format!("no listener has port {usual}, and this one alone speaks {scheme}")))
-        }
-        _ => Err(format!("no listener has port {usual}: say which one is meant, with --port; {}", all())),
-    }
-}
-
-fn is_https(listener: &snapshot::Listener) -> bool {
-    matches!(listener.protocol, Protocol::Https(_))
-}
-
-fn other_protocol(port: u16, is_https: bool) -> String {
-    if is_https {
-        format!("port {port} speaks TLS, and the URL says http://: ask https://, or name another --port")
-    } else {
-        format!(
-            "port {port} speaks HTTP without TLS, and the URL says https://: ask http://, or name another --port. Where a \
-             trusted proxy in front speaks TLS, add -H 'X-Forwarded-Proto: https'"
-        )
-    }
-}
-
-/// One request on its way.
+/// One request, connection or flow on its way.
 struct Story<'a> {
     told: Explanation,
     listener: &'a snapshot::Listener,
@@ -134,10 +92,16 @@ struct Story<'a> {
 }
 
 impl Story<'_> {
+    fn tell_request(&mut self, sent: &Sent) {
+        if let Err(failure) = self.request(sent) {
+            self.refused(failure);
+        }
+    }
+
     /// The stages, in the order of the request path.
-    fn tell(&mut self) -> Result<(), Failure> {
+    fn request(&mut self, sent: &Sent) -> Result<(), Failure> {
         let listener = self.listener;
-        let mut head = self.head()?;
+        let mut head = self.head(sent)?;
         let came = head.headers.clone();
         let peer = self.peer();
         let asked_path = head.target.path().to_owned();
@@ -155,7 +119,8 @@ impl Story<'_> {
             return Ok(());
         }
         let asked = Asked { head: &head, peer: &peer, listener };
-        routes::tell(&mut self.told, listener, &head, &asked);
+        let looked = Looked { host: &head.host(), path: Some(head.path()), request: &asked };
+        routes::tell(&mut self.told, listener, &looked);
         let Found { route, prefix_bytes } = find_route(listener, &peer, &head)?;
         self.told.answered = true;
         self.told.answer.by = Answerer::Route;
@@ -182,19 +147,19 @@ impl Story<'_> {
     }
 
     /// As an HTTP/1.1 client would send it, read as from one.
-    fn head(&self) -> Result<RequestHead, Failure> {
-        let bytes = Bytes::from(self.question.head());
+    fn head(&self, sent: &Sent) -> Result<RequestHead, Failure> {
+        let bytes = Bytes::from(sent.head(&self.question.authority));
         if bytes.len() > self.listener.limits.head_bytes_max {
             return Err(Failure::HeadTooLarge);
         }
         Ok(http1::head::request(&bytes, self.listener.limits.headers_max)?.head)
     }
 
+    /// Who is connected, or sends datagrams.
     fn peer(&self) -> Peer {
-        let scheme = if is_https(self.listener) { Scheme::Https } else { Scheme::Http };
         let from = SocketAddr::new(self.question.source, 0);
         let to = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), self.listener.port);
-        Peer::new(self.listener.port, scheme, Ends { from, to }, Arc::clone(&self.listener.limits))
+        Peer::of_listener(self.listener, Ends { from, to })
     }
 
     fn client(&mut self, client: Option<Peer>, peer: Peer) -> Peer {
@@ -209,13 +174,20 @@ impl Story<'_> {
     }
 
     fn guard(&mut self, route: &Route, client: &Peer) -> Result<(), Failure> {
-        let allow = route.ip_rules.as_ref().map(|rules| rules.may_ask(client.address));
-        self.told.guards = Guards {
-            ip_rules_allow: allow,
-            rate_limits: route.limits.iter().map(|limiter| limit(&limiter.policy, client)).collect(),
-            body_bytes_max: route.body_bytes_max,
-        };
-        if allow == Some(false) { Err(Failure::IpDenied) } else { Ok(()) }
+        let limits = route.limits.iter().map(|limiter| limit(&limiter.policy, client));
+        self.told.guards.rate_limits = limits.collect();
+        self.told.guards.body_bytes_max = route.body_bytes_max;
+        self.let_in(route, client)
+    }
+
+    /// From where it comes.
+    fn let_in(&mut self, route: &Route, client: &Peer) -> Result<(), Failure> {
+        if let Some(rules) = &route.ip_rules {
+            let ruling = rules.ruling(client.address);
+            self.told.guards.ip_rules_allow = Some(ruling.may_ask);
+            self.told.guards.ip_rules_network = ruling.network.map(|network| network.to_string());
+        }
+        rates::let_in(route, client)
     }
 
     /// A request that goes to a backend.
@@ -226,7 +198,7 @@ impl Story<'_> {
         peer: &Peer,
         came: &HeaderMap,
     ) -> Result<(), Failure> {
-        let seen = balance::session(route, head, peer, self.kept);
+        let seen = balance::session(route, Some(head), peer, self.kept);
         self.told.session = seen.told;
         if let (BodyLength::Known(length), Some(max)) = (head.body, route.body_bytes_max)
             && length > max
@@ -234,12 +206,12 @@ impl Story<'_> {
             return Err(Failure::BodyTooLarge);
         }
         self.told.upstream = Some(upstream(head, came));
-        let ms = |limit: Duration| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
         self.told.timeouts = Some(Timeouts {
             request_ms: route.timeouts.request.map(ms),
             attempt_ms: route.timeouts.attempt.map(ms),
-            idle_ms: ms(route.timeouts.idle),
+            idle_ms: Some(ms(route.timeouts.idle)),
             total_ms: route.timeouts.total.map(ms),
+            ..Timeouts::default()
         });
         self.told.retry = Some(Retry {
             retries_max: route.retry.retries_max,
@@ -247,8 +219,8 @@ impl Story<'_> {
             backoff_ms: ms(route.retry.backoff),
             hedge_after_ms: route.retry.hedge_after.map(ms),
         });
-        let ask = seen.ask.of(head, peer, self.kept.map_or(Duration::ZERO, |kept| kept.since_start));
-        balance::tell(&mut self.told, route, &ask)
+        let ask = seen.ask.of(Some(head), peer, self.kept);
+        balance::tell(&mut self.told, route, &ask, self.question.scheme.noun()).map(drop)
     }
 
     /// An answer of ours.
@@ -261,6 +233,7 @@ impl Story<'_> {
             reason: text(ours.headers.get(REASON_HEADER)),
             location: text(ours.headers.get(LOCATION)),
             detail: why.to_owned(),
+            turned_away: None,
         };
     }
 
@@ -301,7 +274,7 @@ fn limit(policy: &LimitPolicy, client: &Peer) -> RateLimit {
         id: policy.id.to_string(),
         by,
         requests: policy.requests,
-        period_ms: u64::try_from(policy.period.as_millis()).unwrap_or(u64::MAX),
+        period_ms: ms(policy.period),
         is_of_cluster: matches!(policy.scope, Scope::Cluster(_)),
     }
 }
@@ -328,6 +301,10 @@ fn upstream(head: &RequestHead, came: &HeaderMap) -> Upstream {
         headers_set,
         headers_removed: gone.map(ToString::to_string).collect(),
     }
+}
+
+fn ms(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The moment of a question.

@@ -1,10 +1,9 @@
 //! The match that a request has, and those that came near.
 
 use super::value::{Asks, Explanation, Listener, Match, Rival};
-use crate::message::RequestHead;
-use crate::request::Asked;
-use crate::snapshot;
-use lb_core::route::{Condition, Considered, FieldMatch, Fit, PathMatch, Request as _, ValueMatch};
+use crate::layer4::PATH;
+use crate::snapshot::{self, Protocol};
+use lb_core::route::{Condition, Considered, FieldMatch, Fit, PathMatch, Request, ValueMatch};
 use std::cmp::Reverse;
 
 /// Matches that are told of beside the one that a request has.
@@ -13,30 +12,38 @@ pub(super) const RIVALS_MAX: usize = 8;
 /// Hosts that are named where none is right.
 const HOSTS_MAX: usize = 20;
 
-pub(super) fn tell(
+/// What a route is looked for by.
+pub(super) struct Looked<'a, R> {
+    /// In lower case; empty where the client names none.
+    pub(super) host: &'a str,
+    /// `None` at layer 4.
+    pub(super) path: Option<&'a str>,
+    pub(super) request: &'a R,
+}
+
+pub(super) fn tell<R: Request>(
     told: &mut Explanation,
     listener: &snapshot::Listener,
-    head: &RequestHead,
-    asked: &Asked<'_>,
+    looked: &Looked<'_, R>,
 ) {
-    let host = head.host();
-    let considered = listener.routes.considered(&host, head.path(), asked);
+    let path = looked.path.unwrap_or(PATH);
+    let considered = listener.routes.considered(looked.host, path, looked.request);
     let first = considered.iter().position(|one| matches!(one.fit, Fit::Holds));
     let rivals = match first {
         Some(first) => {
             let one = &considered[first];
-            told.route = Some(shown(one, asked));
-            name_listener(told.listener.as_mut(), one, &host);
+            told.route = Some(shown(one, looked));
+            name_listener(told.listener.as_mut(), listener, one);
             near(&considered, first)
         }
         None => {
-            told.answer.detail = nothing(listener, &host, head.path(), &considered);
-            nearest(&considered, head.path())
+            told.answer.detail = nothing(listener, looked, &considered);
+            nearest(&considered, path)
         }
     };
     let winner = first.map(|first| &considered[first]);
     told.passed_over_more = rivals.len().saturating_sub(RIVALS_MAX);
-    told.passed_over = rivals.into_iter().take(RIVALS_MAX).map(|one| rival(one, winner, asked)).collect();
+    told.passed_over = rivals.into_iter().take(RIVALS_MAX).map(|one| rival(one, winner, looked)).collect();
 }
 
 /// Those before the first that has the right path, and those behind it that would hold too: the closest to it of both.
@@ -62,33 +69,46 @@ fn nearest<'a, 'c>(considered: &'c [Considered<'a>], path: &str) -> Vec<&'c Cons
     all
 }
 
-fn nothing(listener: &snapshot::Listener, host: &str, path: &str, considered: &[Considered<'_>]) -> String {
-    if !considered.is_empty() {
+fn nothing<R>(
+    listener: &snapshot::Listener,
+    looked: &Looked<'_, R>,
+    considered: &[Considered<'_>],
+) -> String {
+    let (host, port) = (looked.host, listener.port);
+    if let (Some(path), [_, ..]) = (looked.path, considered) {
         return format!("no match of the hosts that cover {host} holds for {path} and what else is asked");
     }
     let names = listener.routes.hostnames();
+    if names.is_empty() {
+        return format!("no rule serves port {port}");
+    }
     let more = names.len().saturating_sub(HOSTS_MAX);
     let names: Vec<_> = names.iter().take(HOSTS_MAX).map(|name| name.as_deref().unwrap_or("*")).collect();
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    format!(
-        "no listener on port {} is for host {host:?}; hosts there: {}{more}",
-        listener.port,
-        names.join(", ")
-    )
+    let names = names.join(", ");
+    match looked.path {
+        Some(_) => format!("no listener on port {port} is for host {host:?}; hosts there: {names}{more}"),
+        None if host.is_empty() => {
+            format!(
+                "the client asks for no name, and no rule on port {port} is for every name; names there: {names}{more}"
+            )
+        }
+        None => format!("no rule on port {port} is for the name {host}; names there: {names}{more}"),
+    }
 }
 
-fn rival(one: &Considered<'_>, winner: Option<&Considered<'_>>, asked: &Asked<'_>) -> Rival {
+fn rival<R: Request>(one: &Considered<'_>, winner: Option<&Considered<'_>>, looked: &Looked<'_, R>) -> Rival {
     let why = match (one.fit, winner) {
         (Fit::Holds, Some(winner)) => format!("the other goes first: {}", winner.goes_before(one)),
         (Fit::Holds, None) => String::new(),
         (Fit::OtherPath, _) => "it is for other paths".to_owned(),
-        (Fit::Lacks(condition), _) => lacks(condition, one, asked),
+        (Fit::Lacks(condition), _) => lacks(condition, one, looked.request),
     };
-    Rival { of: shown(one, asked), holds: matches!(one.fit, Fit::Holds), why }
+    Rival { of: shown(one, looked), holds: matches!(one.fit, Fit::Holds), why }
 }
 
 /// Values that the client sent are not repeated, save those that the method and the address are.
-fn lacks(condition: Condition<'_>, one: &Considered<'_>, asked: &Asked<'_>) -> String {
+fn lacks(condition: Condition<'_>, one: &Considered<'_>, asked: &impl Request) -> String {
     let says = |kind: &str, name: &str, value: &ValueMatch, is_there: bool| {
         let wanted = match value {
             ValueMatch::Exact(text) => format!("{text:?}"),
@@ -115,11 +135,13 @@ fn lacks(condition: Condition<'_>, one: &Considered<'_>, asked: &Asked<'_>) -> S
     }
 }
 
-fn shown(one: &Considered<'_>, asked: &Asked<'_>) -> Match {
+fn shown<R: Request>(one: &Considered<'_>, looked: &Looked<'_, R>) -> Match {
+    let asked = looked.request;
     let (kind, path) = match &one.path {
-        PathMatch::Exact(path) => ("Exact", path),
-        PathMatch::Prefix(path) => ("PathPrefix", path),
-        PathMatch::Pattern(pattern) => ("RegularExpression", pattern.text()),
+        _ if looked.path.is_none() => ("", ""),
+        PathMatch::Exact(path) => ("Exact", &**path),
+        PathMatch::Prefix(path) => ("PathPrefix", &**path),
+        PathMatch::Pattern(pattern) => ("RegularExpression", &**pattern.text()),
     };
     let conditions = one.conditions.into_iter().flat_map(lb_core::route::Conditions::each);
     let conditions = conditions.map(|condition| {
@@ -136,8 +158,9 @@ fn shown(one: &Considered<'_>, asked: &Asked<'_>) -> Match {
         match_index: at.filter(|_| is_written(one)),
         field: format!("spec.rules[{rule}]{in_rule}"),
         hostname: one.hostname.as_ref().map(ToString::to_string),
+        why: None,
         path_type: kind.to_owned(),
-        path: path.to_string(),
+        path: path.to_owned(),
         conditions: conditions.collect(),
     }
 }
@@ -169,18 +192,13 @@ fn asks(condition: Condition<'_>) -> Asks {
     }
 }
 
-/// The listener of the route's pool that this is, by its port and hosts.
-fn name_listener(told: Option<&mut Listener>, one: &Considered<'_>, host: &str) {
+/// The listener of the route's pool that this is: a pool has one on a port.
+fn name_listener(told: Option<&mut Listener>, listener: &snapshot::Listener, one: &Considered<'_>) {
     let Some(told) = told else { return };
-    let covers = |own: &String| match own.strip_prefix('*') {
-        Some(suffix) => host.len() > suffix.len() && host.ends_with(suffix),
-        None => own == host,
-    };
-    let own = one.route.written.listeners.iter().enumerate().find(|(_, own)| {
-        own.port == told.port && (own.hostnames.is_empty() || own.hostnames.iter().any(covers))
-    });
+    let door = (listener.port, matches!(listener.protocol, Protocol::Udp));
+    let mut written = one.route.written.listeners.iter().enumerate();
     told.pool = Some(one.route.pool.to_string());
-    if let Some((at, own)) = own {
+    if let Some((at, own)) = written.find(|(_, own)| (own.port, own.is_of_datagrams) == door) {
         told.name = Some(own.name.to_string());
         told.field = Some(format!("spec.listeners[{at}]"));
     }

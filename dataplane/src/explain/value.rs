@@ -1,14 +1,15 @@
-//! What is told of a request. Its JSON is a public format: names are only added.
+//! What is told of a request, a connection or a flow. Its JSON is a public format: names are only added.
 
 use serde::{Deserialize, Serialize};
 
-/// Where a request goes, and why.
+/// Where a request goes, or a connection of layer 4, or a flow, and why. What is of requests alone is empty for the others.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Explanation {
     /// What was asked.
     pub request: Request,
-    /// Whether a route, or a listener's redirect to HTTPS, has the request, and something to answer it with.
+    /// Whether a route, or a listener's redirect to HTTPS, has the request, and something to answer it with; whether a
+    /// backend takes the connection or flow.
     pub answered: bool,
     /// What comes of it.
     pub answer: Answer,
@@ -47,13 +48,13 @@ pub struct Explanation {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Request {
-    /// As it was said.
+    /// As it was said; empty at layer 4.
     pub method: String,
-    /// `http` or `https`.
+    /// `http`, `https`, `tcp`, `tls` or `udp`.
     pub scheme: String,
     /// With a port where one was said.
     pub authority: String,
-    /// Path and query.
+    /// Path and query; empty at layer 4.
     pub target: String,
     /// Of headers the names alone, in their order.
     pub headers: Vec<String>,
@@ -69,8 +70,11 @@ pub struct Answer {
     pub by: Answerer,
     /// Where Weir answers.
     pub status: Option<u16>,
-    /// What its header `x-weir-reason` says.
+    /// What its header `x-weir-reason` says, and at layer 4 the metric of what failed.
     pub reason: Option<String>,
+    /// What becomes of a connection or flow that no backend takes: `reset`, `unrecognized_name` (an alert of TLS) or
+    /// `dropped`.
+    pub turned_away: Option<String>,
     /// Where a redirect leads.
     pub location: Option<String>,
     /// A sentence.
@@ -100,10 +104,14 @@ pub enum Answerer {
 pub struct Listener {
     /// 1 to 65535.
     pub port: u16,
-    /// `HTTP` or `HTTPS`.
+    /// `HTTP`, `HTTPS`, `TCP`, `TLS` or `UDP`.
     pub protocol: String,
+    /// Of `TLS`: `Terminate` or `Passthrough`.
+    pub tls_mode: Option<String>,
     /// Why this port.
     pub why: String,
+    /// What headers of the PROXY protocol mean for this source; `None` where the port has none.
+    pub proxy_protocol: Option<String>,
     /// The pool whose listener it is for this request; `None` where no route has it.
     pub pool: Option<String>,
     /// The listener's name in that pool.
@@ -140,7 +148,9 @@ pub struct Match {
     pub field: String,
     /// `None`: every host.
     pub hostname: Option<String>,
-    /// `Exact`, `PathPrefix` or `RegularExpression`.
+    /// At layer 4: why it is this one.
+    pub why: Option<String>,
+    /// `Exact`, `PathPrefix` or `RegularExpression`; empty at layer 4.
     pub path_type: String,
     /// Its value.
     pub path: String,
@@ -183,7 +193,7 @@ pub struct Rival {
 pub struct Client {
     /// Of the client.
     pub address: String,
-    /// `http` or `https`, as it asked.
+    /// `http` or `https`, as it asked; `tcp`, `tls` or `udp` at layer 4.
     pub scheme: String,
     /// Whether trusted proxies said so.
     pub is_told_by_proxies: bool,
@@ -195,6 +205,9 @@ pub struct Client {
 pub struct Guards {
     /// Whether `ipRules` let this client in; `None` where there are none.
     pub ip_rules_allow: Option<bool>,
+    /// The network of theirs that decides it, as it is written: one of `allow` or of `deny`, as `ip_rules_allow` says;
+    /// `None` where none covers the client.
+    pub ip_rules_network: Option<String>,
     /// Every limit that the request counts on.
     pub rate_limits: Vec<RateLimit>,
     /// Bytes of its body, at most.
@@ -264,10 +277,16 @@ pub struct Timeouts {
     pub request_ms: Option<u64>,
     /// The same for one attempt.
     pub attempt_ms: Option<u64>,
-    /// How long a body may stand still.
-    pub idle_ms: u64,
+    /// How long a body may stand still; `None` at layer 4.
+    pub idle_ms: Option<u64>,
     /// Until the end.
     pub total_ms: Option<u64>,
+    /// Until a backend has taken the connection, for each try; told at layer 4 alone.
+    pub connect_ms: Option<u64>,
+    /// How long a connection of layer 4 may stand still in both directions.
+    pub connection_idle_ms: Option<u64>,
+    /// How long a flow may be silent in both directions.
+    pub flow_idle_ms: Option<u64>,
 }
 
 /// When a request is tried again.

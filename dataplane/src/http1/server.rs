@@ -124,8 +124,8 @@ impl Requests<'_> {
                 },
                 Ok(None) => return if self.buf.is_empty() { Next::Wait } else { Next::Close },
                 Err(failure) => {
-                    let read =
-                        if self.whole.is_empty() { self.buf.split().freeze() } else { self.whole.clone() };
+                    let whole = std::mem::take(&mut self.whole);
+                    let read = if whole.is_empty() { self.buf.split().freeze() } else { whole };
                     return self.refuse(failure, || Said::of_bytes(&read)).await;
                 }
             };
@@ -183,8 +183,10 @@ impl Requests<'_> {
                 }
                 let bytes = self.buf.split_to(end).freeze();
                 let request = head::request(&bytes, limits.headers_max);
-                if request.is_err() && is_foreign(&bytes) {
-                    self.worker.counters.requests_refused.add(1);
+                if let Err(failure) = &request
+                    && is_foreign(&bytes)
+                {
+                    self.worker.counters.refused(*failure);
                     return Err(Failure::ClientGone);
                 }
                 if request.is_err() {

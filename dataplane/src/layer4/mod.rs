@@ -14,9 +14,11 @@ use crate::course::{Course, Step};
 use crate::failure::Failure;
 use crate::outcomes;
 use crate::pool::To;
+use crate::rates;
 use crate::request::{Placed, Relay, Waits};
 use crate::retry::{Attempts, Failed, Harm, Next};
 use crate::sessions::Seen;
+use crate::snapshot::Listener;
 use crate::tunnel;
 use crate::warm;
 use crate::wire::{Io, Wire};
@@ -25,7 +27,7 @@ use bytes::BytesMut;
 use http::HeaderMap;
 use lb_core::backend::Connected;
 use lb_core::balance::OutcomeKind;
-use lb_core::route::{PathAlone, Timeouts};
+use lb_core::route::{FallbackResponse, PathAlone, Route, Timeouts};
 use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -50,8 +52,8 @@ async fn pass_on(
     (client, early): (&Wire, BytesMut),
     name: &str,
 ) -> Result<(), Failure> {
-    // Boxed, for it is not needed while bytes flow, or none do.
     let account = worker.access_log.open_connection(peer, || Said::of_name(name));
+    // Boxed, for it is not needed while bytes flow, or none do.
     let relay = match Box::pin(open(worker, peer, name, account.as_deref())).await {
         Ok(relay) => Relay { account, ..relay },
         Err(failure) => {
@@ -71,13 +73,10 @@ async fn open(worker: &Worker, peer: &Peer, name: &str, account: Option<&Account
     let snapshot = worker.snapshot();
     let listener = snapshot.listeners.get(&peer.port).ok_or(Failure::NoRoute)?;
     // 2. Route: the listener's only one, or that of the name.
-    let found = listener.routes.find(name, "/", &PathAlone::default());
-    let route = found.ok_or(Failure::NoRoute)?.route;
+    let route = find_route(listener, name)?;
     account.iter().for_each(|account| account.routed(route));
     // 3. Guards: from where it comes.
-    if route.ip_rules.as_ref().is_some_and(|rules| !rules.may_ask(peer.address)) {
-        return Err(Failure::IpDenied);
-    }
+    rates::let_in(route, peer)?;
     // 4. Session: whether connections of this address are at home on a backend.
     let mut session = route.sessions.as_ref().map(|sessions| worker.session_of_source(sessions, peer));
     if let Some(session) = &mut session {
@@ -93,8 +92,7 @@ async fn open(worker: &Worker, peer: &Peer, name: &str, account: Option<&Account
         let waits = Waits { worker, course: &course };
         let target = match waits.place(route, (None, peer), &session, &attempts.tried, never).await? {
             Placed::Backend(target) => target,
-            // No answer can be given that is not the protocol's.
-            Placed::Response(_) => return Err(Failure::NoBackend),
+            Placed::Response(response) => return Err(in_place_of(response)),
         };
         // 6. One attempt: a connection, with the PROXY protocol's header and TLS where the set says so.
         let begun = Instant::now();
@@ -130,6 +128,26 @@ async fn open(worker: &Worker, peer: &Peer, name: &str, account: Option<&Account
             }
         }
     }
+}
+
+/// The host that a client asks for by its handshake, as routes know it; empty where it asks for none.
+pub(crate) fn host(server_name: Option<&str>) -> String {
+    server_name.unwrap_or_default().to_ascii_lowercase()
+}
+
+/// The path that every rule of layer 4 is for.
+pub(crate) const PATH: &str = "/";
+
+/// The route of a connection or flow: the listener's only one, or that of the host, in lower case.
+pub(crate) fn find_route<'l>(listener: &'l Listener, host: &str) -> Result<&'l Arc<Route>, Failure> {
+    let found = listener.routes.find(host, PATH, &PathAlone::default());
+    Ok(found.ok_or(Failure::NoRoute)?.route)
+}
+
+/// What becomes of a connection or flow where an answer of HTTP stands in for a set: none can be given that is not the
+/// protocol's.
+pub(crate) fn in_place_of(_: &FallbackResponse) -> Failure {
+    Failure::NoBackend
 }
 
 /// A connection that waits is not watched: a client that has ended may still expect an answer, and the wait has a limit.

@@ -56,14 +56,21 @@ pub(crate) async fn serve(worker: &Worker, peer: &Peer, stream: TcpStream) {
     match hello {
         Ok(Hello { name, bytes }) => match pass_on(worker, peer, (&wire, bytes), &name).await {
             Ok(()) => {}
-            Err(Failure::NoRoute) => tell(&wire, &UNRECOGNIZED_NAME).await,
-            Err(_) => wire.reset_on_close(),
+            Err(failure) => match told(failure) {
+                Some(alert) => tell(&wire, alert).await,
+                None => wire.reset_on_close(),
+            },
         },
         Err(Unclear(told)) => {
             worker.counters.handshakes_failed.add(1);
             tell(&wire, &told).await;
         }
     }
+}
+
+/// What a client is told that no backend takes; `None`: nothing, and its connection is reset.
+pub(crate) fn told(failure: Failure) -> Option<&'static [u8]> {
+    (failure == Failure::NoRoute).then_some(&UNRECOGNIZED_NAME)
 }
 
 /// So little finds room, or nobody listens any more.
@@ -102,8 +109,7 @@ fn read(acceptor: &mut Acceptor, mut piece: &[u8]) -> Result<Option<String>, Unc
         match acceptor.accept() {
             Ok(None) => {}
             Ok(Some(accepted)) => {
-                let hello = accepted.client_hello();
-                return Ok(Some(hello.server_name().unwrap_or_default().to_ascii_lowercase()));
+                return Ok(Some(super::host(accepted.client_hello().server_name())));
             }
             Err((_, mut alert)) => {
                 let mut told = Vec::new();

@@ -5,10 +5,12 @@
 //! can answer and an ICMP error is this flow's; answers leave from the listener's socket. Nothing waits here: a datagram that
 //! cannot go now is dropped and counted, as any network may do.
 
+use super::{find_route, in_place_of};
 use crate::balance::{Ask, Place, Target};
 use crate::connection::Peer;
 use crate::failure::Failure;
 use crate::proxied::{Ends, canonical};
+use crate::rates;
 use crate::sessions::Seen;
 use crate::snapshot::{Listener, Snapshot};
 use crate::sources::Counted;
@@ -19,7 +21,7 @@ use lb_core::backend::{BackendSet, Live, Membership};
 use lb_core::balance::{Outcome, OutcomeKind};
 use lb_core::flows::FlowTable;
 use lb_core::resilience::Probe;
-use lb_core::route::{PathAlone, Route};
+use lb_core::route::Route;
 use lb_core::sessions::Choice;
 use rustix::net::{SendFlags, sendto};
 use std::cell::{Cell, RefCell};
@@ -208,7 +210,7 @@ impl Port {
         let placed = || -> Result<_, Failure> {
             let listener = snapshot.datagrams.get(&self.number).ok_or(Failure::NoRoute)?;
             let ends = Ends { from: canonical(source), to: self.local };
-            let peer = Peer::of_datagrams(self.number, ends, Arc::clone(&listener.limits));
+            let peer = Peer::of_listener(listener, ends);
             let placed = self.place(&peer, listener, before.as_ref(), now)?;
             Ok((peer, placed))
         };
@@ -238,11 +240,8 @@ impl Port {
         before: Option<&Before>,
         now: Duration,
     ) -> Result<(&'s Arc<Route>, Target<'s>, Arc<Membership>), Failure> {
-        let found = listener.routes.find("", "/", &PathAlone::default());
-        let route = found.ok_or(Failure::NoRoute)?.route;
-        if route.ip_rules.as_ref().is_some_and(|rules| !rules.may_ask(peer.address)) {
-            return Err(Failure::IpDenied);
-        }
+        let route = find_route(listener, "")?;
+        rates::let_in(route, peer)?;
         let session = route.sessions.as_ref().map(|sessions| self.worker.session_of_source(sessions, peer));
         let of_session = session.as_ref().map_or(&[][..], |session| session.choices());
         let of_flow = before.and_then(|before| before.choice);
@@ -259,7 +258,7 @@ impl Port {
         };
         let target = match self.worker.turns.place(route, &ask)? {
             Place::Backend(target) => target,
-            Place::Response(_) => return Err(Failure::NoBackend),
+            Place::Response(response) => return Err(in_place_of(response)),
             Place::Queue(_) | Place::Home(_) => return Err(Failure::QueueFull),
         };
         if let Some(session) = session.filter(|_| !target.is_fallback.get()) {

@@ -1,19 +1,19 @@
 //! The metrics, each with its name, its help and where its value comes from.
 
-use super::{Metric, Scrape, Value, load};
+use super::{Metric, Sources, Value, as_f64, load};
 use crate::counters::{DROP_REASONS, LAYER4_REASONS};
+use crate::failure::REASONS;
 use crate::readiness::Phase;
 use crate::sessions::Store;
 use lb_core::backend::Live;
 use lb_core::sessions::SessionTable;
-use std::time::UNIX_EPOCH;
 
 /// Every metric, in the order in which they are exposed.
-pub static METRICS: [Metric; 69] = [
+pub static METRICS: [Metric; 72] = [
     Metric {
         name: "http_request_duration_seconds",
         help: "Time from the end of a request's head to the end of its response",
-        value: |scrape| scrape.latency(),
+        value: |scrape| scrape.latencies(|c| &c.latency),
     },
     Metric {
         name: "http_requests_total",
@@ -35,6 +35,15 @@ pub static METRICS: [Metric; 69] = [
                 "class",
                 classes.map(|(i, class)| (class, scrape.total(|c| &c.responses[i]))).collect(),
             )
+        },
+    },
+    Metric {
+        name: "http_request_failures_total",
+        help: "Requests that failed, by the reason that their client is told in x-weir-reason, or would be",
+        value: |scrape| {
+            let reasons = REASONS.into_iter().enumerate();
+            let by = reasons.map(|(i, reason)| (reason, scrape.total(|c| &c.failures[i])));
+            Value::Counters("reason", by.collect())
         },
     },
     Metric {
@@ -207,7 +216,27 @@ pub static METRICS: [Metric; 69] = [
     Metric {
         name: "weir_tls_certificate_expiry_timestamp_seconds",
         help: "When the certificate of a Secret ends, in seconds since 1970; of the 100 that end first",
-        value: Scrape::expiries,
+        value: Sources::expiries,
+    },
+    Metric {
+        name: "weir_backends",
+        help: "Backends of all sets: healthy ones take requests, unhealthy ones are kept from it by checks or ejection",
+        value: |scrape| {
+            let found = scrape.standings();
+            let by =
+                [("healthy", found.healthy), ("unhealthy", found.unhealthy), ("draining", found.draining)];
+            Value::Gauges("state", by.map(|(state, count)| (state, as_f64(count))).into())
+        },
+    },
+    Metric {
+        name: "weir_backend_sets_without_backend",
+        help: "Backend sets of which no backend may take a request",
+        value: |scrape| Value::whole(scrape.standings().sets_without),
+    },
+    Metric {
+        name: "weir_upstream_duration_seconds",
+        help: "Time from the choice of a backend to the head of its answer, connecting included; of each attempt",
+        value: |scrape| scrape.latencies(|c| &c.upstream_latency),
     },
     Metric {
         name: "weir_upstream_requests_in_flight",
@@ -267,7 +296,7 @@ pub static METRICS: [Metric; 69] = [
     Metric {
         name: "weir_circuits",
         help: "Backend sets with a circuit breaker, by its state",
-        value: Scrape::circuits,
+        value: Sources::circuits,
     },
     Metric {
         name: "weir_circuit_refusals_total",
@@ -415,13 +444,5 @@ pub static METRICS: [Metric; 69] = [
         name: "weir_build_info",
         help: "What runs here",
         value: |_| Value::Info("version", env!("CARGO_PKG_VERSION")),
-    },
-    Metric {
-        name: "process_start_time_seconds",
-        help: "When the process started, in seconds since 1970",
-        value: |scrape| {
-            let since = scrape.started_at.duration_since(UNIX_EPOCH).ok();
-            Value::Gauge(since.map(|since| since.as_secs_f64()))
-        },
     },
 ];

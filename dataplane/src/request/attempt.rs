@@ -154,9 +154,11 @@ impl Attempt<'_, '_> {
         sink: &mut impl ResponseSink,
     ) -> Result<(Exchanged, Option<Carried>), Broken> {
         let judge = |answer: &mut ResponseHead| {
+            let first_byte = begin.at.elapsed();
+            self.worker.counters.upstream_latency.add(first_byte);
             self.record(target, begin.at, outcomes::of_answer(answer.status, &answer.headers));
             if let Some(account) = self.account {
-                account.answered_by(target.address, &target.set.name, begin.via, begin.at.elapsed());
+                account.answered_by(target.address, &target.set.name, begin.via, first_byte);
             }
             let is_repeated = self.attempts.is_unwelcome(answer.status)
                 && self.is_kept.get()

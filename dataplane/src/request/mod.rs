@@ -73,11 +73,16 @@ pub(crate) async fn serve(
     let began = Instant::now();
     let account = worker.access_log.open(peer, || Said::of(&head));
     let sink = &mut Edited::new(sink, account.as_deref());
-    let (ended, outcome) = match forward(worker, peer, &mut head, body, sink, deadline).await {
-        Ok((status, None)) => (Ok(status), Outcome::Answered),
-        Ok((status, Some(tunnel))) => (Ok(status), Outcome::Upgraded(tunnel)),
+    let done = forward(worker, peer, &mut head, body, sink, deadline).await;
+    let failure = done.as_ref().err().copied();
+    if let Some(failure) = failure {
+        worker.counters.failed(failure);
+    }
+    let (status, outcome) = match done {
+        Ok((status, None)) => (status, Outcome::Answered),
+        Ok((status, Some(tunnel))) => (status, Outcome::Upgraded(tunnel)),
         Err(failure) if sink.has_begun() || failure == Failure::ClientGone => {
-            (Err(failure), Outcome::Aborted)
+            (failure.answer().0, Outcome::Aborted)
         }
         Err(failure) => {
             skip_what_came(body).await;
@@ -86,13 +91,12 @@ pub(crate) async fn serve(
                 sink.close_after();
             }
             match answer(sink, failure, &failure::Asked::new(&head.method, &head.headers), deadline).await {
-                Ok(()) => (Err(failure), Outcome::Answered),
-                Err(gone) => (Err(gone), Outcome::Aborted),
+                Ok(()) => (failure.answer().0, Outcome::Answered),
+                Err(gone) => (gone.answer().0, Outcome::Aborted),
             }
         }
     };
-    let reason = ended.err().map(Reason::from).or(sink.reason);
-    let status = ended.unwrap_or_else(|failure| failure.answer().0);
+    let reason = failure.map(Reason::from).or(sink.reason);
     worker.counters.answered(status.as_u16(), began.elapsed());
     close(account, reason, outcome)
 }
@@ -119,11 +123,10 @@ pub(crate) async fn refuse(
     (failure, asked): (Failure, &failure::Asked),
     deadline: &Deadline,
 ) -> Result<(), Failure> {
-    worker.counters.requests_refused.add(1);
+    worker.counters.refused(failure);
     let account = worker.access_log.open(peer, said);
     let answered = answer(&mut Edited::new(sink, account.as_deref()), failure, asked, deadline).await;
-    let reason = answered.err().unwrap_or(failure).into();
-    account.into_iter().for_each(|account| account.end(Some(reason)));
+    account.into_iter().for_each(|account| account.end(Some(failure.into())));
     answered
 }
 

@@ -116,7 +116,7 @@ impl Keeping {
                 let is_secure = cookie.secure.unwrap_or(peer.scheme == Scheme::Https);
                 By::Cookie { cookie, is_secure, is_current: true }
             }
-            (_, Some(table)) => By::Table { table, key: key(source, head, peer) },
+            (_, Some(table)) => By::Table { table, key: key(source, Some(head), peer) },
             (_, None) => By::Nothing,
         };
         let mut seen = self.known(sessions, by, now);
@@ -131,7 +131,7 @@ impl Keeping {
     pub(crate) fn seen_of_source<'a>(&'a self, sessions: &'a Sessions, peer: &Peer, now: Moment) -> Seen<'a> {
         let by = match (&sessions.policy.source, &sessions.table) {
             (source @ SessionSource::SourceIp, Some(table)) => {
-                By::Table { table, key: Some(session_key(source, peer.ip.as_bytes())) }
+                By::Table { table, key: key(source, None, peer) }
             }
             _ => By::Nothing,
         };
@@ -150,18 +150,18 @@ impl Keeping {
     }
 }
 
-/// What names a request's session, where it is not known by a cookie of ours.
-pub(crate) fn key(source: &SessionSource, head: &RequestHead, peer: &Peer) -> Option<u64> {
+/// What names a request's session, where it is not known by a cookie of ours. A connection of layer 4 has no head.
+pub(crate) fn key(source: &SessionSource, head: Option<&RequestHead>, peer: &Peer) -> Option<u64> {
     sent(source, head, peer).map(|value| session_key(source, value))
 }
 
 /// What the client sends of its session.
-fn sent<'h>(source: &SessionSource, head: &'h RequestHead, peer: &'h Peer) -> Option<&'h [u8]> {
+fn sent<'h>(source: &SessionSource, head: Option<&'h RequestHead>, peer: &'h Peer) -> Option<&'h [u8]> {
     match source {
         SessionSource::Sealed(_) => None,
         SessionSource::SourceIp => Some(peer.ip.as_bytes()),
-        SessionSource::Header(name) => head.headers.get(&**name).map(HeaderValue::as_bytes),
-        SessionSource::Learnt(name) => cookie::first(&head.headers, name),
+        SessionSource::Header(name) => head?.headers.get(&**name).map(HeaderValue::as_bytes),
+        SessionSource::Learnt(name) => cookie::first(&head?.headers, name),
     }
     .filter(|value| !value.is_empty())
 }

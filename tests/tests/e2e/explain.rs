@@ -177,7 +177,7 @@ impl Site {
 }
 
 /// Addresses of backends that may get the request.
-fn candidates(told: &Value) -> Vec<String> {
+pub(crate) fn candidates(told: &Value) -> Vec<String> {
     let sets =
         told["sets"].as_array().expect("a list").iter().filter(|set| set["share"].as_f64() > Some(0.0));
     let backends = sets.flat_map(|set| set["backends"].as_array().expect("a list"));
@@ -234,13 +234,13 @@ const CASES: [(Asked, i32); 33] = [
     (Asked { host: "secure.test", ..get("/api?a=b", &[]) }, 0),
 ];
 
-fn explain(arguments: &[String], of: &[&str]) -> Ended {
+pub(crate) fn explain(arguments: &[String], of: &[&str]) -> Ended {
     let mut command = Command::new(binaries::path("weir"));
     command.env_remove("HOME").env_remove("KUBECONFIG");
     Process::start(command.arg("explain").args(arguments).args(of)).wait()
 }
 
-fn told(arguments: &[String], of: &[&str]) -> (Value, i32) {
+pub(crate) fn told(arguments: &[String], of: &[&str]) -> (Value, i32) {
     let ended = explain(arguments, &[of, &["-o", "json"]].concat());
     let told = serde_json::from_str(&ended.stdout).unwrap_or_else(|error| panic!("{error}: {ended:?}"));
     (told, ended.status.code().expect("it ends by itself"))
@@ -396,22 +396,26 @@ fn what_cannot_be_asked_is_said_with_what_to_do() {
 fn the_page_on_explanations_shows_what_the_command_prints() {
     let page = include_str!("../../../docs/explain.md");
     let folder = Folder::new();
-    let mut blocks = page.split("```").skip(1).step_by(2);
-    let yaml =
-        blocks.next().and_then(|block| block.strip_prefix("yaml\n")).expect("the manifests come first");
-    folder.write("shop.yaml", yaml);
     let mut shown = 0;
-    for block in blocks.filter_map(|block| block.strip_prefix("console\n")) {
+    let parts: Vec<_> = page.split("```").collect();
+    for of_block in parts.chunks(2) {
+        let [before, block] = of_block else { continue };
+        if let Some(yaml) = block.strip_prefix("yaml\n") {
+            let file = before.trim_end().strip_suffix("`:").and_then(|before| before.rsplit('`').next());
+            folder.write(file.expect("manifests come behind the name of their file"), yaml);
+            continue;
+        }
+        let Some(block) = block.strip_prefix("console\n") else { continue };
         let (command, output) = block.split_once('\n').expect("a command and its output");
         let Some(arguments) = command.strip_prefix("$ weir explain ") else { continue };
-        if !arguments.contains("-f shop.yaml") {
+        if !arguments.contains(" -f ") {
             continue;
         }
         let ended = in_shell(folder.path(), arguments);
         assert_eq!(ended.stdout, output, "{command} printed\n{}{}", ended.stdout, ended.stderr);
         shown += 1;
     }
-    assert!(shown >= 4, "the page has examples");
+    assert!(shown >= 8, "the page has examples");
 }
 
 fn in_shell(folder: &Path, arguments: &str) -> Ended {

@@ -18,6 +18,7 @@ mod layer4;
 mod live_changes;
 mod names;
 mod objects;
+mod observed;
 mod poison;
 mod policy;
 mod protocols;

@@ -1,4 +1,5 @@
-//! `weir explain`: where a request goes and why, by manifests, by what a controller has compiled, or by what a proxy serves.
+//! `weir explain`: where a request goes and why, or a connection of layer 4, or a flow, by manifests, by what a controller has
+//! compiled, or by what a proxy serves.
 
 mod source;
 mod text;
@@ -17,11 +18,12 @@ use weir_proxy::explain::{Explanation, Question};
 /// Flags of `weir explain`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Ends with 0 when a route answers the request (with a redirect or a refusal, too), with 1 when nothing does, \
-                  and with 2 when that could not be found out."
+    after_help = "Ends with 0 when a route answers the request (with a redirect or a refusal, too), or a backend takes the \
+                  connection or flow; with 1 when nothing does, and with 2 when that could not be found out."
 )]
 pub struct Args {
-    /// The request: a method (GET where there is none), and a whole URL, with scheme and host
+    /// The request: a method (GET where there is none), and a whole URL, with scheme and host. Or where a connection or a
+    /// datagram goes to: tcp://HOST:PORT, tls://NAME:PORT with the name that the client asks for, or udp://HOST:PORT
     #[arg(value_name = "[METHOD] URL", num_args = 1..=2, required = true)]
     asked: Vec<String>,
     /// A header of the request, like 'Cookie: a=b'; once for each. Host takes the place of the URL's host
@@ -46,7 +48,7 @@ pub struct Args {
     output: Output,
 }
 
-/// Over what a request is explained.
+/// Over what it is explained.
 #[derive(Debug, clap::Args)]
 #[group(required = true, multiple = false)]
 struct Of {
@@ -96,7 +98,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
 impl Args {
     fn question(&self) -> Result<Question, Failure> {
         let (url, method) = self.asked.split_last().expect("one or two, as it is declared");
-        let method = method.first().map_or("GET", String::as_str);
+        let method = method.first().map(String::as_str);
         let question = Question::new(method, url, &self.header, self.source, self.port);
         question.map_err(|error| Failure::Usage(error.into()))
     }

@@ -1,5 +1,7 @@
 //! Explanations over manifests: what is told of each stage.
 
+mod layer4;
+
 use super::*;
 use clap::Parser;
 use weir_proxy::explain::{Answerer, QuestionError};

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use weir_proxy::explain::{
-    Answerer, Asks, Explanation, Filter, Guards, Match, Rival, Set, Timeouts, Upstream,
+    Answerer, Asks, Explanation, Filter, Guards, Match, Retry, Rival, Set, Timeouts, Upstream,
 };
 
 /// Whether words have colours.
@@ -37,7 +37,7 @@ pub(super) fn drawn(told: &Explanation, paint: Paint) -> String {
     let mut page = Page(String::new());
     let (scheme, authority, target) = (&asked.scheme, &asked.authority, &asked.target);
     let line = format!("{} {scheme}://{authority}{target} from {}", asked.method, asked.source);
-    let _ = writeln!(page.0, "{}", plain(&line));
+    let _ = writeln!(page.0, "{}", plain(line.trim_start()));
     let (begin, end) = match (paint, told.answered) {
         (Paint::Plain, _) => ("", ""),
         (Paint::Colours, true) => ("\x1b[32m", "\x1b[0m"),
@@ -66,19 +66,7 @@ pub(super) fn drawn(told: &Explanation, paint: Paint) -> String {
     page.add("filters", told.filters.iter().flat_map(filter));
     page.add("backend is", told.upstream.iter().flat_map(upstream));
     page.add("timeouts", told.timeouts.iter().map(timeouts));
-    page.add(
-        "retry",
-        told.retry.iter().map(|retry| {
-            let statuses = retry.statuses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-            let hedge =
-                retry.hedge_after_ms.map(|ms| format!(", hedged after {}", time(ms))).unwrap_or_default();
-            match (retry.retries_max, statuses.is_empty()) {
-                (0, _) => format!("never{hedge}"),
-                (max, true) => format!("{max} times where a backend fails{hedge}"),
-                (max, false) => format!("{max} times where a backend fails, or answers {statuses}{hedge}"),
-            }
-        }),
-    );
+    page.add("retry", told.retry.iter().map(|retry| self::retry(retry, &asked.scheme)));
     page.add(
         "session",
         told.session.iter().map(|session| {
@@ -107,7 +95,9 @@ fn answer(told: &Explanation) -> String {
                 _ => format!("a backend: {}", answer.detail),
             }
         }
-        (None, Answerer::Nobody) if status.is_empty() => format!("nothing: {}", answer.detail),
+        (None, Answerer::Nobody) if status.is_empty() && reason.is_empty() => {
+            format!("nothing: {}", answer.detail)
+        }
         (None, _) => format!("{status}{reason}{}{location}", answer.detail),
     }
 }
@@ -115,12 +105,15 @@ fn answer(told: &Explanation) -> String {
 fn listener(told: &Explanation) -> Vec<String> {
     let Some(listener) = &told.listener else { return Vec::new() };
     let mut line = format!("{} {}", listener.port, listener.protocol);
+    if let Some(mode) = &listener.tls_mode {
+        let _ = write!(line, " {mode}");
+    }
     if let (Some(pool), Some(name), Some(field)) = (&listener.pool, &listener.name, &listener.field) {
         let _ = write!(line, ", {name} of {pool} ({field})");
     } else if let Some(pool) = &listener.pool {
         let _ = write!(line, ", of {pool}");
     }
-    vec![line, listener.why.clone()]
+    [line, listener.why.clone()].into_iter().chain(listener.proxy_protocol.clone()).collect()
 }
 
 fn place(of: &Match) -> String {
@@ -129,8 +122,14 @@ fn place(of: &Match) -> String {
 }
 
 fn wanted(of: &Match) -> String {
-    let host = of.hostname.as_deref().unwrap_or("every host");
-    format!("{host}, {} {}", of.path_type, of.path)
+    match (&of.hostname, &of.why) {
+        (None, Some(why)) => why.clone(),
+        (Some(name), Some(why)) => format!("{name}, {why}"),
+        (name, None) if of.path_type.is_empty() => name.as_deref().unwrap_or("every name").to_owned(),
+        (host, None) => {
+            format!("{}, {} {}", host.as_deref().unwrap_or("every host"), of.path_type, of.path)
+        }
+    }
 }
 
 fn route(of: &Match) -> Vec<String> {
@@ -160,7 +159,14 @@ fn more(count: usize, what: &str) -> Option<String> {
 
 fn guards(guards: &Guards) -> Vec<String> {
     let allow = guards.ip_rules_allow.map(|allow| {
-        if allow { "ipRules let this client in" } else { "ipRules keep this client out" }.to_owned()
+        let (does, list, other) = match allow {
+            true => ("let this client in", "allow", "deny"),
+            false => ("keep this client out", "deny", "allow"),
+        };
+        match &guards.ip_rules_network {
+            Some(network) => format!("ipRules {does}: {list} {network}"),
+            None => format!("ipRules {does}: no network in {other} has it"),
+        }
     });
     let limits = guards.rate_limits.iter().map(|limit| {
         let scope = if limit.is_of_cluster { ", of all proxies together" } else { "" };
@@ -189,10 +195,26 @@ fn timeouts(limits: &Timeouts) -> String {
     let all = [
         of("request", limits.request_ms),
         of("attempt", limits.attempt_ms),
-        of("idle", Some(limits.idle_ms)),
+        of("idle", limits.idle_ms),
         of("total", limits.total_ms),
+        of("connect", limits.connect_ms),
+        of("connectionIdle", limits.connection_idle_ms),
+        of("flowIdle", limits.flow_idle_ms),
     ];
     all.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
+fn retry(retry: &Retry, scheme: &str) -> String {
+    let statuses = retry.statuses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let hedge = retry.hedge_after_ms.map(|ms| format!(", hedged after {}", time(ms))).unwrap_or_default();
+    match (retry.retries_max, statuses.is_empty()) {
+        (0, _) => format!("never{hedge}"),
+        (max, _) if !scheme.starts_with("http") => {
+            format!("{max} times where a backend does not take the connection")
+        }
+        (max, true) => format!("{max} times where a backend fails{hedge}"),
+        (max, false) => format!("{max} times where a backend fails, or answers {statuses}{hedge}"),
+    }
 }
 
 fn set(set: &Set) -> Vec<String> {
@@ -215,7 +237,7 @@ fn set(set: &Set) -> Vec<String> {
             let _ = write!(line, ", zone {}", backend.zone);
         }
         if !backend.available {
-            line.push_str(", takes no requests: unhealthy");
+            line.push_str(", takes nothing: unhealthy");
         }
         line
     }));
@@ -352,6 +374,37 @@ mod tests {
         };
         let bad = drawn(&Explanation { answer, ..Explanation::default() }, Paint::Colours);
         assert_eq!(bad.lines().nth(1), Some("\x1b[31m404 no_route: nothing holds\x1b[0m"));
+    }
+
+    #[test]
+    fn what_decides_about_a_client_is_named_and_so_is_that_nothing_does() {
+        let said = |allow, network: Option<&str>| {
+            guards(&Guards {
+                ip_rules_allow: allow,
+                ip_rules_network: network.map(ToOwned::to_owned),
+                ..Guards::default()
+            })
+        };
+        for (allow, network, want) in [
+            (true, Some("10.0.0.0/8"), "ipRules let this client in: allow 10.0.0.0/8"),
+            (true, None, "ipRules let this client in: no network in deny has it"),
+            (false, Some("10.0.0.0/8"), "ipRules keep this client out: deny 10.0.0.0/8"),
+            (false, None, "ipRules keep this client out: no network in allow has it"),
+        ] {
+            assert_eq!(said(Some(allow), network), [want]);
+        }
+        assert_eq!(said(None, None), [""; 0]);
+    }
+
+    #[test]
+    fn retries_are_told_as_what_is_asked_about_has_them() {
+        let of = |retries_max, statuses: &[u16], scheme| {
+            retry(&Retry { retries_max, statuses: statuses.to_vec(), ..Retry::default() }, scheme)
+        };
+        assert_eq!(of(2, &[502], "https"), "2 times where a backend fails, or answers 502");
+        assert_eq!(of(2, &[], "http"), "2 times where a backend fails");
+        assert_eq!(of(2, &[], "tls"), "2 times where a backend does not take the connection");
+        assert_eq!([of(0, &[], "tcp"), of(0, &[], "http")], ["never", "never"]);
     }
 
     #[test]

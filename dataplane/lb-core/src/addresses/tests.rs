@@ -89,24 +89,35 @@ fn a_thousand_tables_say_what_looking_at_each_prefix_says() {
 }
 
 #[test]
-fn who_may_ask() {
-    for (allowed, denied, address, may_ask) in [
-        (&[][..], &[][..], "192.0.2.1", true),
-        (&["10.0.0.0/8"], &[], "192.0.2.1", false),
-        (&["10.0.0.0/8"], &[], "10.0.0.1", true),
-        (&["10.0.0.0/8"], &[], "2001:db8::1", false),
-        (&[], &["10.0.0.0/8"], "10.0.0.1", false),
-        (&[], &["10.0.0.0/8"], "192.0.2.1", true),
-        (&["10.1.0.0/16"], &["10.0.0.0/8"], "10.1.0.1", true),
-        (&["10.0.0.0/8"], &["10.1.0.0/16"], "10.1.0.1", false),
-        (&["10.0.0.0/8"], &["10.0.0.0/8"], "10.0.0.1", false),
-        (&["0.0.0.0/0"], &["::/0"], "::ffff:10.0.0.1", true),
-        (&["2001:db8::/32"], &["2001:db8:1::/48"], "2001:db8:1::1", false),
-        (&["2001:db8::/32"], &["2001:db8:1::/48"], "2001:db8:2::1", true),
+fn who_may_ask_and_which_network_says_so() {
+    for (allowed, denied, address, may_ask, network) in [
+        (&[][..], &[][..], "192.0.2.1", true, None),
+        (&["10.0.0.0/8"], &[], "192.0.2.1", false, None),
+        (&["10.0.0.0/8"], &[], "10.0.0.1", true, Some("10.0.0.0/8")),
+        (&["10.0.0.0/8"], &[], "2001:db8::1", false, None),
+        (&[], &["10.0.0.0/8"], "10.0.0.1", false, Some("10.0.0.0/8")),
+        (&[], &["10.0.0.0/8"], "192.0.2.1", true, None),
+        (&["10.1.0.0/16"], &["10.0.0.0/8"], "10.1.0.1", true, Some("10.1.0.0/16")),
+        (&["10.1.0.0/16"], &["10.0.0.0/8"], "10.2.0.1", false, Some("10.0.0.0/8")),
+        (&["10.0.0.0/8"], &["10.1.0.0/16"], "10.1.0.1", false, Some("10.1.0.0/16")),
+        (&["10.0.0.0/8"], &["10.0.0.0/8"], "10.0.0.1", false, Some("10.0.0.0/8")),
+        (&["10.0.0.0/9", "10.128.0.0/9"], &[], "10.200.0.1", true, Some("10.128.0.0/9")),
+        (&["10.1.2.3/8"], &[], "10.0.0.1", true, Some("10.1.2.3/8")),
+        (&["::ffff:10.0.0.0/104"], &[], "10.0.0.1", true, Some("::ffff:10.0.0.0/104")),
+        (&["0.0.0.0/0"], &["::/0"], "::ffff:10.0.0.1", true, Some("0.0.0.0/0")),
+        (&["2001:db8::/32"], &["2001:db8:1::/48"], "2001:db8:1::1", false, Some("2001:db8:1::/48")),
+        (&["2001:db8::/32"], &["2001:db8:1::/48"], "2001:db8:2::1", true, Some("2001:db8::/32")),
     ] {
         let rules = IpRules::new(&nets(allowed), &nets(denied));
         assert_eq!(rules.may_ask(ip(address)), may_ask, "{allowed:?} {denied:?} {address}");
+        let ruling = Ruling { may_ask, network: network.map(net) };
+        assert_eq!(rules.ruling(ip(address)), ruling, "{allowed:?} {denied:?} {address}");
     }
+}
+
+#[test]
+fn a_network_costs_no_more_than_the_word_on_it() {
+    assert_eq!(size_of::<(u128, Option<Listed>)>(), size_of::<(u128, Option<bool>)>());
 }
 
 fn by_network(networks: &[&str], hops: Option<usize>) -> TrustedProxies {

@@ -351,8 +351,8 @@ impl Holdings {
         Standing {
             limits: held().count(),
             without_word: held().filter(|held| !has_word(held)).count(),
-            shares: held().map(|held| f64::from(held.share()) / f64::from(WHOLE)).sum(),
-            demand: held().filter_map(|held| held.demand).sum(),
+            shares: sum(held().map(|held| f64::from(held.share()) / f64::from(WHOLE))),
+            demand: sum(held().filter_map(|held| held.demand)),
         }
     }
 
@@ -377,6 +377,11 @@ impl Holdings {
             leaves: false,
         }
     }
+}
+
+/// That of nothing is 0, where the sum of the standard library is -0.
+fn sum(parts: impl Iterator<Item = f64>) -> f64 {
+    parts.fold(0.0, |sum, part| sum + part)
 }
 
 /// In thousandths. What no counter reaches is as good as the most.

@@ -4,6 +4,7 @@ mod connections;
 mod dns;
 mod documents;
 mod endings;
+mod explained;
 mod policies;
 mod redis;
 mod tls;

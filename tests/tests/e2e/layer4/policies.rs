@@ -11,7 +11,7 @@ use weir_tests::harness::process::Process;
 use weir_tests::harness::{ports, wait};
 
 /// From another address of this machine.
-fn connect_from(last: u8, port: u16) -> TcpStream {
+pub(super) fn connect_from(last: u8, port: u16) -> TcpStream {
     let own = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
     let from = SocketAddr::from((Ipv4Addr::new(127, 0, 0, last), 0));
     rustix::net::bind(&own, &from).expect("all of 127/8 is local");

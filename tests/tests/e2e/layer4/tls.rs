@@ -13,8 +13,8 @@ use weir_tests::harness::services::{Samples, Service};
 use weir_tests::harness::{ports, tools, wait};
 
 /// A server of TLS that shows this certificate.
-struct Server {
-    port: u16,
+pub(super) struct Server {
+    pub(super) port: u16,
     _process: Process,
 }
 
@@ -31,15 +31,15 @@ impl Server {
 }
 
 /// Two servers behind one listener of this text, with rules for their hosts.
-struct Passing {
-    site: Site,
+pub(super) struct Passing {
+    pub(super) site: Site,
     ca: Authority,
     files: Folder,
-    servers: [Server; 2],
+    pub(super) servers: [Server; 2],
 }
 
 impl Passing {
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         let (ca, files) = (Authority::new(), Folder::new());
         let server =
             |name: &str, host: &str| Server::start(&ca.issue(name, &[host]).write(files.path(), name));
@@ -160,7 +160,7 @@ fn what_is_no_begin_of_tls_is_closed_with_an_alert_and_so_is_one_without_end() {
 }
 
 /// A pool that ends TLS with the Secret `own` and passes on what is in it.
-fn terminating(name: &str, port: u16, tls: &str, backend: u16) -> String {
+pub(super) fn terminating(name: &str, port: u16, tls: &str, backend: u16) -> String {
     format!(
         "apiVersion: weir.dev/v1alpha1\nkind: LoadBalancerPool\nmetadata: {{ name: {name} }}\nspec:\n  listeners: [{{ name: tls, \
          port: {port}, protocol: TLS, tls: {{ certificateRefs: [{{ name: own }}]{tls} }} }}]\n  rules: [{{ backendSets: [{{ \

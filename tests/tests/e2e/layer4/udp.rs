@@ -10,14 +10,14 @@ use weir_tests::harness::client::local;
 use weir_tests::harness::{ports, wait};
 
 /// A server that answers each datagram with its name and what was said. It ends when dropped, and its port is closed then.
-struct Server {
-    port: u16,
+pub(super) struct Server {
+    pub(super) port: u16,
     stop: Arc<AtomicBool>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Server {
-    fn start(name: &'static str) -> Self {
+    pub(super) fn start(name: &'static str) -> Self {
         let socket = UdpSocket::bind(local(0)).expect("a free port");
         socket.set_read_timeout(Some(Duration::from_millis(20))).expect("a time");
         let port = socket.local_addr().expect("bound").port();
@@ -55,7 +55,7 @@ pub(super) fn manifest(port: u16, backends: &[u16], text: &Text<'_>) -> String {
 }
 
 /// A client of its own port, and so a flow of its own.
-fn client(from: u8, to: u16) -> UdpSocket {
+pub(super) fn client(from: u8, to: u16) -> UdpSocket {
     let socket = UdpSocket::bind(SocketAddr::from((Ipv4Addr::new(127, 0, 0, from), 0))).expect("local");
     socket.connect(local(to)).expect("an address");
     socket.set_read_timeout(Some(Duration::from_millis(500))).expect("a time");
@@ -63,7 +63,7 @@ fn client(from: u8, to: u16) -> UdpSocket {
 }
 
 /// Says something, and again while nobody answers: datagrams may be lost.
-fn ask(client: &UdpSocket, text: &str) -> String {
+pub(super) fn ask(client: &UdpSocket, text: &str) -> String {
     wait::until("somebody should answer", || answer(client, text))
 }
 
