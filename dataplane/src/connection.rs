@@ -222,7 +222,7 @@ async fn plain(worker: Rc<Worker>, peer: Box<Peer>, io: Io) {
 async fn http1(worker: &Worker, peer: &Peer, wire: &Wire, received: BytesMut) {
     if let Some(upgraded) = http1::server::serve(worker, peer, wire, received).await {
         let http1::server::Upgraded { early, tunnel } = upgraded;
-        Box::pin(tunnel::run(worker, peer.port, Side::Wire(wire, early), *tunnel)).await;
+        Box::pin(tunnel::run(worker, peer.port, Side::Wire(wire, early), tunnel)).await;
     }
 }
 
@@ -232,7 +232,7 @@ fn carry(worker: Rc<Worker>, port: u16, stream: Carried, tunnel: Box<Tunnel>) {
 }
 
 async fn carried(worker: Rc<Worker>, port: u16, stream: Carried, tunnel: Box<Tunnel>) {
-    tunnel::run(&worker, port, Side::Stream(stream), *tunnel).await;
+    tunnel::run(&worker, port, Side::Stream(stream), tunnel).await;
 }
 
 async fn tls(worker: Rc<Worker>, mut peer: Box<Peer>, stream: TcpStream, termination: Arc<Termination>) {

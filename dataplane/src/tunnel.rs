@@ -67,13 +67,11 @@ pub(crate) enum Ended {
 /// [`STALL_TIMEOUT`]; before that silence has no limit. An error ends both directions, since no protocol goes on after it:
 /// a stream of HTTP/2 is reset then. A peer that vanished is noticed by keep-alive probes of its connection. A tunnel whose
 /// client, which came to `port`, is asked to go ends with a frame that says so, to both sides.
-pub(crate) async fn run(worker: &Worker, port: u16, client: Side<'_>, tunnel: Tunnel) {
-    let Tunnel { backend, set, held, account } = tunnel;
+pub(crate) async fn run(worker: &Worker, port: u16, client: Side<'_>, tunnel: Box<Tunnel>) {
+    let Tunnel { backend, set, held, account } = *tunnel;
     let _open = Open::new(&worker.counters.tunnels, &worker.counters.tunnels_open);
     let leave = worker.timers.deadline();
     leave.set_tunnel(port, &set);
-    // The deadline has its own: what is held here, every idle tunnel holds.
-    drop(set);
     let (ended, bytes) = match backend {
         TunnelTo::Http1(backend) => {
             backend.wire.keep_alive();
@@ -101,7 +99,6 @@ pub(crate) async fn relay(
     let _open = Open::new(&counters.layer4_connections, &counters.layer4_connections_open);
     let leave = worker.timers.deadline();
     leave.set_untold(port, &set);
-    drop(set);
     let sides = (Side::Wire(client, early), Side::Wire(&backend, BytesMut::new()));
     let (ended, bytes) = carry(worker, &leave, sides.0, sides.1, Kind::Bytes { idle }).await;
     account.into_iter().for_each(|account| account.carried(ended, bytes));
