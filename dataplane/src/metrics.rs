@@ -33,7 +33,7 @@ use weir_metrics::{Format, Process};
 /// Certificates whose end is told, those that end first: enough to act on, and few beside thousands of pools.
 pub const EXPIRIES_TOLD_MAX: usize = 100;
 
-/// One metric. A counter's name ends in `_total`, that of a fact in `_info`, every name in its unit where it has one.
+/// One metric. A counter's name ends in `_total`, every name in its unit where it has one.
 #[derive(Debug)]
 pub struct Metric {
     /// As it is exposed.
@@ -47,7 +47,7 @@ impl Metric {
     /// The name without the suffix that the encoder puts back.
     fn family(&self) -> &'static str {
         let name = self.name;
-        name.strip_suffix("_total").or_else(|| name.strip_suffix("_info")).unwrap_or(name)
+        name.strip_suffix("_total").unwrap_or(name)
     }
 }
 
@@ -61,8 +61,6 @@ enum Value {
     Gauges(&'static str, Vec<(&'static str, f64)>),
     /// One gauge for each value of a label that configuration gives.
     Named(&'static str, Vec<(Arc<str>, f64)>),
-    /// A fact of the process, as a label.
-    Info(&'static str, &'static str),
     /// Sum, and count in each bucket with its upper bound.
     Histogram(f64, Vec<(f64, u64)>),
 }
@@ -242,7 +240,6 @@ impl Value {
         match self {
             Self::Counter(_) | Self::Counters(..) => MetricType::Counter,
             Self::Gauge(_) | Self::Gauges(..) | Self::Named(..) => MetricType::Gauge,
-            Self::Info(..) => MetricType::Info,
             Self::Histogram(..) => MetricType::Histogram,
         }
     }
@@ -271,7 +268,6 @@ impl Value {
                 }
                 Ok(())
             }
-            Self::Info(label, value) => encoder.encode_info(&[(*label, *value)]),
             Self::Histogram(sum, buckets) => {
                 let count = buckets.iter().map(|(_, n)| n).sum();
                 encoder.encode_histogram::<NoExemplar>(*sum, count, buckets, None)
@@ -346,7 +342,6 @@ mod tests {
             "weir_upstream_duration_seconds_bucket{le=\"0.0025\"} 0",
             "weir_upstream_duration_seconds_bucket{le=\"0.005\"} 1",
             "weir_backends{state=\"healthy\"} 0.0",
-            concat!("weir_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
             "# EOF",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
@@ -360,7 +355,6 @@ mod tests {
             let line = text.lines().find(|line| line.starts_with(&format!("# TYPE {} ", metric.family())));
             let kind = line.and_then(|line| line.rsplit(' ').next()).unwrap_or_default();
             assert_eq!(kind == "counter", metric.name.ends_with("_total"), "{} is a {kind}", metric.name);
-            assert_eq!(kind == "info", metric.name.ends_with("_info"), "{} is a {kind}", metric.name);
             assert!(!metric.help.is_empty() && !metric.help.ends_with('.'), "{}", metric.name);
         }
         let mut names: Vec<_> = METRICS.iter().map(|metric| metric.name).collect();

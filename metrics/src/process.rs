@@ -1,4 +1,4 @@
-//! Figures of the process, read from `/proc/self` at each scrape.
+//! The process: its version, and figures read from `/proc/self` at each scrape.
 
 use procfs::process::{LimitValue, Process as Entry};
 use procfs::{ProcResult, WithCurrentSystemInfo as _};
@@ -56,6 +56,10 @@ fn told() -> ProcResult<Vec<Figure>> {
 
 impl Collector for Process {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let version = [("version", env!("CARGO_PKG_VERSION"))];
+        encoder
+            .encode_descriptor("weir_build", "What runs here", None, MetricType::Info)?
+            .encode_info(&version)?;
         for (name, help, kind, value) in self.figures() {
             let mut metric = encoder.encode_descriptor(name, help, None, kind)?;
             match kind {
@@ -87,6 +91,7 @@ mod tests {
             line.unwrap_or_else(|| panic!("no {name} in {text}")).parse::<f64>().expect("a number")
         };
         assert!(value("process_cpu_seconds_total") >= 0.0);
+        assert_eq!(value(concat!("weir_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"}")), 1.0);
         assert!(value("process_resident_memory_bytes") > 1e6);
         assert!(value("process_virtual_memory_bytes") >= value("process_resident_memory_bytes"));
         assert!(value("process_open_fds") >= 3.0 && value("process_open_fds") <= value("process_max_fds"));

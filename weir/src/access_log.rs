@@ -46,8 +46,7 @@ impl AccessLogArgs {
             Lines::Common => Format::Common,
             Lines::Combined => Format::Combined,
         };
-        // An environment may say it with nothing in it.
-        let file = self.access_log_file.clone().filter(|path| !path.as_os_str().is_empty());
+        let file = self.access_log_file.clone();
         let which = if self.access_log_failures { Which::Failures } else { Which::All };
         Some(AccessLogOptions { format, file, share: self.access_log_share, which })
     }

@@ -9,7 +9,7 @@ use lb_core::backend::Live;
 use lb_core::sessions::SessionTable;
 
 /// Every metric, in the order in which they are exposed.
-pub static METRICS: [Metric; 72] = [
+pub static METRICS: [Metric; 71] = [
     Metric {
         name: "http_request_duration_seconds",
         help: "Time from the end of a request's head to the end of its response",
@@ -439,10 +439,5 @@ pub static METRICS: [Metric; 72] = [
         name: "weir_workers",
         help: "Threads that serve requests",
         value: |scrape| Value::whole(scrape.workers.len() as u64),
-    },
-    Metric {
-        name: "weir_build_info",
-        help: "What runs here",
-        value: |_| Value::Info("version", env!("CARGO_PKG_VERSION")),
     },
 ];

@@ -1,6 +1,7 @@
 //! Metrics in numbers: what was done is what is counted, and tools find nothing wrong with how it is written.
 
 use super::{Site, monitoring, rules};
+use serde_json::{Value, json};
 use std::fs::File;
 use weir_tests::harness::client::{self, Connection};
 use weir_tests::harness::controller::ControllerCommand;
@@ -86,4 +87,24 @@ fn rules_are_right_and_each_fires_where_it_should() {
         .map(str::to_owned)
         .collect();
     assert!(alerts >= 13 && unfired.is_empty(), "of {alerts} these fire in no test: {unfired:?}");
+}
+
+#[test]
+fn prometheus_understands_every_question_of_the_dashboard() {
+    let text = std::fs::read_to_string(monitoring().join("grafana-dashboard.json")).expect("the dashboard");
+    let dashboard: Value = serde_json::from_str(&text).expect("JSON");
+    let panels = dashboard["panels"].as_array().expect("panels");
+    let targets = panels.iter().filter_map(|panel| panel["targets"].as_array()).flatten();
+    let questions = targets.map(|target| target["expr"].as_str().expect("a question"));
+    // What Grafana puts in: a rule file is what promtool reads.
+    let asked = questions.map(|asked| asked.replace("[$__rate_interval]", "[5m]").replace(['$'], "x"));
+    let rules: Vec<_> =
+        asked.enumerate().map(|(nth, expr)| json!({ "record": format!("r{nth}"), "expr": expr })).collect();
+    assert!(rules.len() > 30, "{}", rules.len());
+    let folder = Folder::new();
+    folder.write("rules.yaml", &json!({ "groups": [{ "name": "dashboard", "rules": rules }] }).to_string());
+    let path = folder.file("rules.yaml");
+    let told = tools::run("promtool", ["check", "rules", path.to_str().expect("text")]);
+    let said = String::from_utf8_lossy(&told.stdout) + String::from_utf8_lossy(&told.stderr);
+    assert!(told.status.success(), "{said}");
 }
