@@ -23,7 +23,7 @@ import machine
 import peers
 import report
 import selfcheck
-import stage
+import trials
 
 ROUNDS, SECONDS = 5, 4
 
@@ -45,7 +45,7 @@ def arguments():
 
 def one(peer, scenario, seconds, run):
     """Starts a fresh process of the peer, measures one scenario and ends it."""
-    with stage.started(peer, run, lambda: load.serves(peer)) as running:
+    with trials.started(peer, run, lambda: load.serves(peer)) as running:
         if scenario in load.SCENARIOS:
             return load.measure(load.SCENARIOS[scenario], peer, running, seconds)
         held = load.idle(peer, running, tls=scenario == "idle-tls")
@@ -66,7 +66,7 @@ def rounds(options, compared, scenarios, run):
     for number in range(options.rounds):
         for scenario in scenarios:
             steps = ["idle-plain", "idle-tls"] if scenario == load.IDLE else [scenario]
-            for peer in stage.in_turn(compared, number):
+            for peer in trials.in_turn(compared, number):
                 for step in steps:
                     if not fits(peer, step):
                         continue
@@ -93,8 +93,8 @@ def versions(compared, chroot):
 def compare(options):
     if options.install_envoy:
         peers.install_envoy()
-    scenarios = stage.known(options.scenarios, [*load.SCENARIOS, load.IDLE], "scenario")
-    with stage.stage("compare", peers.ALL, options) as (run, compared):
+    scenarios = trials.known(options.scenarios, [*load.SCENARIOS, load.IDLE], "scenario")
+    with trials.stage("compare", peers.ALL, options) as (run, compared):
         results = rounds(options, compared, scenarios, run)
     return finish(options, results, scenarios, compared)
 

@@ -22,7 +22,7 @@ import load
 import machine
 import peers
 import selfcheck_layer4 as selfcheck
-import stage
+import trials
 
 ROUNDS, SECONDS = 5, 4
 # By the scenario of bench/compare, with the unit: what one request stands for.
@@ -78,7 +78,7 @@ ALL = {"haproxy": haproxy("haproxy"), "haproxy-splice": haproxy("haproxy-splice"
 
 def one(peer, step, options, run):
     """Starts a fresh process of the peer, takes one figure and ends it."""
-    with stage.started(peer, run, lambda: machine.listens(peer.plain)) as running:
+    with trials.started(peer, run, lambda: machine.listens(peer.plain)) as running:
         row = load.measure(load.SCENARIOS[SCENARIOS[step]], peer, running, options.seconds)
     if row["failed"]:
         raise machine.Refused(f"{peer.name} failed {row['failed']:.0f} requests of {step}.")
@@ -86,9 +86,9 @@ def one(peer, step, options, run):
 
 
 def measure(options):
-    with stage.stage("layer4", ALL, options) as (run, compared):
-        results = stage.values(compared, UNITS, options.rounds, lambda peer, step: one(peer, step, options, run))
-    for line in stage.figures("layer4", results, UNITS):
+    with trials.stage("layer4", ALL, options) as (run, compared):
+        results = trials.values(compared, UNITS, options.rounds, lambda peer, step: one(peer, step, options, run))
+    for line in trials.figures("layer4", results, UNITS):
         print(line)
     return 0
 

@@ -4,7 +4,7 @@ import re
 
 import load
 import peers
-import stage
+import trials
 from machine import Refused
 
 
@@ -24,7 +24,7 @@ def check(bench):
         expect("@PLAIN@" in text, f"conf/{name} has no place for its port")
         expect(all(str(port) in text for port in peers.ORIGIN_PORTS), f"conf/{name} has other origins")
     results = {(step, "weir"): [3.0, 1.0, 2.0] for step in bench.UNITS}
-    lines = list(stage.figures("layer4", results, bench.UNITS))
+    lines = list(trials.figures("layer4", results, bench.UNITS))
     for line in lines:
         expect(re.fullmatch(r"figure [a-z0-9_.-]+ -?[0-9.]+ \S+", line), f"not a figure line: {line}")
     expect(lines[0] == "figure layer4.relay.weir 2.00 us/MB", f"the median is not right: {lines[0]}")

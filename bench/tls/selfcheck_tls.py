@@ -3,7 +3,7 @@ import re
 
 import load
 import peers
-import stage
+import trials
 from machine import Refused
 
 
@@ -15,7 +15,7 @@ def check(bench):
     expect(set(known) <= set(peers.ALL), f"not all of {known} are peers")
     expect({*bench.HANDSHAKES, *bench.REQUESTS} < set(bench.UNITS), "a step has no unit")
     results = {(step, "weir"): [3.0, 1.0, 2.0] for step in bench.UNITS}
-    lines = list(stage.figures("tls", results, bench.UNITS))
+    lines = list(trials.figures("tls", results, bench.UNITS))
     for line in lines:
         expect(re.fullmatch(r"figure [a-z0-9_.-]+ -?[0-9.]+ \S+", line), f"not a figure line: {line}")
     expect(lines[0] == "figure tls.full.weir 2 handshakes/cpu-second", f"the median is not right: {lines[0]}")

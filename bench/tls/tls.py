@@ -25,7 +25,7 @@ import load
 import machine
 import peers
 import selfcheck_tls as selfcheck
-import stage
+import trials
 
 ROUNDS, SECONDS = 5, 4
 # What is measured over kept connections, by the scenario of bench/compare.
@@ -85,7 +85,7 @@ def handshakes(kind, peer, running, seconds):
 
 def one(peer, step, options, run):
     """Starts a fresh process of the peer, takes one figure and ends it."""
-    with stage.started(peer, run, lambda: load.serves(peer)) as running:
+    with trials.started(peer, run, lambda: load.serves(peer)) as running:
         if step in HANDSHAKES:
             return handshakes(step, peer, running, options.seconds)
         if step in REQUESTS:
@@ -103,11 +103,11 @@ UNITS = {
 
 
 def measure(options):
-    with stage.stage("tls", peers.ALL, options) as (run, present):
+    with trials.stage("tls", peers.ALL, options) as (run, present):
         compared = [peer for peer in present if peer.secure]
         os.sched_setaffinity(0, {machine.LOAD_CORE})
-        results = stage.values(compared, UNITS, options.rounds, lambda peer, step: one(peer, step, options, run))
-    for line in stage.figures("tls", results, UNITS):
+        results = trials.values(compared, UNITS, options.rounds, lambda peer, step: one(peer, step, options, run))
+    for line in trials.figures("tls", results, UNITS):
         print(line)
     return 0
 
