@@ -122,10 +122,6 @@ pub struct Counters {
     pub sessions: [Count; 3],
     /// Session cookies that were not believed: forged, of another pool, expired, too long.
     pub cookies_refused: [Count; 4],
-    /// Requests from where the rule lets none come.
-    pub ip_denied: Count,
-    /// Requests that a rate limit refused.
-    pub rate_limited: Count,
     /// Requests on backends now (gauge).
     pub upstream_in_flight: Count,
     /// Tunnels (WebSocket) that were opened.
@@ -189,10 +185,7 @@ impl Counters {
 
     /// Counts a request that failed.
     pub(crate) fn failed(&self, failure: Failure) {
-        let (_, reason) = failure.answer();
-        if let Some(at) = REASONS.iter().position(|known| *known == reason) {
-            self.failures[at].add(1);
-        }
+        count(&REASONS, &self.failures, failure.answer().1);
     }
 
     /// Counts a request that is refused before a route is looked for.
@@ -214,17 +207,12 @@ impl Counters {
 
     /// Counts a connection of layer 4 that no backend took.
     pub(crate) fn layer4_failed(&self, failure: Failure) {
-        let (_, reason) = failure.answer();
-        if let Some(at) = LAYER4_REASONS.iter().position(|known| *known == reason) {
-            self.layer4_failures[at].add(1);
-        }
+        count(&LAYER4_REASONS, &self.layer4_failures, failure.answer().1);
     }
 
     /// Counts a datagram of a client that was dropped.
     pub(crate) fn datagram_dropped(&self, reason: &str) {
-        if let Some(at) = DROP_REASONS.iter().position(|known| *known == reason) {
-            self.datagrams_dropped[at].add(1);
-        }
+        count(&DROP_REASONS, &self.datagrams_dropped, reason);
     }
 
     /// Counts a connection of layer 4 that ended.
@@ -251,6 +239,13 @@ impl Counters {
             Refusal::Oversized => 3,
         };
         self.cookies_refused[at].add(1);
+    }
+}
+
+/// Counts what has this reason, where that is one of those that are counted.
+fn count<const N: usize>(reasons: &[&str; N], counts: &[Count; N], reason: &str) {
+    if let Some(at) = reasons.iter().position(|known| *known == reason) {
+        counts[at].add(1);
     }
 }
 

@@ -11,6 +11,7 @@ use crate::access_log;
 use crate::config::Status;
 use crate::config::shares::Exchange;
 use crate::counters::{Count, Counters, LATENCY_BOUNDS_S, Latencies, sum};
+use crate::failure::REASONS;
 use crate::health::Counts;
 use crate::readiness::Readiness;
 use crate::sessions::Store;
@@ -115,14 +116,6 @@ impl Metrics {
     }
 }
 
-#[derive(Default)]
-struct Standings {
-    healthy: u64,
-    unhealthy: u64,
-    draining: u64,
-    sets_without: u64,
-}
-
 impl Sources {
     /// Of workers without a configuration.
     fn of(workers: Vec<Arc<Counters>>) -> Self {
@@ -144,6 +137,29 @@ impl Sources {
 
     fn counter(&self, of: impl Fn(&Counters) -> &Count) -> Value {
         Value::Counter(self.total(of))
+    }
+
+    /// Counts by the values that a label has, in their order.
+    fn each<const N: usize>(
+        &self,
+        values: [&'static str; N],
+        of: impl Fn(&Counters) -> &[Count; N],
+    ) -> impl Iterator<Item = (&'static str, u64)> {
+        values.into_iter().enumerate().map(move |(i, value)| (value, self.total(|c| &of(c)[i])))
+    }
+
+    fn counters<const N: usize>(
+        &self,
+        label: &'static str,
+        values: [&'static str; N],
+        of: impl Fn(&Counters) -> &[Count; N],
+    ) -> Value {
+        Value::Counters(label, self.each(values, of).collect())
+    }
+
+    /// Requests that failed for this reason.
+    fn failed(&self, reason: &str) -> u64 {
+        self.each(REASONS, |c| &c.failures).filter(|(known, _)| *known == reason).map(|(_, n)| n).sum()
     }
 
     fn gauge(&self, of: impl Fn(&Counters) -> &Count) -> Value {
@@ -201,21 +217,20 @@ impl Sources {
     }
 
     /// Backends of all sets: those that may take requests, those that health checks and ejection keep from it, those that
-    /// drain; and sets of which no backend may take one.
-    fn standings(&self) -> Standings {
-        let mut standings = Standings::default();
+    /// drain.
+    fn standings(&self) -> Value {
+        let [mut healthy, mut unhealthy, mut draining] = [0.0; 3];
         for set in self.sets() {
-            let members = set.members();
-            for backend in members.backends() {
-                match (backend.state, backend.standing.is_available) {
-                    (BackendState::Draining, _) => standings.draining += 1,
-                    (BackendState::Ready, true) => standings.healthy += 1,
-                    (BackendState::Ready, false) => standings.unhealthy += 1,
-                }
+            for backend in set.members().backends() {
+                *match (backend.state, backend.standing.is_available) {
+                    (BackendState::Draining, _) => &mut draining,
+                    (BackendState::Ready, true) => &mut healthy,
+                    (BackendState::Ready, false) => &mut unhealthy,
+                } += 1.0;
             }
-            standings.sets_without += u64::from(members.eligible().len() == 0);
         }
-        standings
+        let by = vec![("healthy", healthy), ("unhealthy", unhealthy), ("draining", draining)];
+        Value::Gauges("state", by)
     }
 }
 

@@ -144,14 +144,7 @@ impl Worker {
         peer: &Peer,
         telling: &mut Telling,
     ) -> Result<(), Failure> {
-        let now = || self.outcomes.since_start(Instant::now());
-        let admitted = rates::check(route, head, peer, now, telling);
-        match admitted {
-            Err(Failure::IpDenied) => self.counters.ip_denied.add(1),
-            Err(Failure::RateLimited { .. }) => self.counters.rate_limited.add(1),
-            _ => {}
-        }
-        admitted
+        rates::check(route, head, peer, || self.outcomes.since_start(Instant::now()), telling)
     }
 
     /// Counts a client's connection in with its source, and the handshake that it begins.

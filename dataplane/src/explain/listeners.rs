@@ -17,9 +17,10 @@ pub(super) fn find<'a>(
     if let Some(port) = question.said_port() {
         let none = || match others.get(&port) {
             Some(other) => {
-                let ((speaks, ask), said) = (speaks(&other.protocol), question.scheme.name());
+                let (speaks, said) = (speaks(&other.protocol), question.scheme.name());
+                let ask = spoken(&other.protocol).name();
                 format!(
-                    "port {port} speaks {speaks} alone, and the URL says {said}://: ask {ask}, or name another --port"
+                    "port {port} speaks {speaks} alone, and the URL says {said}://: ask {ask}://, or name another --port"
                 )
             }
             None => format!("no listener has port {port}; {}", all(snapshot)),
@@ -31,7 +32,7 @@ pub(super) fn find<'a>(
     if let Some(found) = find(usual) {
         return Ok((found, "the usual port of the URL's scheme".to_owned()));
     }
-    let mut speaking = own.values().filter(|own| is_spoken(&own.protocol, question.scheme));
+    let mut speaking = own.values().filter(|own| spoken(&own.protocol) == question.scheme);
     match (speaking.next(), speaking.next()) {
         (Some(only), None) => {
             let (speaks, _) = named(&only.protocol);
@@ -89,34 +90,36 @@ fn named(protocol: &Protocol) -> (&'static str, Option<&'static str>) {
     }
 }
 
-/// In words, and how a URL for it begins.
-fn speaks(protocol: &Protocol) -> (&'static str, &'static str) {
+/// In words.
+fn speaks(protocol: &Protocol) -> &'static str {
     match protocol {
-        Protocol::Http => ("HTTP without TLS", "http://"),
-        Protocol::Https(_) => ("HTTP over TLS", "https://"),
-        Protocol::Tcp => ("plain TCP", "tcp://"),
-        Protocol::Tls(_) | Protocol::Passthrough => ("TLS at layer 4", "tls://"),
-        Protocol::Udp => ("UDP", "udp://"),
+        Protocol::Http => "HTTP without TLS",
+        Protocol::Https(_) => "HTTP over TLS",
+        Protocol::Tcp => "plain TCP",
+        Protocol::Tls(_) | Protocol::Passthrough => "TLS at layer 4",
+        Protocol::Udp => "UDP",
     }
 }
 
-fn is_spoken(protocol: &Protocol, scheme: UrlScheme) -> bool {
+/// How a URL for it begins.
+fn spoken(protocol: &Protocol) -> UrlScheme {
     match protocol {
-        Protocol::Http => scheme == UrlScheme::Http,
-        Protocol::Https(_) => scheme == UrlScheme::Https,
-        Protocol::Tcp => scheme == UrlScheme::Tcp,
-        Protocol::Tls(_) | Protocol::Passthrough => scheme == UrlScheme::Tls,
-        Protocol::Udp => scheme == UrlScheme::Udp,
+        Protocol::Http => UrlScheme::Http,
+        Protocol::Https(_) => UrlScheme::Https,
+        Protocol::Tcp => UrlScheme::Tcp,
+        Protocol::Tls(_) | Protocol::Passthrough => UrlScheme::Tls,
+        Protocol::Udp => UrlScheme::Udp,
     }
 }
 
 /// What to ask instead, where the listener speaks something else.
 pub(super) fn other_protocol(listener: &snapshot::Listener, scheme: UrlScheme) -> Option<String> {
-    let (port, said) = (listener.port, scheme.name());
-    if is_spoken(&listener.protocol, scheme) {
+    let spoken = spoken(&listener.protocol);
+    if spoken == scheme {
         return None;
     }
-    let (speaks, ask) = speaks(&listener.protocol);
+    let (port, speaks) = (listener.port, speaks(&listener.protocol));
+    let (said, ask) = (scheme.name(), spoken.name());
     let more = match (&listener.protocol, scheme) {
         (Protocol::Http, UrlScheme::Https) => {
             ". Where a trusted proxy in front speaks TLS, add -H 'X-Forwarded-Proto: https'"
@@ -124,6 +127,6 @@ pub(super) fn other_protocol(listener: &snapshot::Listener, scheme: UrlScheme) -
         _ => "",
     };
     Some(format!(
-        "port {port} speaks {speaks}, and the URL says {said}://: ask {ask}, or name another --port{more}"
+        "port {port} speaks {speaks}, and the URL says {said}://: ask {ask}://, or name another --port{more}"
     ))
 }

@@ -1,6 +1,6 @@
 //! The metrics, each with its name, its help and where its value comes from.
 
-use super::{Metric, Sources, Value, as_f64, load};
+use super::{Metric, Sources, Value, load};
 use crate::counters::{DROP_REASONS, LAYER4_REASONS};
 use crate::failure::REASONS;
 use crate::readiness::Phase;
@@ -29,22 +29,12 @@ pub static METRICS: [Metric; 71] = [
     Metric {
         name: "http_responses_total",
         help: "Responses by the first digit of their status",
-        value: |scrape| {
-            let classes = ["1xx", "2xx", "3xx", "4xx", "5xx"].into_iter().enumerate();
-            Value::Counters(
-                "class",
-                classes.map(|(i, class)| (class, scrape.total(|c| &c.responses[i]))).collect(),
-            )
-        },
+        value: |scrape| scrape.counters("class", ["1xx", "2xx", "3xx", "4xx", "5xx"], |c| &c.responses),
     },
     Metric {
         name: "http_request_failures_total",
         help: "Requests that failed, by the reason that their client is told in x-weir-reason, or would be",
-        value: |scrape| {
-            let reasons = REASONS.into_iter().enumerate();
-            let by = reasons.map(|(i, reason)| (reason, scrape.total(|c| &c.failures[i])));
-            Value::Counters("reason", by.collect())
-        },
+        value: |scrape| scrape.counters("reason", REASONS, |c| &c.failures),
     },
     Metric {
         name: "http_requests_refused_total",
@@ -64,12 +54,12 @@ pub static METRICS: [Metric; 71] = [
     Metric {
         name: "weir_requests_ip_denied_total",
         help: "Requests refused for the client's address, by ipRules",
-        value: |scrape| scrape.counter(|c| &c.ip_denied),
+        value: |scrape| Value::Counter(scrape.failed("ip_denied")),
     },
     Metric {
         name: "weir_requests_rate_limited_total",
         help: "Requests that a rate limit refused",
-        value: |scrape| scrape.counter(|c| &c.rate_limited),
+        value: |scrape| Value::Counter(scrape.failed("rate_limited")),
     },
     Metric {
         name: "weir_rate_limit_shared",
@@ -109,9 +99,7 @@ pub static METRICS: [Metric; 71] = [
         help: "Client connections closed at once because of a limit of their listener",
         value: |scrape| {
             let limits = ["connections", "source", "handshakes", "handshakes_at_once"];
-            let limits = limits.into_iter().enumerate();
-            let by = limits.map(|(i, limit)| (limit, scrape.total(|c| &c.connections_refused[i])));
-            Value::Counters("limit", by.collect())
+            scrape.counters("limit", limits, |c| &c.connections_refused)
         },
     },
     Metric {
@@ -122,11 +110,7 @@ pub static METRICS: [Metric; 71] = [
     Metric {
         name: "weir_http2_connections_cut_total",
         help: "Client connections of HTTP/2 ended for too many resets, or too many frames without a message",
-        value: |scrape| {
-            let excesses = ["resets", "control_frames"].into_iter().enumerate();
-            let by = excesses.map(|(i, excess)| (excess, scrape.total(|c| &c.connections_cut[i])));
-            Value::Counters("excess", by.collect())
-        },
+        value: |scrape| scrape.counters("excess", ["resets", "control_frames"], |c| &c.connections_cut),
     },
     Metric {
         name: "weir_connections_open",
@@ -156,20 +140,12 @@ pub static METRICS: [Metric; 71] = [
     Metric {
         name: "weir_layer4_bytes_total",
         help: "Bytes that connections of layer 4 carried",
-        value: |scrape| {
-            let directions = ["to_backend", "to_client"].into_iter().enumerate();
-            let by = directions.map(|(i, direction)| (direction, scrape.total(|c| &c.layer4_bytes[i])));
-            Value::Counters("direction", by.collect())
-        },
+        value: |scrape| scrape.counters("direction", ["to_backend", "to_client"], |c| &c.layer4_bytes),
     },
     Metric {
         name: "weir_layer4_connections_ended_total",
         help: "Connections of layer 4 that ended: by both sides, by one that broke off, for standing still, for being asked to go",
-        value: |scrape| {
-            let ends = ["both", "broken", "idle", "asked"].into_iter().enumerate();
-            let by = ends.map(|(i, end)| (end, scrape.total(|c| &c.layer4_ended[i])));
-            Value::Counters("by", by.collect())
-        },
+        value: |scrape| scrape.counters("by", ["both", "broken", "idle", "asked"], |c| &c.layer4_ended),
     },
     Metric {
         name: "weir_udp_flows_total",
@@ -184,29 +160,17 @@ pub static METRICS: [Metric; 71] = [
     Metric {
         name: "weir_udp_datagrams_total",
         help: "Datagrams that came, of clients and of backends",
-        value: |scrape| {
-            let sides = ["clients", "backends"].into_iter().enumerate();
-            let by = sides.map(|(i, side)| (side, scrape.total(|c| &c.datagrams[i])));
-            Value::Counters("of", by.collect())
-        },
+        value: |scrape| scrape.counters("of", ["clients", "backends"], |c| &c.datagrams),
     },
     Metric {
         name: "weir_udp_datagrams_dropped_total",
         help: "Datagrams of clients that were dropped, by the reason",
-        value: |scrape| {
-            let reasons = DROP_REASONS.into_iter().enumerate();
-            let by = reasons.map(|(i, reason)| (reason, scrape.total(|c| &c.datagrams_dropped[i])));
-            Value::Counters("reason", by.collect())
-        },
+        value: |scrape| scrape.counters("reason", DROP_REASONS, |c| &c.datagrams_dropped),
     },
     Metric {
         name: "weir_layer4_failures_total",
         help: "Connections of layer 4 that no backend took, by the reason",
-        value: |scrape| {
-            let reasons = LAYER4_REASONS.into_iter().enumerate();
-            let by = reasons.map(|(i, reason)| (reason, scrape.total(|c| &c.layer4_failures[i])));
-            Value::Counters("reason", by.collect())
-        },
+        value: |scrape| scrape.counters("reason", LAYER4_REASONS, |c| &c.layer4_failures),
     },
     Metric {
         name: "weir_tls_handshakes_failed_total",
@@ -221,17 +185,14 @@ pub static METRICS: [Metric; 71] = [
     Metric {
         name: "weir_backends",
         help: "Backends of all sets: healthy ones take requests, unhealthy ones are kept from it by checks or ejection",
-        value: |scrape| {
-            let found = scrape.standings();
-            let by =
-                [("healthy", found.healthy), ("unhealthy", found.unhealthy), ("draining", found.draining)];
-            Value::Gauges("state", by.map(|(state, count)| (state, as_f64(count))).into())
-        },
+        value: Sources::standings,
     },
     Metric {
         name: "weir_backend_sets_without_backend",
         help: "Backend sets of which no backend may take a request",
-        value: |scrape| Value::whole(scrape.standings().sets_without),
+        value: |scrape| {
+            Value::whole(scrape.sets().filter(|set| set.members().eligible().len() == 0).count() as u64)
+        },
     },
     Metric {
         name: "weir_upstream_duration_seconds",
@@ -325,10 +286,9 @@ pub static METRICS: [Metric; 71] = [
         name: "weir_sessions_total",
         help: "Requests by what became of their session, and session cookies that were not believed",
         value: |scrape| {
-            let results = ["new", "kept", "failed_over"].into_iter().enumerate();
-            let refusals = ["forged", "foreign", "expired", "oversized"].into_iter().enumerate();
-            let results = results.map(|(i, result)| (result, scrape.total(|c| &c.sessions[i])));
-            let refusals = refusals.map(|(i, why)| (why, scrape.total(|c| &c.cookies_refused[i])));
+            let results = scrape.each(["new", "kept", "failed_over"], |c| &c.sessions);
+            let refusals = ["forged", "foreign", "expired", "oversized"];
+            let refusals = scrape.each(refusals, |c| &c.cookies_refused);
             Value::Counters("result", results.chain(refusals).collect())
         },
     },
