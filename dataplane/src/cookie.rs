@@ -4,6 +4,7 @@ use http::header::{COOKIE, Entry, HeaderMap, HeaderValue, SET_COOKIE};
 use lb_core::sessions::{SameSite, SealedCookie};
 use std::fmt::Write as _;
 use std::time::Duration;
+use time::{Date, Month, UtcDateTime};
 
 /// The values of a request's cookies of this name, in order (RFC 6265, section 5.4), without quotes that may be around
 /// them.
@@ -143,7 +144,9 @@ fn date(text: &str) -> Option<Duration> {
     if !(1..=31).contains(&day) || year < 1601 {
         return None;
     }
-    let days = days_since_1970(year.into(), month.into(), day.into());
+    // From the month's first day on, since some write a 31st where there is none.
+    let first = Date::from_calendar_date(i32::try_from(year).ok()?, month, 1).ok()?;
+    let days = (first - UtcDateTime::UNIX_EPOCH.date()).whole_days() + i64::from(day) - 1;
     Some(Duration::from_secs(u64::try_from(days * 86_400 + i64::from(seconds)).unwrap_or(0)))
 }
 
@@ -160,20 +163,10 @@ fn leading(token: &str, digits: std::ops::RangeInclusive<usize>) -> Option<u32> 
     digits.contains(&count).then(|| token[..count].parse().ok())?
 }
 
-/// 1 to 12.
-fn of_month(token: &str) -> Option<u32> {
+fn of_month(token: &str) -> Option<Month> {
     let begin = token.get(..3)?.to_ascii_lowercase();
     let at = MONTHS.iter().position(|month| *month == begin)?;
-    u32::try_from(at + 1).ok()
-}
-
-/// Howard Hinnant, "chrono-compatible low-level date algorithms": days from civil.
-fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
-    let year = if month <= 2 { year - 1 } else { year };
-    let era = year.div_euclid(400);
-    let of_era = year.rem_euclid(400);
-    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
+    Month::try_from(u8::try_from(at + 1).ok()?).ok()
 }
 
 #[cfg(test)]

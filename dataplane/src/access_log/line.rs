@@ -11,6 +11,7 @@ use http::Version;
 use std::fmt::Display;
 use std::io::Write as _;
 use std::time::Duration;
+use time::UtcDateTime;
 
 const MONTHS: [&str; 12] =
     ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
@@ -33,8 +34,9 @@ pub(super) fn write(format: Format, record: &Record, out: &mut Vec<u8>) {
 
 /// `%h %l %u %t "%r" %>s %b`.
 fn common(record: &Record, out: &mut Vec<u8>) {
-    let Moment { year, month, day, hour, minute, second, .. } = Moment::of(record.at);
-    let month = MONTHS[month - 1];
+    let Moment(at) = Moment::of(record.at);
+    let ((year, month, day), (hour, minute, second)) = (at.to_calendar_date(), at.as_hms());
+    let month = MONTHS[usize::from(u8::from(month)) - 1];
     let client = record.client;
     put(
         out,
@@ -225,44 +227,21 @@ fn put(out: &mut Vec<u8>, what: impl Display) {
 }
 
 /// A moment in UTC. As text by RFC 3339, to the millisecond.
-#[derive(Debug, PartialEq, Eq)]
-struct Moment {
-    year: u64,
-    /// From 1.
-    month: usize,
-    day: u64,
-    hour: u64,
-    minute: u64,
-    second: u64,
-    ms: u32,
-}
+struct Moment(UtcDateTime);
 
 impl Moment {
-    /// So long after 1970. The date after Howard Hinnant, "chrono-compatible low-level date algorithms": civil from days.
+    /// So long after 1970; what is after all years that the library knows is no time that a clock shows.
     fn of(since_1970: Duration) -> Self {
-        let (days, second) = (since_1970.as_secs() / 86_400, since_1970.as_secs() % 86_400);
-        let shifted = days + 719_468;
-        let (era, of_era) = (shifted / 146_097, shifted % 146_097);
-        let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
-        let of_year = of_era - (365 * year + year / 4 - year / 100);
-        // Months from March on, so that the day that comes and goes is the last of a year.
-        let from_march = (5 * of_year + 2) / 153;
-        let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
-        Self {
-            year: era * 400 + year + u64::from(month <= 2),
-            month: usize::try_from(month).expect("1 to 12"),
-            day: of_year - (153 * from_march + 2) / 5 + 1,
-            hour: second / 3_600,
-            minute: second / 60 % 60,
-            second: second % 60,
-            ms: since_1970.subsec_millis(),
-        }
+        let nanos = i128::try_from(since_1970.as_nanos()).unwrap_or_default();
+        Self(UtcDateTime::from_unix_timestamp_nanos(nanos).unwrap_or(UtcDateTime::UNIX_EPOCH))
     }
 }
 
 impl Display for Moment {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { year, month, day, hour, minute, second, ms } = self;
+        let (year, month, day) = self.0.to_calendar_date();
+        let (hour, minute, second, ms) = self.0.as_hms_milli();
+        let month = u8::from(month);
         write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z")
     }
 }

@@ -208,5 +208,5 @@ fn moments_are_those_of_the_calendar() {
     ] {
         assert_eq!(Moment::of(Duration::from_secs(seconds)).to_string(), text);
     }
-    assert_eq!(Moment::of(AT).ms, 7);
+    assert_eq!(Moment::of(AT).0.millisecond(), 7);
 }
